@@ -1,0 +1,47 @@
+create function tg__update_timestamp() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_update_timestamp';
+comment on function tg__update_timestamp is 'Keeps updated_at up to date, and growing';
+
+create function jobs__increase_job_queue_count() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_increase_job_queue_count';
+comment on function jobs__increase_job_queue_count is 'Counts a job into its queue';
+
+create function jobs__decrease_job_queue_count() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_decrease_job_queue_count';
+comment on function jobs__decrease_job_queue_count is 'Counts a job out of its queue, and deletes the queue with its last job';
+
+create function tg_jobs__notify_new_jobs() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_note_job';
+comment on function tg_jobs__notify_new_jobs is
+  'Notes who is to be woken at commit: the workers of a task that is handled here, or listeners to jobs:insert for any other';
+
+create function tg_job_queues__released() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_note_queue';
+comment on function tg_job_queues__released is 'Notes that the next job of a queue can run once this commits';
+
+create trigger _100_timestamps
+  before update on jobs for each row
+  execute function tg__update_timestamp();
+create trigger _500_increase_job_queue_count
+  after insert on jobs for each row when (new.queue_name is not null)
+  execute function jobs__increase_job_queue_count();
+create trigger _500_decrease_job_queue_count
+  after delete on jobs for each row when (old.queue_name is not null)
+  execute function jobs__decrease_job_queue_count();
+create trigger _500_increase_job_queue_count_update
+  after update of queue_name on jobs for each row
+  when (new.queue_name is distinct from old.queue_name and new.queue_name is not null)
+  execute function jobs__increase_job_queue_count();
+create trigger _500_decrease_job_queue_count_update
+  after update of queue_name on jobs for each row
+  when (new.queue_name is distinct from old.queue_name and old.queue_name is not null)
+  execute function jobs__decrease_job_queue_count();
+create trigger _900_notify_worker
+  after insert on jobs for each row
+  execute function tg_jobs__notify_new_jobs();
+create trigger _900_notify_worker_update
+  after update on jobs for each row when (new.locked_at is null)
+  execute function tg_jobs__notify_new_jobs();
+create trigger _900_released
+  after update on job_queues for each row when (old.locked_at is not null and new.locked_at is null)
+  execute function tg_job_queues__released();

@@ -1,0 +1,65 @@
+create table kongtask.tasks (
+  identifier text not null primary key check (length(identifier) between 1 and 128),
+  handler text not null,
+  role regrole not null,
+  registered_at timestamptz not null default now()
+);
+comment on table kongtask.tasks is 'Tasks handled inside the server: see kongtask.register_task';
+comment on column kongtask.tasks.identifier is 'What add_job calls the task';
+comment on column kongtask.tasks.handler is 'The function that runs its jobs, schema and argument types included';
+comment on column kongtask.tasks.role is 'The role the handler runs as: the one that registered it';
+
+create function kongtask.register_task(identifier text, handler regprocedure) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_register_task';
+comment on function kongtask.register_task is
+  'Lets workers in the server run the jobs of a task by calling handler as the current role. The handler takes one of (), '
+  '(json), (jsonb), (graphile_worker.jobs), (json, graphile_worker.jobs); what it returns is ignored. Registering a task again '
+  'replaces it, and only the same role or a superuser may';
+
+create function kongtask.unregister_task(identifier text) returns boolean
+  language c volatile strict
+  as 'MODULE_PATHNAME', 'kongtask_unregister_task';
+comment on function kongtask.unregister_task is
+  'Leaves the jobs of a task to external workers again. False if the task was not registered. Only the role that registered it or a superuser may';
+
+create function kongtask.current_job() returns jobs
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_current_job';
+comment on function kongtask.current_job is 'Inside a handler: the row of the job it runs, as the worker took it. NULL elsewhere';
+
+create function kongtask.tg_tasks__changed() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_tasks_changed';
+comment on function kongtask.tg_tasks__changed is 'Tells every session and the scheduler that kongtask.tasks has changed';
+
+create trigger _900_changed
+  after insert or update or delete or truncate on kongtask.tasks for each statement
+  execute function kongtask.tg_tasks__changed();
+
+create function kongtask.live_workers(
+  out pid int,
+  out database name,
+  out role name,
+  out state text,
+  out job_id bigint,
+  out task_identifier text,
+  out since timestamptz,
+  out worker_id text
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_live_workers';
+comment on function kongtask.live_workers is 'What kongtask.workers shows';
+
+create view kongtask.workers as
+  select
+    w.pid,
+    w.database,
+    w.role,
+    w.state,
+    w.job_id,
+    w.task_identifier,
+    w.since,
+    w.worker_id
+  from kongtask.live_workers() as w;
+comment on view kongtask.workers is
+  'The live worker processes of the whole server. state: starting, idle, running or stopping; since: when it was entered';

@@ -1,0 +1,16 @@
+where jobs.id operator(pg_catalog.=) any (
+  array(
+    select job.id
+    from @extschema@.jobs as job
+    where
+      job.id operator(pg_catalog.=) any ($1)
+      and (
+        job.locked_by is null
+        or job.locked_at operator(pg_catalog.<)
+        (pg_catalog.now() operator(pg_catalog.-) '4 hours'::pg_catalog.interval)
+      )
+    for update
+    skip locked
+  )
+)
+returning jobs.*

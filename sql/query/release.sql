@@ -1,0 +1,7 @@
+update @extschema@.jobs
+set
+  attempts = greatest(jobs.attempts operator(pg_catalog.-) 1, 0),
+  locked_by = null,
+  locked_at = null
+where jobs.id operator(pg_catalog.=) $1 and jobs.locked_by operator(pg_catalog.=) $2
+returning jobs

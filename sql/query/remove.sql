@@ -1,0 +1,3 @@
+delete from @extschema@.jobs
+where jobs.key operator(pg_catalog.=) $1 and jobs.locked_at is null
+returning jobs

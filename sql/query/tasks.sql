@@ -1,0 +1,5 @@
+select
+  tasks.identifier,
+  tasks.handler,
+  tasks.role::pg_catalog.oid
+from kongtask.tasks

@@ -1,0 +1,42 @@
+//! Seeing what runs.
+
+use crate::error::Error;
+use crate::handler;
+use crate::pg::function::Call;
+use crate::pg::spi::{Value, text};
+use crate::pg::{background, role};
+use crate::shmem::{self, State};
+use pgrx::IntoDatum;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// The row of the job whose handler calls this; NULL outside a handler.
+pub fn current_job(_: &mut Call) -> Result<Value, Error> {
+    Ok(handler::current_row())
+}
+
+/// The live workers of the whole server.
+pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
+    let workers = shmem::board().map(|board| board.workers()).unwrap_or_default();
+    let rows = workers.iter().filter_map(|worker| {
+        let state = match worker.state() {
+            State::Free | State::Gone => return None,
+            _ if worker.leave.load(SeqCst) => "stopping",
+            State::Starting => "starting",
+            State::Looking | State::Idle => "idle",
+            State::Running => "running",
+        };
+        let running = worker.running();
+        Some([
+            Some(worker.pid.load(SeqCst)).filter(|&pid| pid != 0).into_datum(),
+            background::database_name(worker.database.get()).and_then(|name| background::name_value(&name)),
+            role::name(worker.role.get()).and_then(|name| background::name_value(&name)),
+            text(state),
+            running.as_ref().map(|running| running.job).into_datum(),
+            running.as_ref().and_then(|running| text(&running.task)),
+            Some(worker.since.load(SeqCst).into()),
+            worker.id().and_then(|id| text(&id)),
+        ])
+    });
+    call.return_values(rows);
+    Ok(None)
+}

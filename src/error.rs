@@ -1,0 +1,145 @@
+//! Everything that can go wrong, each with its SQLSTATE.
+
+use crate::pg::catch::{Failure, PgError, Raise};
+
+#[derive(Clone)]
+pub enum Error {
+    /// An error that Postgres raised, to be handed on as it is.
+    Postgres(PgError),
+    IdentifierTooLong,
+    QueueNameTooLong,
+    JobKeyTooLong,
+    MaxAttemptsTooLow,
+    UnknownJobKeyMode,
+    InvalidWorkerId,
+    /// The extension's objects are not there.
+    NotInstalled,
+    NullArgument(&'static str),
+    InvalidTaskIdentifier,
+    NoSuchHandler(String),
+    HandlerNotCallable {
+        handler: String,
+        why: &'static str,
+    },
+    HandlerSignature {
+        handler: String,
+    },
+    HandlerForbidden {
+        handler: String,
+        role: String,
+    },
+    RoleCannotLogIn(String),
+    TaskOfAnother {
+        task: String,
+        role: String,
+    },
+    /// The task was unregistered, or taken over by another role, after its job was taken.
+    TaskUnregistered(String),
+}
+
+impl From<PgError> for Error {
+    fn from(error: PgError) -> Error {
+        Error::Postgres(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let report = match error {
+            Error::Postgres(error) => return Failure::Postgres(error),
+            error => error.report(),
+        };
+        Failure::Ours(report)
+    }
+}
+
+/// The signatures a handler may have, for users.
+const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (graphile_worker.jobs), (json, graphile_worker.jobs).";
+
+impl Error {
+    fn report(self) -> Raise {
+        let (sqlstate, message): (&[u8; 5], String) = match &self {
+            Error::Postgres(error) => (b"XX000", error.message()),
+            Error::IdentifierTooLong => (b"GWBID", "Task identifier is too long (max length: 128).".into()),
+            Error::QueueNameTooLong => (b"GWBQN", "Job queue name is too long (max length: 128).".into()),
+            Error::JobKeyTooLong => (b"GWBJK", "Job key is too long (max length: 512).".into()),
+            Error::MaxAttemptsTooLow => (b"GWBMA", "Job maximum attempts must be at least 1.".into()),
+            Error::UnknownJobKeyMode => (
+                b"GWBKM",
+                "Invalid job_key_mode value, expected 'replace', 'preserve_run_at' or 'unsafe_dedupe'.".into(),
+            ),
+            Error::InvalidWorkerId => (b"P0001", "invalid worker id".into()),
+            Error::NotInstalled => (b"55000", "the tables of extension kongtask are not there".into()),
+            Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
+            Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
+            Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
+            Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
+            Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
+            Error::HandlerForbidden { handler, .. } => (b"42501", format!("permission denied for handler {handler}")),
+            Error::RoleCannotLogIn(role) => (b"28000", format!("role \"{role}\" is not permitted to log in")),
+            Error::TaskUnregistered(task) => {
+                (b"42704", format!("task \"{task}\" is no longer registered for this role"))
+            }
+            Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
+        };
+        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint() }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::HandlerNotCallable { why, .. } => Some((*why).into()),
+            Error::HandlerForbidden { role, .. } => Some(format!("Role \"{role}\" may not execute it.")),
+            Error::RoleCannotLogIn(_) => {
+                Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
+            }
+            Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::NotInstalled => "Run CREATE EXTENSION kongtask, or ALTER EXTENSION kongtask UPDATE.".into(),
+            Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
+            Error::HandlerForbidden { handler, role } => {
+                format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}, and USAGE on its schema.")
+            }
+            Error::NoSuchHandler(_) => {
+                "Create the function again, or register another with kongtask.register_task.".into()
+            }
+            Error::RoleCannotLogIn(role) => {
+                format!("ALTER ROLE {role} LOGIN, or register the task as another role.")
+            }
+            Error::TaskOfAnother { .. } => {
+                "Only the role that registered a task, or a superuser, can change it.".into()
+            }
+            _ => return None,
+        })
+    }
+
+    /// What `last_error` says of an attempt that failed with this.
+    pub fn describe(&self) -> String {
+        const MOST: usize = 64 * 1024;
+        let (message, sqlstate, detail, hint, context) = match self {
+            Error::Postgres(e) => (e.message(), e.sqlstate(), e.detail(), e.hint(), e.context()),
+            ours => {
+                let report = ours.clone().report();
+                let sqlstate = String::from_utf8_lossy(&report.sqlstate).into_owned();
+                (report.message, sqlstate, report.detail, report.hint, None)
+            }
+        };
+        let mut text = format!("{message} (SQLSTATE {sqlstate})");
+        for (label, part) in [("DETAIL", detail), ("HINT", hint), ("CONTEXT", context)] {
+            if let Some(part) = part {
+                text.push_str(&format!("\n{label}: {part}"));
+            }
+        }
+        if text.len() > MOST {
+            let end = (0..=MOST).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+            let left_out = text.len() - end;
+            text.truncate(end);
+            text.push_str(&format!("… ({left_out} bytes left out)"));
+        }
+        text
+    }
+}

@@ -1,0 +1,135 @@
+//! Handlers: functions that run jobs. Finding one, checking that it is one, calling it.
+
+use crate::error::Error;
+use crate::pg::procedure::{self, Procedure};
+use crate::pg::spi::Value;
+use crate::pg::{catalog, invalidation, role, version};
+use crate::schema;
+use pgrx::pg_sys::{Datum, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// What a handler takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    Nothing,
+    Json,
+    Jsonb,
+    Row,
+    JsonAndRow,
+}
+
+/// A function that may run jobs for the current role.
+#[derive(Clone, Copy)]
+pub struct Handler {
+    function: Oid,
+    takes: Takes,
+}
+
+impl Handler {
+    /// Checks that the function is a handler, and that `role` may execute it. Errors: 42883, 42809, 42P13, 42501.
+    pub fn check(function: Oid, role: Oid) -> Result<Handler, Error> {
+        let Some(procedure) = procedure::look_up(function) else {
+            return Err(Error::NoSuchHandler(function.to_u32().to_string()));
+        };
+        let handler = procedure::name(function);
+        let why = match procedure {
+            Procedure { is_plain: false, .. } => Some("It is a procedure, an aggregate or a window function."),
+            Procedure { returns_set: true, .. } => Some("It returns a set."),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(Error::HandlerNotCallable { handler, why });
+        }
+        let row = catalog::row_type(catalog::relation(schema::QUEUE, "jobs").ok_or(Error::NotInstalled)?);
+        let takes = match procedure.arguments[..] {
+            [] => Takes::Nothing,
+            [JSONOID] => Takes::Json,
+            [JSONBOID] => Takes::Jsonb,
+            [only] if only == row => Takes::Row,
+            [JSONOID, second] if second == row => Takes::JsonAndRow,
+            _ => return Err(Error::HandlerSignature { handler }),
+        };
+        if !version::may_execute(function, role) {
+            let role = role::name(role).unwrap_or_default();
+            return Err(Error::HandlerForbidden { handler, role });
+        }
+        Ok(Handler { function, takes })
+    }
+
+    /// The handler of this name, for the current role. What it finds is kept until functions or rights change.
+    pub fn find(name: &str) -> Result<Handler, Error> {
+        thread_local! {
+            static KNOWN: RefCell<HashMap<String, Handler>> = RefCell::default();
+            static VERSION: Cell<u64> = const { Cell::new(0) };
+        }
+        let version = invalidation::functions_version();
+        if VERSION.replace(version) != version {
+            KNOWN.take();
+        }
+        if let Some(handler) = KNOWN.with_borrow(|known| known.get(name).copied()) {
+            return Ok(handler);
+        }
+        let handler = Handler::check(procedure::find(name)?, role::current())?;
+        KNOWN.with_borrow_mut(|known| known.insert(name.to_string(), handler));
+        Ok(handler)
+    }
+
+    /// Runs a job: `row` is its row, `payload` the json in it. What the handler returns is ignored.
+    pub fn call(&self, row: Datum, payload: Value) -> Result<(), Error> {
+        let _current = Current::set(row);
+        let row = Some(row);
+        match self.takes {
+            Takes::Nothing => procedure::call(self.function, &[]),
+            Takes::Json => procedure::call(self.function, &[payload]),
+            Takes::Jsonb => {
+                let payload = payload.map(procedure::jsonb).transpose()?;
+                procedure::call(self.function, &[payload])
+            }
+            Takes::Row => procedure::call(self.function, &[row]),
+            Takes::JsonAndRow => procedure::call(self.function, &[payload, row]),
+        }?;
+        Ok(())
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Datum>> = const { Cell::new(None) };
+}
+
+/// While it lives, [`current_row`] is the row of the job that runs.
+struct Current;
+
+impl Current {
+    fn set(row: Datum) -> Current {
+        CURRENT.set(Some(row));
+        Current
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+/// The row of the job that runs, copied to the current memory context; `None` outside a handler.
+pub fn current_row() -> Value {
+    CURRENT.get().map(procedure::copy_row)
+}
+
+/// Calls a function without arguments that returns text[], as the current role. Errors as for a handler.
+pub fn call_for_texts(name: &str) -> Result<Vec<String>, Error> {
+    let full = if name.ends_with(')') { name.to_string() } else { format!("{name}()") };
+    let function = procedure::find(&full)?;
+    let found = procedure::look_up(function).ok_or_else(|| Error::NoSuchHandler(full.clone()))?;
+    if !found.is_plain || found.returns_set || found.returns != TEXTARRAYOID || !found.arguments.is_empty() {
+        let why = "It must be a function without arguments that returns text[].";
+        return Err(Error::HandlerNotCallable { handler: full, why });
+    }
+    if !version::may_execute(function, role::current()) {
+        let role = role::name(role::current()).unwrap_or_default();
+        return Err(Error::HandlerForbidden { handler: full, role });
+    }
+    Ok(crate::pg::args::texts(procedure::call(function, &[])?))
+}

@@ -1,0 +1,194 @@
+//! The launcher: one per server, connected to no database. It starts a scheduler in each database that is to be served,
+//! a few at a time, and again, with growing pauses, where one failed.
+
+use crate::error::Error;
+use crate::guc;
+use crate::pause::Pause;
+use crate::pg::background::{self, Fate, Started};
+use crate::pg::catch::{Level, log, log_with};
+use crate::pg::clock::{self, Timestamp, after, until};
+use crate::pg::{latch, xact};
+use crate::scheduler;
+use crate::shmem::{self, Board, State};
+use pgrx::pg_sys::{InvalidOid, Oid};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+const KIND: &str = "kongtask launcher";
+
+/// Databases that appear by other ways than CREATE DATABASE and CREATE EXTENSION are noticed within this.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+
+/// How many schedulers may be finding out at once whether their database has the extension.
+const PROBES: usize = 3;
+
+/// Registers the launcher. To be called while preloading.
+pub fn register() {
+    background::register_static(KIND, "kongtask_launcher_main");
+}
+
+background::main_function!(kongtask_launcher_main, main);
+
+fn main(_: usize) -> Result<(), Error> {
+    let Some(board) = shmem::board() else { return Ok(()) };
+    latch::receive_signals();
+    background::connect_to_no_database();
+    background::set_application_name(KIND);
+    background::report_idle();
+    board.launcher().is_mine();
+    log(Level::Log, format!("{KIND} started"));
+    let mut launcher = Launcher { board, known: HashMap::new(), no_slot: Pause::new() };
+    while !latch::stop_asked() {
+        let next_look = launcher.look()?;
+        latch::wait(until(next_look));
+        latch::reload_if_asked();
+    }
+    log(Level::Log, format!("{KIND} stopped"));
+    Ok(())
+}
+
+struct Launcher {
+    board: Board,
+    known: HashMap<Oid, Known>,
+    no_slot: Pause,
+}
+
+/// What is known of a database.
+#[derive(Default)]
+struct Known {
+    scheduler: Option<Started>,
+    /// It has not the extension, or had not when last looked at.
+    absent: bool,
+    failing: Pause,
+}
+
+impl Launcher {
+    /// Compares what is with what should be; when to look again.
+    fn look(&mut self) -> Result<Timestamp, Error> {
+        xact::begin();
+        let databases = background::databases();
+        xact::commit()?;
+        let now = clock::now();
+        self.clear_up(&databases);
+        let mut next_look = after(now, BETWEEN_LOOKS);
+        for database in databases.iter().filter(|database| guc::serves(&database.name)) {
+            if let Some(again) = self.see_to(database, now) {
+                next_look = next_look.min(again);
+            }
+        }
+        Ok(next_look)
+    }
+
+    /// Tells schedulers to leave that should not be there, and forgets what is gone.
+    fn clear_up(&mut self, databases: &[background::Database]) {
+        let is_served = |oid| databases.iter().any(|database| database.oid == oid && guc::serves(&database.name));
+        for entry in self.board.databases().iter().filter(|entry| entry.oid.get() != InvalidOid) {
+            let oid = entry.oid.get();
+            if is_served(oid) {
+                continue;
+            }
+            entry.wanted.store(false, SeqCst);
+            if entry.scheduler_pid.load(SeqCst) != 0 {
+                entry.leave.store(true, SeqCst);
+                entry.scheduler.set();
+            } else {
+                self.board.forget(entry);
+            }
+        }
+        let exists = |oid| databases.iter().any(|database| database.oid == oid);
+        for worker in self.board.workers().iter().filter(|worker| worker.state() == State::Gone) {
+            // What it held went with its database.
+            if !exists(worker.database.get()) {
+                worker.free();
+            }
+        }
+        self.known.retain(|&oid, _| exists(oid));
+    }
+
+    /// Starts the scheduler of a database if it needs one; when to look at it again, if before all others.
+    fn see_to(&mut self, database: &background::Database, now: Timestamp) -> Option<Timestamp> {
+        let board = self.board;
+        let probing = self.probing();
+        let known = self.known.entry(database.oid).or_default();
+        let entry = board.database(database.oid);
+        if let Some(started) = &known.scheduler {
+            if started.fate() != Fate::Gone {
+                if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
+                    known.failing.over();
+                }
+                return None;
+            }
+            known.scheduler = None;
+            let left = entry.is_some_and(|entry| entry.left.load(SeqCst));
+            known.absent = entry.is_some_and(|entry| entry.absent.load(SeqCst));
+            if !left {
+                let pause = known.failing.longer(now);
+                log_with(
+                    Level::Warning,
+                    format!(
+                        "the kongtask scheduler of database \"{}\" failed, and is started again in {pause:?}",
+                        database.name
+                    ),
+                    None,
+                    Some("Its own message is in the log before this one.".into()),
+                );
+            }
+            if known.absent
+                && let Some(entry) = entry
+            {
+                board.forget(entry);
+            }
+        } else if entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
+            // Started by a launcher before us.
+            return None;
+        }
+        let entry = board.database(database.oid);
+        let is_held = entry.is_some_and(|entry| entry.holds.load(SeqCst) > 0);
+        let is_wanted = entry.is_some_and(|entry| entry.wanted.load(SeqCst));
+        if is_held || (known.absent && !is_wanted) {
+            return None;
+        }
+        if let Some(wait) = known.failing.until().filter(|&until| until > now) {
+            return Some(wait);
+        }
+        if probing >= PROBES {
+            // One of them wakes us when it knows.
+            return None;
+        }
+        self.start(database, now)
+    }
+
+    /// How many schedulers are finding out.
+    fn probing(&self) -> usize {
+        let is_probing = |oid: Oid, known: &Known| {
+            known.scheduler.as_ref().is_some_and(|started| started.fate() != Fate::Gone)
+                && self.board.database(oid).is_none_or(|entry| !entry.serving.load(SeqCst))
+        };
+        self.known.iter().filter(|&(&oid, known)| is_probing(oid, known)).count()
+    }
+
+    fn start(&mut self, database: &background::Database, now: Timestamp) -> Option<Timestamp> {
+        const AGAIN: Duration = Duration::from_secs(5);
+        let entry = self.board.database_or_new(database.oid)?;
+        entry.leave.store(false, SeqCst);
+        entry.left.store(false, SeqCst);
+        entry.absent.store(false, SeqCst);
+        entry.wanted.store(false, SeqCst);
+        let title = format!("{} ({})", scheduler::KIND, database.name);
+        let started = background::start(scheduler::KIND, &title, scheduler::MAIN, database.oid.to_u32() as usize);
+        let known = self.known.entry(database.oid).or_default();
+        known.absent = false;
+        known.scheduler = started;
+        if known.scheduler.is_some() {
+            self.no_slot.over();
+            return None;
+        }
+        entry.wanted.store(true, SeqCst);
+        if self.no_slot.until().is_none_or(|until| until <= now) {
+            self.no_slot.longer(now);
+            background::warn_of_no_slot(&format!("no scheduler could be started in database \"{}\"", database.name));
+        }
+        Some(after(now, AGAIN))
+    }
+}

@@ -1,0 +1,38 @@
+//! kongtask: a job queue that lives inside Postgres. README.md is for its users; each module says what it is for.
+
+pgrx::pg_module_magic!(name = c"kongtask", version = c"0.1.0");
+
+mod api;
+mod error;
+mod flags;
+mod guc;
+mod handler;
+mod launcher;
+mod pause;
+mod pg;
+mod pool;
+mod queue;
+mod registry;
+mod scheduler;
+mod schema;
+mod shmem;
+mod utility;
+mod wake;
+mod worker;
+
+pgrx::extension_sql_file!("../sql/install/00_schemas.sql", name = "schemas", bootstrap);
+pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["schemas"]);
+pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions", requires = ["tables"]);
+pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
+pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["tasks"], finalize);
+
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::define();
+    if pg::background::is_preloading() {
+        shmem::request();
+        utility::watch();
+        launcher::register();
+    }
+}

@@ -1,0 +1,70 @@
+//! Reading values that Postgres hands us.
+
+use pgrx::pg_sys::{self, Datum};
+use pgrx::{FromDatum, varlena};
+
+/// A `text` argument, detoasted, borrowed where it need not be.
+pub struct Text(*mut pg_sys::varlena);
+
+impl Text {
+    /// `datum` is a `text`.
+    pub(super) fn new(datum: Datum) -> Text {
+        // SAFETY: by the caller's word a varlena; the detoasted copy, if any, is palloc'd.
+        Text(unsafe { pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()) })
+    }
+
+    /// Its length in characters, as SQL's length(text) counts.
+    pub fn characters(&self) -> usize {
+        // SAFETY: a detoasted varlena.
+        unsafe {
+            let bytes = varlena::varsize_any_exhdr(self.0);
+            pg_sys::pg_mbstrlen_with_len(varlena::vardata_any(self.0).cast(), bytes as i32) as usize
+        }
+    }
+
+    pub fn to_string(&self) -> String {
+        // SAFETY: a detoasted varlena.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(varlena::vardata_any(self.0).cast::<u8>(), varlena::varsize_any_exhdr(self.0))
+        };
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+}
+
+/// A composite value: a row of a table.
+#[derive(Clone, Copy)]
+pub struct Row(Datum);
+
+impl Row {
+    /// `datum` is a composite, and lives as long as this is used.
+    pub fn new(datum: Datum) -> Row {
+        Row(datum)
+    }
+
+    pub fn datum(&self) -> Datum {
+        self.0
+    }
+
+    /// An attribute, by its number in the table (from 1). By-reference values live as long as the row.
+    pub fn value(&self, attribute: i16) -> Option<Datum> {
+        let mut is_null = false;
+        // SAFETY: a flat composite, as SPI returned it.
+        let datum = unsafe { pg_sys::GetAttributeByNum(self.0.cast_mut_ptr(), attribute, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    /// An attribute read as a Rust type that fits it.
+    pub fn get<T: FromDatum>(&self, attribute: i16) -> Option<T> {
+        // SAFETY: callers name the attribute's type.
+        self.value(attribute).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+}
+
+/// The elements of a `text[]`; NULL has none, and NULL elements are left out.
+pub fn texts(array: Option<Datum>) -> Vec<String> {
+    // SAFETY: by the caller's word a text[].
+    array
+        .and_then(|array| unsafe { Vec::<Option<String>>::from_datum(array, false) })
+        .map(|elements| elements.into_iter().flatten().collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,276 @@
+//! Background workers: registering, connecting, exiting, and what pg_stat_activity says of them.
+
+use super::catch::{Failure, Level, log_with};
+use super::function::guarded;
+use super::version;
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::{CString, c_int};
+use std::time::Duration;
+
+const LIBRARY: &str = "kongtask";
+
+/// Makes a Rust function the one that a background worker begins with, under the name `$symbol`. It is called with the
+/// worker's argument; when it returns the process ends, with the error logged that it returned.
+macro_rules! main_function {
+    ($symbol:ident, $function:path) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "C-unwind" fn $symbol(argument: ::pgrx::pg_sys::Datum) {
+                // SAFETY: Postgres calls this with nothing of ours on the stack.
+                unsafe { $crate::pg::background::enter(argument, $function) }
+            }
+        };
+    };
+}
+pub(crate) use main_function;
+
+/// Runs the main function of a background worker.
+///
+/// # Safety
+/// Called by Postgres, in a fresh background worker.
+pub unsafe fn enter<E: Into<Failure>>(argument: Datum, main: fn(usize) -> Result<(), E>) {
+    if let Err(failure) = guarded(|| main(argument.value()).map_err(Into::into)) {
+        // SAFETY: nothing is left to drop but the failure itself. Postgres logs it and ends the process with status 1.
+        unsafe { failure.raise() }
+    }
+}
+
+/// Registers the worker that starts with the server, once recovery is over, and again a second after it crashed.
+pub fn register_static(name: &str, function: &str) {
+    BackgroundWorkerBuilder::new(name)
+        .set_type(name)
+        .set_library(LIBRARY)
+        .set_function(function)
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .enable_shmem_access(None)
+        .enable_spi_access()
+        .load();
+}
+
+/// A worker that was asked for.
+pub struct Started(*mut pg_sys::BackgroundWorkerHandle);
+
+/// What has become of a worker that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    NotYetStarted,
+    Running,
+    Gone,
+}
+
+impl Started {
+    pub fn fate(&self) -> Fate {
+        let mut pid = 0;
+        // SAFETY: the handle is RegisterDynamicBackgroundWorker's.
+        match unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) } {
+            pg_sys::BgwHandleStatus::BGWH_STARTED => Fate::Running,
+            pg_sys::BgwHandleStatus::BGWH_NOT_YET_STARTED => Fate::NotYetStarted,
+            _ => Fate::Gone,
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // SAFETY: palloc'd by RegisterDynamicBackgroundWorker, in a context that lives as long as the process.
+        unsafe { pg_sys::pfree(self.0.cast()) }
+    }
+}
+
+/// Starts a worker that is not restarted when it ends; this process is woken when it starts and when it ends. `None` if
+/// the server has no slot left (max_worker_processes).
+pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option<Started> {
+    // SAFETY: a zeroed BackgroundWorker, filled as the documentation says; the handle goes to TopMemoryContext, as it
+    // outlives transactions.
+    unsafe {
+        let mut worker = Box::new(std::mem::zeroed::<pg_sys::BackgroundWorker>());
+        fill(&mut worker.bgw_name, title);
+        fill(&mut worker.bgw_type, kind);
+        fill(&mut worker.bgw_library_name, LIBRARY);
+        fill(&mut worker.bgw_function_name, function);
+        worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int;
+        worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
+        worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
+        worker.bgw_notify_pid = pg_sys::MyProcPid;
+        worker.bgw_main_arg = Datum::from(argument);
+        let former = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let mut handle = std::ptr::null_mut();
+        let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle);
+        pg_sys::MemoryContextSwitchTo(former);
+        registered.then_some(Started(handle))
+    }
+}
+
+fn fill(field: &mut [std::ffi::c_char], text: &str) {
+    let mut end = text.len().min(field.len() - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    for (to, from) in field.iter_mut().zip(text[..end].bytes()) {
+        *to = from as std::ffi::c_char;
+    }
+}
+
+/// Connects to the shared catalogs only.
+pub fn connect_to_no_database() {
+    // SAFETY: called once, at the start of a background worker.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) }
+}
+
+/// Connects to a database as the bootstrap superuser.
+pub fn connect_as_server(database: Oid) {
+    // SAFETY: as above.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) }
+}
+
+/// Logs in to a database as a role: what runs here has that role's rights and no way to others.
+pub fn connect_as_role(database: Oid, role: Oid) {
+    assert!(role != pg_sys::InvalidOid, "an invalid role would mean the bootstrap superuser");
+    // SAFETY: as above.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, version::CONNECT_FLAGS) }
+}
+
+/// Has `f` called with `argument` when this process exits in whatever way but a crash, after its transaction was rolled
+/// back. To be called before connecting.
+pub fn at_exit(f: fn(usize), argument: usize) {
+    unsafe extern "C-unwind" fn call(_: c_int, argument: Datum) {
+        let (f, argument) = *unsafe { Box::from_raw(argument.cast_mut_ptr::<(fn(usize), usize)>()) };
+        f(argument);
+    }
+    let boxed = Box::into_raw(Box::new((f, argument)));
+    // SAFETY: called once with what is boxed here.
+    unsafe { pg_sys::on_shmem_exit(Some(call), Datum::from(boxed)) }
+}
+
+/// This process's id.
+pub fn pid() -> i32 {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// The database this process is connected to; invalid if to none.
+pub fn database() -> Oid {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Sets application_name.
+pub fn set_application_name(name: &str) {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: as a client's SET does.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"application_name".as_ptr(),
+            name.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_CLIENT,
+        );
+    }
+}
+
+/// Shows this process as running `query`.
+pub fn report_running(query: &str) {
+    let query = CString::new(query.replace('\0', "")).unwrap_or_default();
+    // SAFETY: the text is copied.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, query.as_ptr()) }
+}
+
+/// Shows this process as idle; the last query stays, as it does for clients.
+pub fn report_idle() {
+    // SAFETY: no text.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) }
+}
+
+/// Hands this process's table statistics on: what autovacuum acts on. Rate-limited by Postgres unless `now`.
+pub fn report_statistics(now: bool) {
+    // SAFETY: outside a transaction.
+    unsafe {
+        pg_sys::pgstat_report_stat(now);
+    }
+}
+
+/// Random bits from the server's cryptographic source.
+pub fn random() -> [u64; 2] {
+    let mut bits = [0u64; 2];
+    // SAFETY: fills exactly the array.
+    let ok = unsafe { pg_sys::pg_strong_random(bits.as_mut_ptr().cast(), size_of_val(&bits)) };
+    assert!(ok, "no randomness to be had");
+    bits
+}
+
+/// A database that could be served.
+pub struct Database {
+    pub oid: Oid,
+    pub name: String,
+}
+
+/// The databases that allow connections and are no templates. Within a transaction.
+pub fn databases() -> Vec<Database> {
+    let mut found = Vec::new();
+    // SAFETY: a scan of a shared catalog: a worker connected to no database may read it, and SPI it may not use.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::InvalidOid,
+            false,
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if form.datallowconn && !form.datistemplate {
+                let name = std::ffi::CStr::from_ptr(form.datname.data.as_ptr()).to_string_lossy().into_owned();
+                found.push(Database { oid: form.oid, name });
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    found
+}
+
+/// The name of a database; `None` if it was dropped. Within a transaction.
+pub fn database_name(database: Oid) -> Option<String> {
+    // SAFETY: a catalog look-up; the name is palloc'd.
+    unsafe {
+        let name = pg_sys::get_database_name(database);
+        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// A `name` value in the current memory context. It fits: names of the catalog are no longer.
+pub fn name_value(name: &str) -> Option<Datum> {
+    // SAFETY: a fresh, zeroed palloc of a name's size, the last byte left NUL.
+    unsafe {
+        let value = pg_sys::palloc0(size_of::<pg_sys::NameData>()).cast::<pg_sys::NameData>();
+        let last = (*value).data.len() - 1;
+        for (to, from) in (&mut (*value).data)[..last].iter_mut().zip(name.bytes()) {
+            *to = from as std::ffi::c_char;
+        }
+        Some(Datum::from(value))
+    }
+}
+
+/// Whether the postmaster is loading shared_preload_libraries, and not for pg_upgrade.
+pub fn is_preloading() -> bool {
+    // SAFETY: reads two variables.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
+}
+
+/// Says that the server has no room for another background worker.
+pub fn warn_of_no_slot(message: &str) {
+    log_with(
+        Level::Warning,
+        message,
+        Some("All slots for background workers are in use.".into()),
+        Some("Raise max_worker_processes, which needs a restart, or lower kongtask.workers.".into()),
+    );
+}

@@ -1,0 +1,209 @@
+//! Postgres errors as values: caught whole, raised again whole.
+
+use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::mem::MaybeUninit;
+
+// Not pgrx's bindings: those are wrapped in its guard, which would keep the error for itself.
+unsafe extern "C-unwind" {
+    fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
+    fn errstart(level: c_int, domain: *const c_char) -> bool;
+    fn errcode(code: c_int) -> c_int;
+    fn errmsg_internal(format: *const c_char, ...) -> c_int;
+    fn errdetail_internal(format: *const c_char, ...) -> c_int;
+    fn errhint(format: *const c_char, ...) -> c_int;
+    fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+}
+
+/// An ERROR that Postgres raised. Its transaction (or subtransaction) can only be rolled back.
+///
+/// Lives as long as the transaction (or subtransaction) that it fails.
+#[derive(Clone, Copy)]
+pub struct PgError(*mut pg_sys::ErrorData);
+
+impl PgError {
+    /// The five-character SQLSTATE.
+    pub fn sqlstate(&self) -> String {
+        // SAFETY: the pointer is CopyErrorData's, valid for as long as its memory context.
+        let packed = unsafe { (*self.0).sqlerrcode };
+        (0..5).map(|i| char::from(((packed >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
+    }
+
+    pub fn message(&self) -> String {
+        // SAFETY: as in `sqlstate`.
+        text(unsafe { (*self.0).message }).unwrap_or_default()
+    }
+
+    pub fn detail(&self) -> Option<String> {
+        // SAFETY: as in `sqlstate`.
+        text(unsafe { (*self.0).detail })
+    }
+
+    pub fn hint(&self) -> Option<String> {
+        // SAFETY: as in `sqlstate`.
+        text(unsafe { (*self.0).hint })
+    }
+
+    pub fn context(&self) -> Option<String> {
+        // SAFETY: as in `sqlstate`.
+        text(unsafe { (*self.0).context })
+    }
+
+    /// Raises the error again, as if it had never been caught.
+    ///
+    /// # Safety
+    /// Jumps out of every frame up to the nearest handler: none of them may hold anything that must be dropped.
+    pub unsafe fn rethrow(self) -> ! {
+        // SAFETY: the pointer is CopyErrorData's; the caller vouches for the frames.
+        unsafe { ReThrowError(self.0) }
+    }
+}
+
+fn text(pointer: *mut c_char) -> Option<String> {
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: the strings of an ErrorData are NUL-terminated.
+    Some(unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
+}
+
+/// Runs `f`, and returns the ERROR it raised, if it did.
+///
+/// # Safety
+/// `f` is left by a jump: neither it nor what it calls in Rust may hold anything that must be dropped, and it must not
+/// panic. In practice it is one call of an unguarded C function.
+pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
+    // SAFETY: one thread. What is saved here is put back on both ways out, as PG_TRY does; the jump buffer is in use
+    // only while its frame lives.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let exception_stack = pg_sys::PG_exception_stack;
+        let error_context_stack = pg_sys::error_context_stack;
+        let mut result = MaybeUninit::<T>::uninit();
+        let jumped = call_with_sigsetjmp(false, |buffer| {
+            pg_sys::PG_exception_stack = std::ptr::from_ref::<SigJmpBufFields>(buffer).cast_mut().cast();
+            result.write(f());
+            0
+        });
+        pg_sys::PG_exception_stack = exception_stack;
+        pg_sys::error_context_stack = error_context_stack;
+        if jumped == 0 {
+            return Ok(result.assume_init());
+        }
+        // Not into `context`: that may be SPI's, which goes before the error is read.
+        pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
+        let error = pg_sys::CopyErrorData();
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::FlushErrorState();
+        Err(PgError(error))
+    }
+}
+
+/// What an error of our own says. Built first, raised last, so that nothing is left to drop when the jump is made.
+pub struct Raise {
+    pub sqlstate: [u8; 5],
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// A log level as `ereport` knows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Debug,
+    Log,
+    Warning,
+    Error,
+}
+
+impl Level {
+    fn code(self) -> c_int {
+        (match self {
+            Level::Debug => pg_sys::DEBUG1,
+            Level::Log => pg_sys::LOG,
+            Level::Warning => pg_sys::WARNING,
+            Level::Error => pg_sys::PGERROR,
+        }) as c_int
+    }
+}
+
+/// Text in Postgres's memory, where a jump can leave it behind.
+fn palloc_text(text: &str) -> *const c_char {
+    let text = CString::new(text.replace('\0', "")).unwrap_or_default();
+    // SAFETY: pstrdup copies into the current memory context.
+    unsafe { pg_sys::pstrdup(text.as_ptr()) }
+}
+
+impl Raise {
+    /// Raises an ERROR.
+    ///
+    /// # Safety
+    /// As [`PgError::rethrow`].
+    pub unsafe fn raise(self) -> ! {
+        // SAFETY: the caller vouches for the frames above; `report` drops `self` before it jumps.
+        unsafe { self.report(Level::Error) };
+        unreachable!("ereport(ERROR) does not return")
+    }
+
+    /// Writes a line to the server's log.
+    pub fn log(self, level: Level) {
+        assert!(level != Level::Error);
+        // SAFETY: below ERROR, nothing jumps.
+        unsafe { self.report(level) }
+    }
+
+    unsafe fn report(self, level: Level) {
+        let [a, b, c, d, e] = self.sqlstate.map(|c| c_int::from(c.wrapping_sub(b'0') & 0x3f));
+        let code = a | b << 6 | c << 12 | d << 18 | e << 24;
+        let message = palloc_text(&self.message);
+        let detail = self.detail.as_deref().map(palloc_text);
+        let hint = self.hint.as_deref().map(palloc_text);
+        drop(self);
+        // SAFETY: ereport's sequence; the strings are in Postgres's memory and each is printed through "%s".
+        unsafe {
+            if errstart(level.code(), std::ptr::null()) {
+                errcode(code);
+                errmsg_internal(c"%s".as_ptr(), message);
+                if let Some(detail) = detail {
+                    errdetail_internal(c"%s".as_ptr(), detail);
+                }
+                if let Some(hint) = hint {
+                    errhint(c"%s".as_ptr(), hint);
+                }
+                errfinish(c"kongtask".as_ptr(), 0, std::ptr::null());
+            }
+        }
+    }
+}
+
+/// Why a call failed: Postgres raised an error, or we are about to.
+pub enum Failure {
+    Postgres(PgError),
+    Ours(Raise),
+}
+
+impl Failure {
+    /// Raises it.
+    ///
+    /// # Safety
+    /// As [`PgError::rethrow`].
+    pub unsafe fn raise(self) -> ! {
+        // SAFETY: the caller vouches for the frames above.
+        match self {
+            Failure::Postgres(error) => unsafe { error.rethrow() },
+            Failure::Ours(raise) => unsafe { raise.raise() },
+        }
+    }
+}
+
+/// Writes a plain line to the server's log.
+pub fn log(level: Level, message: impl Into<String>) {
+    log_with(level, message, None, None);
+}
+
+/// Writes a line with a detail and a hint to the server's log.
+pub fn log_with(level: Level, message: impl Into<String>, detail: Option<String>, hint: Option<String>) {
+    let sqlstate = if level == Level::Warning { *b"01000" } else { *b"00000" };
+    Raise { sqlstate, message: message.into(), detail, hint }.log(level);
+}

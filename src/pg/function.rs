@@ -1,0 +1,162 @@
+//! Functions that SQL calls: arguments in, a value or rows out, errors raised whole.
+
+use super::args::Text;
+use super::catch::{Failure, Raise};
+use super::spi::{Rows, Value};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::{self, Datum};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Makes a Rust function callable by SQL under the name `$symbol`.
+///
+/// Not `#[pg_extern]`: that converts every argument and result, and loses the SQLSTATE of an error.
+macro_rules! sql_function {
+    ($symbol:ident, $function:path) => {
+        const _: () = {
+            #[unsafe(no_mangle)]
+            extern "C-unwind" fn $symbol(fcinfo: ::pgrx::pg_sys::FunctionCallInfo) -> ::pgrx::pg_sys::Datum {
+                // SAFETY: Postgres calls this by its V1 convention, with nothing of ours on the stack.
+                unsafe { $crate::pg::function::enter(fcinfo, $function) }
+            }
+
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($symbol)))]
+            extern "C" fn info() -> &'static ::pgrx::pg_sys::Pg_finfo_record {
+                const V1: ::pgrx::pg_sys::Pg_finfo_record = ::pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        };
+    };
+}
+pub(crate) use sql_function;
+
+/// One call of a function by SQL.
+pub struct Call(pg_sys::FunctionCallInfo);
+
+impl Call {
+    /// Argument `n`, from 0.
+    pub fn value(&self, n: usize) -> Value {
+        // SAFETY: Postgres passes as many arguments as the function is declared with.
+        let argument = unsafe {
+            assert!(n < (*self.0).nargs as usize);
+            *(*self.0).args.as_ptr().add(n)
+        };
+        (!argument.isnull).then_some(argument.value)
+    }
+
+    /// Argument `n`, a `text`.
+    pub fn text(&self, n: usize) -> Option<Text> {
+        self.value(n).map(Text::new)
+    }
+
+    /// Argument `n`, an `integer`.
+    pub fn int4(&self, n: usize) -> Option<i32> {
+        self.value(n).map(|datum| datum.value() as i32)
+    }
+
+    /// Argument `n`, an `oid` or one of its aliases.
+    pub fn oid(&self, n: usize) -> Option<pg_sys::Oid> {
+        self.value(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    /// The `Node` that says how a trigger function was called; null for other calls.
+    pub(super) fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: a valid call.
+        unsafe { (*self.0).context }
+    }
+
+    /// Returns rows of the declared type, all at once.
+    pub fn return_rows(&mut self, rows: &Rows<'_>) {
+        // SAFETY: the store is fed tuples of the function's declared row type, by the caller's word.
+        self.return_stored(|store, _| unsafe {
+            for &tuple in rows.tuples() {
+                pg_sys::tuplestore_puttuple(store, tuple);
+            }
+        });
+    }
+
+    /// Returns rows of `N` columns of the declared types, all at once.
+    pub fn return_values<const N: usize>(&mut self, rows: impl Iterator<Item = [Value; N]>) {
+        self.return_stored(|store, descriptor| {
+            for row in rows {
+                let mut values = row.map(|value| value.unwrap_or(Datum::from(0)));
+                let mut nulls = row.map(|value| value.is_none());
+                // SAFETY: as many columns as the function declares, by the caller's word.
+                unsafe {
+                    pg_sys::tuplestore_putvalues(store, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+                }
+            }
+        });
+    }
+
+    fn return_stored(&mut self, fill: impl FnOnce(*mut pg_sys::Tuplestorestate, pg_sys::TupleDesc)) {
+        // SAFETY: a function declared SETOF is called with a ReturnSetInfo; store and descriptor go where the caller
+        // expects them to live.
+        unsafe {
+            let info = (*self.0).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            assert!(
+                !info.is_null() && (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize as i32 != 0,
+                "called where a set cannot be returned"
+            );
+            let former = pg_sys::MemoryContextSwitchTo((*(*info).econtext).ecxt_per_query_memory);
+            let descriptor = pg_sys::CreateTupleDescCopy((*info).expectedDesc);
+            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            pg_sys::MemoryContextSwitchTo(former);
+            fill(store, descriptor);
+            (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            (*info).setResult = store;
+            (*info).setDesc = descriptor;
+        }
+    }
+}
+
+/// Runs a function for SQL, and raises what it failed with once everything it held is dropped.
+///
+/// # Safety
+/// Called by Postgres, by its V1 convention.
+pub unsafe fn enter<E: Into<Failure>>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    function: fn(&mut Call) -> Result<Value, E>,
+) -> Datum {
+    match guarded(|| function(&mut Call(fcinfo)).map_err(Into::into)) {
+        Ok(value) => {
+            // SAFETY: a valid call.
+            unsafe { (*fcinfo).isnull = value.is_none() };
+            value.unwrap_or(Datum::from(0))
+        }
+        // SAFETY: nothing is left to drop but the failure itself, which sees to that.
+        Err(failure) => unsafe { failure.raise() },
+    }
+}
+
+/// Runs `f`; a panic, pgrx's translation of a Postgres error included, becomes a failure.
+pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let report = match payload.downcast::<CaughtError>() {
+            Ok(caught) => match *caught {
+                CaughtError::PostgresError(report)
+                | CaughtError::ErrorReport(report)
+                | CaughtError::RustPanic { ereport: report, .. } => Raise {
+                    sqlstate: sqlstate(report.sql_error_code() as i32),
+                    message: report.message().to_string(),
+                    detail: report.detail().map(str::to_string),
+                    hint: report.hint().map(str::to_string),
+                },
+            },
+            Err(payload) => Raise {
+                sqlstate: *b"XX000",
+                message: payload
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_string()))
+                    .unwrap_or_else(|| "panic in kongtask".into()),
+                detail: None,
+                hint: None,
+            },
+        };
+        Err(Failure::Ours(report))
+    })
+}
+
+fn sqlstate(packed: i32) -> [u8; 5] {
+    std::array::from_fn(|i| ((packed >> (6 * i)) & 0x3f) as u8 + b'0')
+}

@@ -1,0 +1,107 @@
+//! Functions: what the catalog says of them, and calling them.
+
+use super::catch::{PgError, catch};
+use super::spi::Value;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::{CStr, CString, c_int};
+
+unsafe extern "C-unwind" {
+    fn fmgr_info(function: Oid, info: *mut pg_sys::FmgrInfo);
+    fn regprocedurein(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
+    fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
+}
+
+/// What the catalog says of a function.
+pub struct Procedure {
+    pub arguments: Vec<Oid>,
+    pub returns: Oid,
+    pub returns_set: bool,
+    /// Not a procedure, an aggregate or a window function.
+    pub is_plain: bool,
+    pub is_strict: bool,
+}
+
+/// Looks a function up. Within a transaction.
+pub fn look_up(function: Oid) -> Option<Procedure> {
+    // SAFETY: a look-up through a system cache; the tuple is read before it is released; proargtypes has no NULLs and
+    // no header of its own, so it follows the fixed part.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, function.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+        let count = usize::try_from((*form).pronargs).unwrap_or(0);
+        let arguments = (&raw const (*form).proargtypes.values).cast::<Oid>();
+        let found = Procedure {
+            arguments: (0..count).map(|i| *arguments.add(i)).collect(),
+            returns: (*form).prorettype,
+            returns_set: (*form).proretset,
+            is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION as u8,
+            is_strict: (*form).proisstrict,
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(found)
+    }
+}
+
+/// The function's name with its schema and argument types, as [`find`] reads it.
+pub fn name(function: Oid) -> String {
+    // SAFETY: a catalog look-up; the text is palloc'd.
+    unsafe { CStr::from_ptr(pg_sys::format_procedure_qualified(function)) }.to_string_lossy().into_owned()
+}
+
+/// The function of this name, as the current role finds it. Errors: 42883 if there is none, 42501 if its schema may not
+/// be used, and those of a text that is no such name.
+pub fn find(name: &str) -> Result<Oid, PgError> {
+    let name = CString::new(name.replace('\0', "")).unwrap_or_default();
+    let name = Datum::from(name.as_ptr());
+    // SAFETY: the closure is one C call; the text is only read.
+    let datum = unsafe { catch(|| DirectFunctionCall1Coll(Some(regprocedurein), pg_sys::InvalidOid, name)) }?;
+    Ok(Oid::from(datum.value() as u32))
+}
+
+/// Calls a function. Checks no permission. The arguments must be of its types, and no more than two.
+pub fn call(function: Oid, arguments: &[Value]) -> Result<Value, PgError> {
+    const MOST: usize = 2;
+    assert!(arguments.len() <= MOST);
+    // SAFETY: the call's frame is palloc'd and zeroed, with room for the arguments; the closure makes C calls only.
+    unsafe {
+        let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
+        let frame =
+            pg_sys::palloc0(size_of::<pg_sys::FunctionCallInfoBaseData>() + MOST * size_of::<pg_sys::NullableDatum>())
+                .cast::<pg_sys::FunctionCallInfoBaseData>();
+        (*frame).flinfo = info;
+        (*frame).nargs = arguments.len() as i16;
+        for (i, argument) in arguments.iter().enumerate() {
+            let slot = (*frame).args.as_mut_ptr().add(i);
+            (*slot).value = argument.unwrap_or(Datum::from(0));
+            (*slot).isnull = argument.is_none();
+        }
+        let result = catch(|| {
+            fmgr_info(function, info);
+            match (*info).fn_addr {
+                Some(entry) => entry(frame),
+                None => Datum::from(0),
+            }
+        })?;
+        Ok((!(*frame).isnull).then_some(result))
+    }
+}
+
+/// A `json` value as `jsonb`.
+pub fn jsonb(json: Datum) -> Result<Datum, PgError> {
+    // SAFETY: `json` is a varlena of text; the closure is one C call.
+    unsafe {
+        let text = Datum::from(pg_sys::text_to_cstring(json.cast_mut_ptr()));
+        catch(|| DirectFunctionCall1Coll(Some(jsonb_in), pg_sys::InvalidOid, text))
+    }
+}
+
+/// A copy of a composite value, in the current memory context.
+pub fn copy_row(row: Datum) -> Datum {
+    // SAFETY: composites are by-reference varlenas.
+    unsafe { datumCopy(row, false, -1) }
+}

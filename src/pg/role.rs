@@ -1,0 +1,66 @@
+//! Who we are. Privileges go up for our statements, never down for a user's.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// While it lives, statements run as another role; the former one is back when it is dropped.
+///
+/// Where an ERROR is raised meanwhile and not caught, Postgres's own abort puts the role back as well.
+pub struct As {
+    role: pg_sys::Oid,
+    security_context: i32,
+}
+
+impl As {
+    /// Becomes `role`, with SET ROLE forbidden (as in a SECURITY DEFINER function).
+    pub fn role(role: pg_sys::Oid) -> As {
+        let mut former = As { role: pg_sys::InvalidOid, security_context: 0 };
+        // SAFETY: reads and sets two variables.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut former.role, &mut former.security_context);
+            pg_sys::SetUserIdAndSecContext(role, former.security_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        }
+        former
+    }
+}
+
+impl Drop for As {
+    fn drop(&mut self) {
+        // SAFETY: puts back what `role` read.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.security_context) }
+    }
+}
+
+/// The current role.
+pub fn current() -> pg_sys::Oid {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::GetUserId() }
+}
+
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// The role's name; `None` if it has been dropped.
+pub fn name(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalog look-up, within a transaction; the name is palloc'd.
+    let name = unsafe { pg_sys::GetUserNameFromId(role, true) };
+    // SAFETY: NUL-terminated where not NULL.
+    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+}
+
+/// Whether the role exists and may log in.
+pub fn can_login(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction; the tuple is read before it is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, role.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
+        let answer = (*form).rolcanlogin;
+        pg_sys::ReleaseSysCache(tuple);
+        answer
+    }
+}

@@ -1,0 +1,172 @@
+//! Statements of our own: plans kept for the life of the backend, run through SPI.
+
+use super::catch::{PgError, catch};
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::{FromDatum, IntoDatum};
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_int, c_long};
+use std::marker::PhantomData;
+
+unsafe extern "C-unwind" {
+    fn SPI_prepare(text: *const c_char, nargs: c_int, types: *mut Oid) -> pg_sys::SPIPlanPtr;
+    fn SPI_execute_plan(
+        plan: pg_sys::SPIPlanPtr,
+        values: *mut Datum,
+        nulls: *const c_char,
+        read_only: bool,
+        count: c_long,
+    ) -> c_int;
+}
+
+/// A statement, parsed once in a backend. It qualifies every name, so that one parse serves every search_path.
+pub struct Plan {
+    text: &'static str,
+    schema: &'static str,
+    types: &'static [Oid],
+    kept: Cell<pg_sys::SPIPlanPtr>,
+}
+
+// SAFETY: a backend has one thread.
+unsafe impl Sync for Plan {}
+
+impl Plan {
+    /// `text` with `schema` where it says `@extschema@`, and parameters of these types.
+    pub const fn new(schema: &'static str, text: &'static str, types: &'static [Oid]) -> Plan {
+        Plan { text, schema, types, kept: Cell::new(std::ptr::null_mut()) }
+    }
+
+    fn kept(&self) -> Result<pg_sys::SPIPlanPtr, PgError> {
+        if self.kept.get().is_null() {
+            let text = CString::new(self.text.replace("@extschema@", self.schema)).expect("no NUL in a statement");
+            let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+            // SAFETY: the closure is one C call; SPI only reads the types.
+            let plan = unsafe { catch(|| SPI_prepare(text, nargs, types)) }?;
+            assert!(!plan.is_null(), "SPI_prepare takes any statement that parses");
+            // SAFETY: a fresh plan.
+            unsafe { pg_sys::SPI_keepplan(plan) };
+            self.kept.set(plan);
+        }
+        Ok(self.kept.get())
+    }
+}
+
+/// An argument or a column: NULL is `None`.
+pub type Value = Option<Datum>;
+
+/// A connection to SPI. Rows live until it is dropped; what must outlive it is copied by [`Rows::carry`].
+pub struct Session(());
+
+impl Session {
+    /// Opens a session. The memory context that is current now is the one that `carry` copies to.
+    pub fn open() -> Session {
+        // SAFETY: paired with SPI_finish in `drop`.
+        unsafe { pg_sys::SPI_connect() };
+        Session(())
+    }
+
+    /// Runs a statement that may write, with a snapshot of its own.
+    pub fn execute(&self, plan: &Plan, values: &[Value]) -> Result<Rows<'_>, PgError> {
+        self.run(plan, values, false)
+    }
+
+    /// Runs a statement that only reads, with the active snapshot: assigns no transaction id.
+    pub fn read(&self, plan: &Plan, values: &[Value]) -> Result<Rows<'_>, PgError> {
+        self.run(plan, values, true)
+    }
+
+    fn run(&self, plan: &Plan, values: &[Value], read_only: bool) -> Result<Rows<'_>, PgError> {
+        const MOST: usize = 9;
+        assert!(values.len() == plan.types.len() && values.len() <= MOST);
+        let mut datums = [Datum::from(0); MOST];
+        let mut nulls = [b'n' as c_char; MOST];
+        for (i, value) in values.iter().enumerate() {
+            if let Some(datum) = *value {
+                (datums[i], nulls[i]) = (datum, b' ' as c_char);
+            }
+        }
+        let plan = plan.kept()?;
+        let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
+        // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
+        let code = unsafe { catch(|| SPI_execute_plan(plan, datums, nulls, read_only, 0)) }?;
+        assert!(code > 0, "SPI_execute_plan: {code}");
+        // SAFETY: SPI's own result variables, just set.
+        Ok(unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, session: PhantomData } })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: paired with SPI_connect; also right after an error, as the session's owner unwinds.
+        unsafe { pg_sys::SPI_finish() };
+    }
+}
+
+/// What a statement returned.
+pub struct Rows<'s> {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+    session: PhantomData<&'s Session>,
+}
+
+impl Rows<'_> {
+    /// How many rows were returned, or affected where none are returned.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A column of a row, both counted from 0. By-reference values live as long as the session.
+    pub fn value(&self, row: usize, column: usize) -> Value {
+        assert!(row < self.count && !self.table.is_null());
+        let mut is_null = false;
+        // SAFETY: the row exists; SPI checks the column.
+        let datum = unsafe {
+            let tuple = *(*self.table).vals.add(row);
+            pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column as c_int + 1, &mut is_null)
+        };
+        (!is_null).then_some(datum)
+    }
+
+    /// A column read as a Rust type that fits it.
+    pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
+        // SAFETY: our statements' columns are of the types that their callers name.
+        self.value(row, column).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// The first column of the first row, a composite, copied to where the session was opened from.
+    pub fn carry(&self) -> Value {
+        if self.count == 0 {
+            return None;
+        }
+        // SAFETY: composites are by-reference varlenas.
+        self.value(0, 0).map(|datum| unsafe { pg_sys::SPI_datumTransfer(datum, false, -1) })
+    }
+
+    /// The rows as tuples, for [`super::function::Call::return_rows`].
+    pub(super) fn tuples(&self) -> &[pg_sys::HeapTuple] {
+        if self.count == 0 {
+            return &[];
+        }
+        // SAFETY: SPI's array of `count` tuples.
+        unsafe { std::slice::from_raw_parts((*self.table).vals, self.count) }
+    }
+}
+
+/// A `text` value in the current memory context.
+pub fn text(value: &str) -> Value {
+    value.into_datum()
+}
+
+/// A `text[]` value in the current memory context.
+pub fn texts(values: &[String]) -> Value {
+    values.iter().map(String::as_str).collect::<Vec<_>>().into_datum()
+}
+
+/// An `interval` of whole microseconds, in the current memory context.
+pub fn interval(length: std::time::Duration) -> Value {
+    // SAFETY: a fresh palloc of the right size, wholly written.
+    unsafe {
+        let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        (*interval).time = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
+        Some(Datum::from(interval))
+    }
+}

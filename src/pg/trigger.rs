@@ -1,0 +1,92 @@
+//! Trigger functions.
+
+use super::catch::{Failure, Raise};
+use super::function::Call;
+use super::spi::Value;
+use pgrx::FromDatum;
+use pgrx::pg_sys::{self, Datum, HeapTuple};
+
+/// One firing of a trigger.
+pub struct Trigger(*mut pg_sys::TriggerData);
+
+impl Trigger {
+    /// The firing that `call` is for; an error (39P01) if it was called by anything else.
+    pub fn of(call: &Call) -> Result<Trigger, Failure> {
+        let context = call.context();
+        // SAFETY: a Node, if anything.
+        if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_TriggerData {
+            return Err(Failure::Ours(Raise {
+                sqlstate: *b"39P01",
+                message: "this function can only be called as a trigger".into(),
+                detail: None,
+                hint: None,
+            }));
+        }
+        Ok(Trigger(context.cast()))
+    }
+
+    /// The row as it was: before an UPDATE, or what is deleted, or inserted.
+    pub fn row(&self) -> TriggerRow {
+        // SAFETY: a firing for a row.
+        unsafe { TriggerRow { tuple: (*self.0).tg_trigtuple, descriptor: (*(*self.0).tg_relation).rd_att } }
+    }
+
+    /// The row as an UPDATE leaves it; `None` for other events.
+    pub fn updated_row(&self) -> Option<TriggerRow> {
+        // SAFETY: a firing for a row.
+        unsafe {
+            let tuple = (*self.0).tg_newtuple;
+            (!tuple.is_null()).then(|| TriggerRow { tuple, descriptor: (*(*self.0).tg_relation).rd_att })
+        }
+    }
+
+    /// Whether an INSERT fired it.
+    pub fn is_insert(&self) -> bool {
+        // SAFETY: a valid firing.
+        let event = unsafe { (*self.0).tg_event };
+        event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT
+    }
+
+    /// The table's OID.
+    pub fn relation(&self) -> pg_sys::Oid {
+        // SAFETY: a valid firing.
+        unsafe { (*(*self.0).tg_relation).rd_id }
+    }
+}
+
+/// What an AFTER trigger returns.
+pub fn nothing() -> Value {
+    Some(Datum::from(0))
+}
+
+/// A row that a trigger is fired for.
+pub struct TriggerRow {
+    tuple: HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl TriggerRow {
+    /// An attribute, by its number in the table (from 1).
+    pub fn value(&self, attribute: i16) -> Value {
+        let mut is_null = false;
+        // SAFETY: the tuple is of this descriptor.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, i32::from(attribute), &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
+    /// An attribute read as a Rust type that fits it.
+    pub fn get<T: FromDatum>(&self, attribute: i16) -> Option<T> {
+        // SAFETY: callers name the attribute's type.
+        self.value(attribute).and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    /// A copy with one attribute changed, as a BEFORE trigger returns it.
+    pub fn with(&self, attribute: i16, value: Datum) -> Value {
+        let (mut column, mut value, mut is_null) = (i32::from(attribute), value, false);
+        // SAFETY: the tuple is of this descriptor; one column.
+        let tuple = unsafe {
+            pg_sys::heap_modify_tuple_by_cols(self.tuple, self.descriptor, 1, &mut column, &mut value, &mut is_null)
+        };
+        Some(Datum::from(tuple))
+    }
+}

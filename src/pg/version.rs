@@ -1,0 +1,29 @@
+//! What differs between the versions of Postgres.
+
+use pgrx::pg_sys;
+
+/// Whether a background worker may log in as a role that has no LOGIN.
+pub const WORKER_NEEDS_LOGIN: bool = cfg!(any(feature = "pg15", feature = "pg16"));
+
+/// The flags to connect a background worker with: before 17 none, since then the one that lets NOLOGIN roles in.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+pub const CONNECT_FLAGS: u32 = 0;
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub const CONNECT_FLAGS: u32 = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
+
+/// Whether `role` may execute the function.
+pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let answer = pg_sys::pg_proc_aclcheck(function, role, pg_sys::ACL_EXECUTE as pg_sys::AclMode);
+        #[cfg(not(feature = "pg15"))]
+        let answer = pg_sys::object_aclcheck(
+            pg_sys::ProcedureRelationId,
+            function,
+            role,
+            pg_sys::ACL_EXECUTE as pg_sys::AclMode,
+        );
+        answer == pg_sys::AclResult::ACLCHECK_OK
+    }
+}

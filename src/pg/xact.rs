@@ -1,0 +1,154 @@
+//! Transactions of a background worker, and what every backend does at the end of one.
+
+use super::catch::{PgError, catch};
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+unsafe extern "C-unwind" {
+    fn CommitTransactionCommand();
+}
+
+/// Begins a transaction, with a snapshot for what only reads.
+pub fn begin() {
+    // SAFETY: called by a background worker outside a transaction.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+}
+
+/// Begins a transaction for a statement of the queue's, whatever defaults the role or the database has set.
+pub fn begin_for_queue() {
+    // SAFETY: called by a background worker outside a transaction; no snapshot is taken yet when the level is set.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    allow_writes();
+}
+
+/// Lets the current transaction write, even if the role, the database or a handler made it read-only.
+pub fn allow_writes() {
+    // SAFETY: sets a variable; the next transaction starts from the default again.
+    unsafe { pg_sys::XactReadOnly = false }
+}
+
+/// Lets this transaction's commit return before its WAL is flushed: for what may be lost in a crash.
+pub fn commit_lazily() {
+    set_local(c"synchronous_commit", c"off");
+}
+
+/// SET LOCAL.
+pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: GUC_ACTION_LOCAL is undone at the end of the transaction.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Commits. On an error (a deferred constraint, say) the transaction is still to be [`abort`]ed.
+pub fn commit() -> Result<(), PgError> {
+    // SAFETY: pairs the snapshot of `begin`; the closure is one C call.
+    unsafe {
+        pg_sys::PopActiveSnapshot();
+        catch(|| CommitTransactionCommand())
+    }
+}
+
+/// Rolls back.
+pub fn abort() {
+    // SAFETY: valid in any state of a transaction.
+    unsafe { pg_sys::AbortCurrentTransaction() }
+}
+
+/// While it lives, settings can be changed; all of them are put back when it is dropped, plain SET included.
+pub struct Settings(i32);
+
+impl Settings {
+    pub fn keep() -> Settings {
+        // SAFETY: opens a nest level, closed in `drop`.
+        Settings(unsafe { pg_sys::NewGUCNestLevel() })
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        // SAFETY: closes our level and any above it; "not committed" is what puts plain SETs back too.
+        unsafe { pg_sys::AtEOXact_GUC(false, self.0) }
+    }
+}
+
+thread_local! {
+    static END: Cell<Option<fn(committed: bool)>> = const { Cell::new(None) };
+}
+
+/// Has `end` called at the end of every transaction of this backend: after a commit is visible to others, or after an
+/// abort or PREPARE. It must not raise: at that point an error takes the server down.
+pub fn at_end(end: fn(committed: bool)) {
+    if END.get().is_none() {
+        // SAFETY: registered once for the life of the backend.
+        unsafe { pg_sys::RegisterXactCallback(Some(xact_event), std::ptr::null_mut()) };
+    }
+    END.set(Some(end));
+}
+
+unsafe extern "C-unwind" fn xact_event(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    if let Some(end) = END.get()
+        && [XACT_EVENT_COMMIT, XACT_EVENT_ABORT, XACT_EVENT_PREPARE].contains(&event)
+    {
+        end(event == XACT_EVENT_COMMIT);
+    }
+}
+
+/// While it lives, what only reads sees everything committed so far, even in a REPEATABLE READ transaction.
+pub struct LatestSnapshot(());
+
+impl LatestSnapshot {
+    pub fn take() -> LatestSnapshot {
+        // SAFETY: within a transaction; popped in `drop`.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        LatestSnapshot(())
+    }
+}
+
+impl Drop for LatestSnapshot {
+    fn drop(&mut self) {
+        // SAFETY: ours is the one on top: what is pushed above it is popped, or the transaction fails, first.
+        unsafe {
+            if pg_sys::ActiveSnapshotSet() {
+                pg_sys::PopActiveSnapshot();
+            }
+        }
+    }
+}
+
+/// Runs `f` in a subtransaction, rolled back if it fails. What a [`PgError`] says is gone by then: `f` reads it.
+pub fn in_subtransaction<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // SAFETY: begin is paired with release or rollback, and context and owner are put back, as plpgsql does.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let result = f();
+        match result {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        result
+    }
+}

@@ -1,0 +1,231 @@
+//! The workers of one database: how many run, and as which roles.
+//!
+//! Each role that has tasks gets its share of `kongtask.workers`. Where a role has more jobs than idle workers, an idle
+//! worker of another role gives up its place; where a role has no worker at all, even a busy one does, after its job.
+
+use crate::guc;
+use crate::pause::Pause;
+use crate::pg::background::{self, Fate, Started};
+use crate::pg::catch::{Level, log_with};
+use crate::pg::clock::{NEVER, Timestamp, after};
+use crate::pg::latch;
+use crate::shmem::{Board, State, Worker};
+use crate::worker;
+use pgrx::pg_sys::Oid;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// A process that has not begun by then never will.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+pub struct Pool {
+    board: Board,
+    database: Oid,
+    database_name: String,
+    /// What was started and has not been cleared away, by slot.
+    started: HashMap<usize, Started>,
+    /// Roles that no worker can log in as.
+    failing: HashMap<Oid, Pause>,
+    no_slot: Pause,
+}
+
+impl Pool {
+    pub fn new(board: Board, database: Oid, database_name: String) -> Pool {
+        Pool { board, database, database_name, started: HashMap::new(), failing: HashMap::new(), no_slot: Pause::new() }
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (usize, &'static Worker)> {
+        self.board.workers_of(self.database).filter(|(_, worker)| worker.state() != State::Gone)
+    }
+
+    fn staying(&self) -> Vec<&'static Worker> {
+        self.workers().map(|(_, worker)| worker).filter(|worker| !worker.leave.load(SeqCst)).collect()
+    }
+
+    /// Starts and stops workers: `roles` have tasks, and the `short` among them more jobs than idle workers.
+    pub fn balance(&mut self, roles: &[Oid], short: &[Oid], now: Timestamp) {
+        self.clear_false_starts(now);
+        for worker in self.staying() {
+            if !roles.contains(&worker.role.get()) {
+                worker.ask_to_leave(now);
+            }
+        }
+        let most = guc::workers();
+        self.shrink(most, now);
+        self.grow(most, roles, short, now);
+        self.exchange(most, short, now);
+    }
+
+    fn shrink(&self, most: usize, now: Timestamp) {
+        let mut staying = self.staying();
+        while staying.len() > most {
+            let excess = pick(&staying, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
+            staying.swap_remove(excess).ask_to_leave(now);
+        }
+    }
+
+    /// Fills free places: short roles first, then whoever has the fewest workers.
+    fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) {
+        while self.workers().count() < most {
+            let staying = self.staying();
+            let may_start = |role: &Oid| self.failing.get(role).and_then(Pause::until).is_none_or(|until| until <= now);
+            let next = roles
+                .iter()
+                .copied()
+                .filter(may_start)
+                .min_by_key(|role| (count_of(&staying, *role), !short.contains(role)));
+            let Some(role) = next else { return };
+            if !self.start(role, now) {
+                return;
+            }
+        }
+    }
+
+    /// Where all places are taken, has somebody make room for a role that is short.
+    fn exchange(&self, most: usize, short: &[Oid], now: Timestamp) {
+        if self.workers().count() < most || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
+            return;
+        }
+        let staying = self.staying();
+        for &role in short {
+            let has_none = count_of(&staying, role) == 0;
+            let donors: Vec<&Worker> = staying
+                .iter()
+                .copied()
+                .filter(|worker| worker.role.get() != role)
+                .filter(|worker| match worker.state() {
+                    State::Idle => !short.contains(&worker.role.get()),
+                    State::Running => has_none,
+                    _ => false,
+                })
+                .collect();
+            if !donors.is_empty() {
+                let donor = pick(&donors, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
+                donors[donor].ask_to_leave(now);
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, role: Oid, now: Timestamp) -> bool {
+        let Some((slot, ticket)) = self.board.take_slot(self.database, role, now) else { return false };
+        let title = format!("{} ({})", worker::KIND, self.database_name);
+        match background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) {
+            Some(started) => {
+                self.started.insert(slot, started);
+                self.no_slot.over();
+                true
+            }
+            None => {
+                self.board.workers()[slot].free();
+                if self.no_slot.until().is_none_or(|until| until <= now) {
+                    self.no_slot.longer(now);
+                    let live = self.workers().count();
+                    background::warn_of_no_slot(&format!(
+                        "only {live} of {} kongtask workers could be started in database \"{}\"",
+                        guc::workers(),
+                        self.database_name
+                    ));
+                }
+                false
+            }
+        }
+    }
+
+    /// A worker has ended, and what it held is released: its slot is free. One that ended before it had a name could not
+    /// log in.
+    pub fn gone(&mut self, slot: usize, now: Timestamp) {
+        let worker = &self.board.workers()[slot];
+        let role = worker.role.get();
+        if worker.id().is_some() {
+            self.failing.remove(&role);
+        } else if !worker.leave.load(SeqCst) && !latch::stop_asked() {
+            self.could_not_start(role, now);
+        }
+        self.started.remove(&slot);
+        worker.free();
+    }
+
+    fn could_not_start(&mut self, role: Oid, now: Timestamp) {
+        let pause = self.failing.entry(role).or_default().longer(now);
+        log_with(
+            Level::Warning,
+            format!("no kongtask worker could log in to database \"{}\" as role {}", self.database_name, role.to_u32()),
+            Some(format!("Its own message is in the log before this one. It is tried again in {pause:?}.")),
+            Some("The role needs LOGIN and CONNECT on the database, or its tasks another role.".into()),
+        );
+    }
+
+    /// Slots whose process never began.
+    fn clear_false_starts(&mut self, now: Timestamp) {
+        let board = self.board;
+        for (slot, worker) in board.workers_of(self.database) {
+            if worker.state() != State::Starting || worker.pid.load(SeqCst) != 0 {
+                continue;
+            }
+            let failed = match self.started.get(&slot) {
+                Some(started) => started.fate() == Fate::Gone,
+                None => after(worker.since.load(SeqCst), STARTS_WITHIN) <= now,
+            };
+            if failed {
+                self.gone(slot, now);
+            }
+        }
+    }
+
+    /// Whether a role that is short could be helped: by a free place, or by another role's.
+    pub fn is_elastic(&self, roles: &[Oid]) -> bool {
+        roles.len() > 1 || self.staying().len() < guc::workers()
+    }
+
+    /// Tries again at once where it could not log in: something has changed.
+    pub fn forgive(&mut self) {
+        self.failing.clear();
+    }
+
+    /// Asks all workers to end; how many have not yet.
+    pub fn ask_all_to_leave(&self, now: Timestamp) -> usize {
+        self.workers().inspect(|(_, worker)| worker.ask_to_leave(now)).count()
+    }
+
+    /// Terminates those that were asked to end kongtask.shutdown_timeout ago, and have not.
+    pub fn terminate_overdue(&mut self, now: Timestamp) {
+        self.clear_false_starts(now);
+        for (_, worker) in self.workers() {
+            let pid = worker.pid.load(SeqCst);
+            if pid != 0 && deadline(worker) <= now {
+                latch::terminate(pid);
+            }
+        }
+    }
+
+    /// When something here is to be done next.
+    pub fn next_event(&self) -> Timestamp {
+        let deadlines = self.workers().map(|(_, worker)| deadline(worker));
+        let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until);
+        deadlines.chain(retries).min().unwrap_or(NEVER)
+    }
+}
+
+/// When a worker that was asked to end is terminated.
+fn deadline(worker: &Worker) -> Timestamp {
+    if worker.leave.load(SeqCst) { after(worker.leave_since.load(SeqCst), guc::shutdown_timeout()) } else { NEVER }
+}
+
+fn count_of(workers: &[&Worker], role: Oid) -> usize {
+    workers.iter().filter(|worker| worker.role.get() == role).count()
+}
+
+/// Who is missed least when a place is needed.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Idle => 2,
+        State::Running => 0,
+        _ => 1,
+    }
+}
+
+fn pick<K: Ord>(workers: &[&Worker], by: impl Fn(&Worker) -> K) -> usize {
+    (0..workers.len()).max_by_key(|&i| by(workers[i])).unwrap_or(0)
+}

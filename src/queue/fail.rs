@@ -1,0 +1,17 @@
+//! Recording a failed attempt.
+
+use super::complete::unlock_queue;
+use super::{one_row, plan};
+use crate::error::Error;
+use crate::pg::args::Row;
+use crate::pg::spi::{Plan, Value};
+use crate::queue::job::attribute;
+
+/// Records that an attempt of a job that `worker_id` holds has failed, and makes it due again after
+/// `exp(least(attempts, 10))` seconds; the row, or `None` if the lock was lost.
+pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Error> {
+    static FAIL: Plan = plan!("fail", INT8OID, TEXTOID, TEXTOID);
+    let row = one_row(&FAIL, &[job_id, worker_id, message])?;
+    unlock_queue(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
+    Ok(row)
+}

@@ -1,0 +1,43 @@
+//! Statements that concern us: those that need a database empty, and CREATE and DROP EXTENSION.
+
+use crate::pg::clock::{self, after};
+use crate::pg::hooks::{self, Statement};
+use crate::pg::{background, latch};
+use crate::shmem::{self, Board, Database, State};
+use crate::{guc, wake};
+use pgrx::pg_sys::Oid;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Watches utility statements. To be called while preloading.
+pub fn watch() {
+    hooks::before_statement(|statement| match statement {
+        Statement::Empties(database) => empty(database),
+        Statement::Drops => empty(background::database()),
+        Statement::Creates => wake::note_created(),
+    });
+}
+
+/// Has our processes leave a database, and stay away until this transaction ends. Running jobs get their
+/// kongtask.shutdown_timeout.
+fn empty(database: Oid) {
+    let Some(board) = shmem::board() else { return };
+    let me = background::pid();
+    if board.workers_of(database).any(|(_, worker)| worker.pid.load(SeqCst) == me) {
+        // A handler that drops the extension it runs in: waiting for itself would take for ever.
+        return;
+    }
+    let Some(entry) = board.database_or_new(database) else { return };
+    entry.holds.fetch_add(1, SeqCst);
+    wake::note_held(database);
+    entry.scheduler.set();
+    // Then the statement itself says who is in the way.
+    let patience = after(clock::now(), guc::shutdown_timeout() + Duration::from_secs(5));
+    while is_inhabited(board, entry, database) && clock::now() < patience {
+        latch::wait_a_moment(Duration::from_millis(5));
+    }
+}
+
+fn is_inhabited(board: Board, entry: &Database, database: Oid) -> bool {
+    entry.scheduler_pid.load(SeqCst) != 0 || board.workers_of(database).any(|(_, worker)| worker.state() != State::Gone)
+}
