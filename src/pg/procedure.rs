@@ -2,6 +2,7 @@
 
 use super::catch::{PgError, catch};
 use super::spi::Value;
+use super::xact::Settings;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, CString, c_int};
 
@@ -20,7 +21,6 @@ pub struct Procedure {
     pub returns_set: bool,
     /// Not a procedure, an aggregate or a window function.
     pub is_plain: bool,
-    pub is_strict: bool,
 }
 
 /// Looks a function up. Within a transaction.
@@ -40,22 +40,27 @@ pub fn look_up(function: Oid) -> Option<Procedure> {
             returns: (*form).prorettype,
             returns_set: (*form).proretset,
             is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION as u8,
-            is_strict: (*form).proisstrict,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)
     }
 }
 
-/// The function's name with its schema and argument types, as [`find`] reads it.
+/// The function's name with its schema and argument types, as [`find`] reads it: `app.send_email(json)`.
 pub fn name(function: Oid) -> String {
-    // SAFETY: a catalog look-up; the text is palloc'd.
-    unsafe { CStr::from_ptr(pg_sys::format_procedure_qualified(function)) }.to_string_lossy().into_owned()
+    // Types of pg_catalog go unqualified, as people write them; `find` looks there first.
+    let _path = Settings::with(c"search_path", c"pg_catalog");
+    // SAFETY: catalog look-ups; the texts are palloc'd.
+    unsafe {
+        let text = CStr::from_ptr(pg_sys::format_procedure(function));
+        text.to_string_lossy().into_owned()
+    }
 }
 
 /// The function of this name, as the current role finds it. Errors: 42883 if there is none, 42501 if its schema may not
 /// be used, and those of a text that is no such name.
 pub fn find(name: &str) -> Result<Oid, PgError> {
+    let _path = Settings::with(c"search_path", c"pg_catalog");
     let name = CString::new(name.replace('\0', "")).unwrap_or_default();
     let name = Datum::from(name.as_ptr());
     // SAFETY: the closure is one C call; the text is only read.

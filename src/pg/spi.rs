@@ -1,6 +1,7 @@
 //! Statements of our own: plans kept for the life of the backend, run through SPI.
 
 use super::catch::{PgError, catch};
+use super::xact::{Settings, set_local};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::{FromDatum, IntoDatum};
 use std::cell::Cell;
@@ -23,6 +24,7 @@ pub struct Plan {
     text: &'static str,
     schema: &'static str,
     types: &'static [Oid],
+    in_index_order: bool,
     kept: Cell<pg_sys::SPIPlanPtr>,
 }
 
@@ -32,7 +34,14 @@ unsafe impl Sync for Plan {}
 impl Plan {
     /// `text` with `schema` where it says `@extschema@`, and parameters of these types.
     pub const fn new(schema: &'static str, text: &'static str, types: &'static [Oid]) -> Plan {
-        Plan { text, schema, types, kept: Cell::new(std::ptr::null_mut()) }
+        Plan { text, schema, types, in_index_order: false, kept: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// For a statement that takes the first rows in the order of an index: it is never planned to sort. The planner would,
+    /// where a table's statistics are older than its rows, and a queue's are never young enough.
+    pub const fn in_index_order(mut self) -> Plan {
+        self.in_index_order = true;
+        self
     }
 
     fn kept(&self) -> Result<pg_sys::SPIPlanPtr, PgError> {
@@ -84,6 +93,13 @@ impl Session {
                 (datums[i], nulls[i]) = (datum, b' ' as c_char);
             }
         }
+        let _settings = plan.in_index_order.then(|| {
+            let settings = Settings::keep();
+            for scan in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan"] {
+                set_local(scan, c"off");
+            }
+            settings
+        });
         let plan = plan.kept()?;
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
@@ -137,8 +153,12 @@ impl Rows<'_> {
         if self.count == 0 {
             return None;
         }
-        // SAFETY: composites are by-reference varlenas.
-        self.value(0, 0).map(|datum| unsafe { pg_sys::SPI_datumTransfer(datum, false, -1) })
+        // SAFETY: composites are by-reference varlenas. Within a row, a small one has got a short header, which whoever
+        // reads its attributes must not meet.
+        self.value(0, 0).map(|datum| unsafe {
+            let whole = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+            pg_sys::SPI_datumTransfer(Datum::from(whole), false, -1)
+        })
     }
 
     /// The rows as tuples, for [`super::function::Call::return_rows`].

@@ -81,6 +81,13 @@ impl Settings {
         // SAFETY: opens a nest level, closed in `drop`.
         Settings(unsafe { pg_sys::NewGUCNestLevel() })
     }
+
+    /// Opens one with a setting changed.
+    pub fn with(name: &std::ffi::CStr, value: &std::ffi::CStr) -> Settings {
+        let settings = Settings::keep();
+        set_local(name, value);
+        settings
+    }
 }
 
 impl Drop for Settings {

@@ -21,7 +21,8 @@ pub struct Claim {
 /// Takes the first job that can run, by priority, run_at and id, and locks its queue; the row. Skips what others are
 /// about to take.
 pub fn claim(claim: &Claim) -> Result<Value, Error> {
-    static CLAIM: Plan = plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID);
+    static CLAIM: Plan =
+        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID).in_index_order();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID);
     let row = one_row(
         &CLAIM,

@@ -17,7 +17,8 @@ pub fn runnable(
     now: Timestamp,
     most: usize,
 ) -> Result<usize, Error> {
-    static RUNNABLE: Plan = plan!("runnable", TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID);
+    static RUNNABLE: Plan =
+        plan!("runnable", TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID).in_index_order();
     let _as_owner = As::role(schema::owner()?);
     let session = Session::open();
     let values = [
@@ -33,7 +34,7 @@ pub fn runnable(
 
 /// The earliest run_at after `now`.
 pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
-    static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID);
+    static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).in_index_order();
     let _as_owner = As::role(schema::owner()?);
     let session = Session::open();
     Ok(timestamp(session.read(&NEXT_DUE, &[Some(now.into())])?.value(0, 0)))
