@@ -19,6 +19,13 @@ begin
         'then CREATE EXTENSION kongtask, and enqueue what is left there again with graphile_worker.add_job.',
         v_taken, v_taken operator(pg_catalog.||) '_old');
   end if;
+end
+$$;
+
+-- A script of an extension is run with client_min_messages at warning.
+set local client_min_messages = notice;
+do $$
+begin
   if pg_catalog.current_setting('shared_preload_libraries') operator(pg_catalog.!~) '(^|[,/\s])kongtask(\.so)?(\s|,|$)' then
     raise notice using
       message = 'kongtask is not in shared_preload_libraries: jobs can be added, but no worker will run them',
@@ -26,6 +33,7 @@ begin
   end if;
 end
 $$;
+set local client_min_messages = warning;
 
 create schema graphile_worker;
 comment on schema graphile_worker is

@@ -1,0 +1,299 @@
+//! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
+
+use postgres::{Client, NoTls};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything that should happen at once may take on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A cluster of its own, stopped and deleted when dropped.
+pub struct Cluster {
+    home: TempDir,
+}
+
+fn pg_config(what: &str) -> PathBuf {
+    let program = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
+    let output = Command::new(&program).arg(what).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
+
+fn is_root() -> bool {
+    // SAFETY: asks the kernel.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// A server's program, run by a user who is not root.
+fn program(name: &str) -> Command {
+    let path = pg_config("--bindir").join(name);
+    if !is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(path);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Gives a folder to the user that servers run as.
+fn hand_over(folder: &Path) {
+    if is_root() {
+        let id = |flag| {
+            let output = run(Command::new("id").args([flag, "postgres"]));
+            String::from_utf8_lossy(&output.stdout).trim().parse().expect("an id")
+        };
+        chown(folder, Some(id("-u")), Some(id("-g"))).expect("chown");
+    }
+}
+
+/// A data directory fresh from initdb, made once and copied for each cluster.
+fn fresh_data() -> &'static TempDir {
+    static FRESH: OnceLock<TempDir> = OnceLock::new();
+    FRESH.get_or_init(|| {
+        let home = tempfile::Builder::new().prefix("kongtask-initdb-").tempdir_in("/tmp").expect("a folder");
+        hand_over(home.path());
+        let data = home.path().join("data");
+        run(program("initdb").args(["--auth=trust", "--username=postgres", "--no-sync", "-D"]).arg(data));
+        home
+    })
+}
+
+impl Cluster {
+    /// A running cluster with the library preloaded, and these lines in its postgresql.conf.
+    pub fn with(settings: &[&str]) -> Cluster {
+        let cluster = Cluster::stopped(settings);
+        cluster.start();
+        cluster
+    }
+
+    /// A running cluster, and the extension in its database postgres.
+    pub fn with_extension(settings: &[&str]) -> Cluster {
+        let cluster = Cluster::with(settings);
+        cluster.sql("create extension kongtask");
+        cluster
+    }
+
+    /// A cluster that has not been started.
+    pub fn stopped(settings: &[&str]) -> Cluster {
+        let cluster = Cluster::empty();
+        let mut copy = if is_root() { Command::new("runuser") } else { Command::new("cp") };
+        if is_root() {
+            copy.args(["-u", "postgres", "--", "cp"]);
+        }
+        run(copy.arg("-a").arg(fresh_data().path().join("data")).arg(cluster.data()));
+        cluster.configure(&[
+            "shared_preload_libraries = 'kongtask'",
+            "listen_addresses = ''",
+            "max_worker_processes = 16",
+            "fsync = off",
+            "log_min_messages = info",
+            "log_line_prefix = '%m [%p] %b '",
+        ]);
+        cluster.configure(&[&format!("unix_socket_directories = '{}'", cluster.home.path().display())]);
+        cluster.configure(settings);
+        cluster
+    }
+
+    fn empty() -> Cluster {
+        let home = tempfile::Builder::new().prefix("kongtask-").tempdir_in("/tmp").expect("a folder");
+        hand_over(home.path());
+        Cluster { home }
+    }
+
+    /// A standby of this cluster, streaming from it.
+    pub fn standby(&self) -> Cluster {
+        let standby = Cluster::empty();
+        run(program("pg_basebackup")
+            .args(["-h"])
+            .arg(self.home.path())
+            .args(["-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-D"])
+            .arg(standby.data()));
+        standby.configure(&[&format!("unix_socket_directories = '{}'", standby.home.path().display())]);
+        standby.start();
+        standby
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Appends to postgresql.conf; a running server must be told by [`Cluster::reload`].
+    pub fn configure(&self, settings: &[&str]) {
+        let path = self.data().join("postgresql.conf");
+        let mut file = fs::OpenOptions::new().append(true).open(path).expect("postgresql.conf");
+        for setting in settings {
+            writeln!(file, "{setting}").expect("write");
+        }
+    }
+
+    /// Has the server read these settings.
+    pub fn reload(&self, settings: &[&str]) {
+        self.configure(settings);
+        self.sql("select pg_reload_conf()");
+    }
+
+    fn pg_ctl(&self, arguments: &[&str]) {
+        let log = self.home.path().join("log");
+        run(program("pg_ctl").args(arguments).args(["-w", "-t", "60", "-D"]).arg(self.data()).arg("-l").arg(log));
+    }
+
+    pub fn start(&self) {
+        self.pg_ctl(&["start"]);
+    }
+
+    /// Stops the server: `fast` or `immediate`; how long that took.
+    pub fn stop(&self, mode: &str) -> Duration {
+        let begun = Instant::now();
+        self.pg_ctl(&["stop", "-m", mode]);
+        begun.elapsed()
+    }
+
+    pub fn promote(&self) {
+        self.pg_ctl(&["promote"]);
+    }
+
+    /// Kills a process of the server as the kernel's out-of-memory killer would.
+    pub fn kill_9(&self, pid: i32) {
+        // SAFETY: a process of this cluster's.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+
+    pub fn postmaster(&self) -> i32 {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("postmaster.pid");
+        text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// Lines of the log at one of these levels.
+    pub fn log_lines(&self, levels: &[&str]) -> Vec<String> {
+        let is_of = |line: &str| levels.iter().any(|level| line.contains(&format!(" {level}:  ")));
+        self.log().lines().filter(|line| is_of(line)).map(str::to_string).collect()
+    }
+
+    /// Connects to a database as a role.
+    pub fn connect_as(&self, role: &str, database: &str) -> Client {
+        self.try_connect_as(role, database).unwrap_or_else(|e| panic!("{role}@{database}: {e}\n{}", self.log()))
+    }
+
+    pub fn try_connect_as(&self, role: &str, database: &str) -> Result<Client, postgres::Error> {
+        let host = self.home.path().display();
+        Client::connect(&format!("host={host} user={role} dbname={database}"), NoTls)
+    }
+
+    pub fn connect(&self) -> Client {
+        self.connect_as("postgres", "postgres")
+    }
+
+    /// The folder of the server's socket, as libpq's `host`.
+    pub fn host(&self) -> String {
+        self.home.path().display().to_string()
+    }
+
+    /// Runs statements as the superuser.
+    pub fn sql(&self, statements: &str) {
+        self.connect().batch_execute(statements).unwrap_or_else(|e| panic!("{statements}: {}", describe(&e)));
+    }
+
+    /// The first column of the first row of a query as text; NULL and no row are empty.
+    pub fn text(&self, query: &str) -> String {
+        text(&mut self.connect(), query)
+    }
+
+    /// Waits until the query answers `expected`.
+    pub fn wait_for(&self, query: &str, expected: &str) {
+        let mut client = self.connect();
+        let mut last = String::new();
+        let came = wait_until(SOON, || {
+            last = text(&mut client, query);
+            last == expected
+        });
+        assert!(came, "{query}: {last:?}, not {expected:?}\n{}", self.log());
+    }
+
+    /// Runs another of the server's programs against this cluster.
+    pub fn client_program(&self, name: &str, arguments: &[&str]) -> Output {
+        run(program(name).arg("-h").arg(self.home.path()).args(["-U", "postgres"]).args(arguments))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of {:?}\n{}", self.home.path(), self.log());
+        }
+        // It may be stopped already, or killed.
+        let _ = program("pg_ctl")
+            .args(["stop", "-m", "immediate", "-D"])
+            .arg(self.data())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// The first column of the first row as text; NULL and no row are empty.
+pub fn text(client: &mut Client, query: &str) -> String {
+    let rows = client.simple_query(query).unwrap_or_else(|e| panic!("{query}: {}", describe(&e)));
+    let first = rows.iter().find_map(|message| match message {
+        postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_string()),
+        _ => None,
+    });
+    first.unwrap_or_default()
+}
+
+/// All rows as text, columns joined by `|`.
+pub fn rows(client: &mut Client, query: &str) -> Vec<String> {
+    let messages = client.simple_query(query).unwrap_or_else(|e| panic!("{query}: {}", describe(&e)));
+    let row = |message: &postgres::SimpleQueryMessage| match message {
+        postgres::SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|i| row.get(i).unwrap_or("")).collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    };
+    messages.iter().filter_map(row).collect()
+}
+
+/// What a failing statement says: SQLSTATE and message.
+pub fn error(client: &mut Client, statement: &str) -> (String, String) {
+    let error = client.batch_execute(statement).expect_err(statement);
+    let error = error.as_db_error().expect("an error of the server's");
+    (error.code().code().to_string(), error.message().to_string())
+}
+
+/// An error with its detail and hint.
+pub fn describe(error: &postgres::Error) -> String {
+    error.as_db_error().map_or_else(
+        || error.to_string(),
+        |e| format!("{}: {} / {:?} / {:?}", e.code().code(), e.message(), e.detail(), e.hint()),
+    )
+}
+
+/// Polls until `done`; whether it came to be.
+pub fn wait_until(within: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if done() {
+            return true;
+        }
+        if begun.elapsed() > within {
+            return false;
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
