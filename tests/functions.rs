@@ -1,1 +1,261 @@
-fn _todo() {}
+//! graphile-worker's functions, called as its workers and its users call them. No worker of ours takes part.
+
+use kongtask_tests::{Cluster, error, rows, text};
+use postgres::Client;
+
+fn quiet() -> (Cluster, Client) {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
+    let db = cluster.connect();
+    (cluster, db)
+}
+
+const WORKER: &str = "external-worker-1";
+
+#[test]
+fn add_job_checks_its_arguments() {
+    let (_cluster, mut db) = quiet();
+    for (call, code, message) in [
+        ("repeat('a', 129)", "GWBID", "Task identifier is too long (max length: 128)."),
+        ("'a', queue_name := repeat('q', 129)", "GWBQN", "Job queue name is too long (max length: 128)."),
+        ("'a', job_key := repeat('k', 513)", "GWBJK", "Job key is too long (max length: 512)."),
+        ("'a', max_attempts := 0", "GWBMA", "Job maximum attempts must be at least 1."),
+        (
+            "'a', job_key := 'k', job_key_mode := 'other'",
+            "GWBKM",
+            "Invalid job_key_mode value, expected 'replace', 'preserve_run_at' or 'unsafe_dedupe'.",
+        ),
+        ("null", "23502", "null value in column \"task_identifier\" of relation \"jobs\" violates not-null constraint"),
+        ("'a', flags := array[null]", "22023", "field name must not be null"),
+        (
+            "'a', job_key := ''",
+            "23514",
+            "new row for relation \"jobs\" violates check constraint \"jobs_key_check\"",
+        ),
+    ] {
+        let got = error(&mut db, &format!("select graphile_worker.add_job({call})"));
+        assert_eq!(got, (code.to_string(), message.to_string()), "{call}");
+    }
+    // At the limits, in characters rather than bytes; and without a key the mode does not matter.
+    db.batch_execute(
+        "select graphile_worker.add_job(repeat('ä', 128), queue_name := repeat('ä', 128), job_key := repeat('ä', 512));
+         select graphile_worker.add_job('a', job_key_mode := 'other');
+         select graphile_worker.add_job('a', null, null, null, null, null, null, null, null);",
+    )
+    .expect("at the limits");
+}
+
+#[test]
+fn an_error_keeps_its_constraint_and_context() {
+    let (_cluster, mut db) = quiet();
+    db.batch_execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin
+           raise exception 'not today' using errcode = 'ABCDE', constraint = 'my_rule', detail = 'd', hint = 'h';
+         end $$;
+         create trigger refuse before insert on graphile_worker.jobs for each row execute function refuse();",
+    )
+    .expect("a trigger of a user's");
+    let failure = db.batch_execute("select graphile_worker.add_job('a')").expect_err("refused");
+    let failure = failure.as_db_error().expect("an error of the server's");
+    assert_eq!(failure.code().code(), "ABCDE");
+    assert_eq!(failure.constraint(), Some("my_rule"));
+    assert_eq!((failure.detail(), failure.hint()), (Some("d"), Some("h")));
+    assert!(failure.where_().is_some_and(|context| context.contains("PL/pgSQL function public.refuse()")
+        || context.contains("PL/pgSQL function refuse()")));
+}
+
+#[test]
+fn add_job_returns_the_row_with_its_defaults() {
+    let (_cluster, mut db) = quiet();
+    assert_eq!(
+        rows(
+            &mut db,
+            "select id, queue_name, task_identifier, payload, priority, run_at = now(), attempts, max_attempts, last_error,
+               created_at = now(), updated_at = now(), key, locked_at, locked_by, revision, flags
+             from graphile_worker.add_job('a')"
+        ),
+        ["1||a|{}|0|t|0|25||t|t||||0|"]
+    );
+    assert_eq!(
+        rows(
+            &mut db,
+            "select id, queue_name, payload, priority, run_at, max_attempts, key, flags from graphile_worker.add_job(
+               'a', '{\"b\" : 1, \"b\":2}', 'q', '2099-01-01 00:00Z', 3, 'k', -5, array['y', 'x'])"
+        ),
+        ["2|q|{\"b\" : 1, \"b\":2}|-5|2099-01-01 00:00:00+00|3|k|{\"x\": true, \"y\": true}"]
+    );
+    assert_eq!(text(&mut db, "select queue_name || job_count from graphile_worker.job_queues"), "q1");
+    // The row is of the table's type, whole, also as a value.
+    assert_eq!(
+        text(&mut db, "select pg_typeof(j) || (j).payload::text from graphile_worker.add_job('a', '{\"big\": 1}') as j"),
+        "graphile_worker.jobs{\"big\": 1}"
+    );
+}
+
+/// One state of the job that has the key, and one way to add another with it.
+#[test]
+fn job_key_modes_treat_each_state_as_the_reference_does() {
+    let (_cluster, mut db) = quiet();
+    let waiting = "";
+    let failed = "update graphile_worker.jobs set attempts = 2, last_error = 'e' where key = 'k';";
+    let locked = "update graphile_worker.jobs set attempts = 1, locked_at = now(), locked_by = 'w' where key = 'k';";
+    // payload, run_at's year, attempts, max_attempts, last_error, key, revision of each job, in order
+    for (mode, state, expected) in [
+        ("replace", waiting, vec!["2|2002|0|25||k|1"]),
+        ("preserve_run_at", waiting, vec!["2|2001|0|25||k|1"]),
+        ("unsafe_dedupe", waiting, vec!["1|2001|0|7||k|1"]),
+        ("replace", failed, vec!["2|2002|0|25||k|1"]),
+        ("preserve_run_at", failed, vec!["2|2002|0|25||k|1"]),
+        ("unsafe_dedupe", failed, vec!["1|2001|2|7|e|k|1"]),
+        ("replace", locked, vec!["1|2001|7|7|||0", "2|2002|0|25||k|0"]),
+        ("preserve_run_at", locked, vec!["1|2001|7|7|||0", "2|2002|0|25||k|0"]),
+        ("unsafe_dedupe", locked, vec!["1|2001|1|7||k|1"]),
+    ] {
+        db.batch_execute(&format!(
+            "delete from graphile_worker.jobs;
+             select graphile_worker.add_job('a', '1', run_at := '2001-02-03', max_attempts := 7, job_key := 'k');
+             {state}
+             select graphile_worker.add_job('a', '2', run_at := '2002-02-03', job_key := 'k', job_key_mode := '{mode}');"
+        ))
+        .expect("add_job");
+        let got = rows(
+            &mut db,
+            "select payload, extract(year from run_at), attempts, max_attempts, last_error, key, revision
+             from graphile_worker.jobs order by id",
+        );
+        assert_eq!(got, expected, "{mode} {state}");
+    }
+}
+
+#[test]
+fn external_workers_get_complete_and_fail_jobs() {
+    let (_cluster, mut db) = quiet();
+    let (code, message) = error(&mut db, "select graphile_worker.get_job('short')");
+    assert_eq!((code.as_str(), message.as_str()), ("P0001", "invalid worker id"));
+    assert_eq!(text(&mut db, &format!("select graphile_worker.get_job('{WORKER}') is null")), "t");
+    db.batch_execute(
+        "select graphile_worker.add_job('low', priority := 5);
+         select graphile_worker.add_job('first', queue_name := 'q');
+         select graphile_worker.add_job('second', queue_name := 'q');
+         select graphile_worker.add_job('flagged', flags := array['f']);
+         select graphile_worker.add_job('later', run_at := now() + interval '1 hour');",
+    )
+    .expect("add_job");
+    let get = |db: &mut Client, arguments: &str| {
+        text(db, &format!("select task_identifier from graphile_worker.get_job('{WORKER}', {arguments})"))
+    };
+    assert_eq!(get(&mut db, "forbidden_flags := array['f', 'g']"), "first");
+    assert_eq!(
+        rows(&mut db, "select attempts, locked_by, locked_at is not null from graphile_worker.jobs where id = 2"),
+        [format!("1|{WORKER}|t")]
+    );
+    assert_eq!(text(&mut db, "select locked_by from graphile_worker.job_queues"), WORKER);
+    // Its queue is locked: the second of the queue waits.
+    assert_eq!(get(&mut db, "forbidden_flags := array['f']"), "low");
+    assert_eq!(get(&mut db, "task_identifiers := array['second', 'later']"), "");
+    assert_eq!(get(&mut db, "null"), "flagged");
+    // A lock counts as dead after job_expiry, and so does the queue's.
+    assert_eq!(get(&mut db, "job_expiry := interval '-1 second'"), "first");
+    assert_eq!(get(&mut db, "task_identifiers := array['later'], now := now() + interval '2 hours'"), "later");
+
+    let failed = "select attempts, last_error, locked_at, run_at - now() between '6.9 s' and '7.4 s'
+                  from graphile_worker.fail_job";
+    assert_eq!(rows(&mut db, &format!("{failed}('{WORKER}', 2, 'oops')")), ["2|oops||t"]);
+    assert_eq!(text(&mut db, "select locked_by is null from graphile_worker.job_queues"), "t");
+    // Not the holder: nothing.
+    assert_eq!(text(&mut db, "select graphile_worker.fail_job('somebody-else', 1, 'oops') is null"), "t");
+    assert_eq!(get(&mut db, "null"), "second");
+    assert_eq!(text(&mut db, &format!("select id from graphile_worker.complete_job('{WORKER}', 3)")), "3");
+    assert_eq!(rows(&mut db, "select job_count, locked_by from graphile_worker.job_queues"), ["1|"]);
+    assert_eq!(text(&mut db, "select graphile_worker.complete_job('anybody-at-all', 99) is null"), "t");
+}
+
+#[test]
+fn administrators_change_many_and_wait_for_nobody() {
+    let (cluster, mut db) = quiet();
+    db.batch_execute(
+        "select graphile_worker.add_job('a', '{}', 'q') from generate_series(1, 6);
+         update graphile_worker.jobs set locked_at = now(), locked_by = 'w' where id = 1;
+         update graphile_worker.jobs set locked_at = now() - interval '5 hours', locked_by = 'w' where id = 2;",
+    )
+    .expect("add_job");
+    let mut other = cluster.connect();
+    other.batch_execute("begin; select from graphile_worker.jobs where id = 3 for update").expect("lock");
+    db.batch_execute("set statement_timeout = '5s'").expect("set");
+    assert_eq!(rows(&mut db, "select id from graphile_worker.complete_jobs('{1,2,3,4,99}') order by id"), ["2", "4"]);
+    assert_eq!(
+        rows(&mut db, "select id, attempts, last_error from graphile_worker.permanently_fail_jobs('{1,3,5}', 'no')"),
+        ["5|25|no"]
+    );
+    assert_eq!(
+        rows(&mut db, "select id, last_error from graphile_worker.permanently_fail_jobs('{5}')"),
+        ["5|Manually marked as failed"]
+    );
+    assert_eq!(
+        rows(
+            &mut db,
+            "select id, run_at, priority, attempts, max_attempts from graphile_worker.reschedule_jobs(
+               '{1,3,5,6}', run_at := '2030-01-01Z', attempts := 1) order by id"
+        ),
+        ["5|2030-01-01 00:00:00+00|0|1|25", "6|2030-01-01 00:00:00+00|0|1|25"]
+    );
+    assert_eq!(rows(&mut db, "select * from graphile_worker.complete_jobs(null)"), Vec::<String>::new());
+    assert_eq!(text(&mut db, "select job_count from graphile_worker.job_queues"), "4");
+}
+
+#[test]
+fn remove_job_deletes_or_disarms() {
+    let (_cluster, mut db) = quiet();
+    db.batch_execute(
+        "select graphile_worker.add_job('a', job_key := 'waiting');
+         select graphile_worker.add_job('a', job_key := 'running');
+         update graphile_worker.jobs set locked_at = now(), locked_by = 'w', attempts = 1 where key = 'running';",
+    )
+    .expect("add_job");
+    assert_eq!(text(&mut db, "select id from graphile_worker.remove_job('waiting')"), "1");
+    assert_eq!(rows(&mut db, "select id, key, attempts from graphile_worker.remove_job('running')"), ["2||25"]);
+    assert_eq!(text(&mut db, "select graphile_worker.remove_job('none') is null"), "t");
+    assert_eq!(rows(&mut db, "select id from graphile_worker.jobs"), ["2"]);
+}
+
+#[test]
+fn updated_at_grows_and_queues_are_counted() {
+    let (_cluster, mut db) = quiet();
+    db.batch_execute("select graphile_worker.add_job('a', queue_name := 'q'), graphile_worker.add_job('a', queue_name := 'r')")
+        .expect("add_job");
+    db.batch_execute(
+        "begin;
+         update graphile_worker.jobs set priority = 1 where id = 1;
+         update graphile_worker.jobs set priority = 2 where id = 1;
+         commit;",
+    )
+    .expect("update");
+    assert_eq!(text(&mut db, "select updated_at > created_at from graphile_worker.jobs where id = 1"), "t");
+    db.batch_execute("update graphile_worker.jobs set queue_name = 'r' where id = 1").expect("update");
+    assert_eq!(rows(&mut db, "select queue_name, job_count from graphile_worker.job_queues"), ["r|2"]);
+    db.batch_execute("update graphile_worker.jobs set queue_name = null").expect("update");
+    assert_eq!(rows(&mut db, "select queue_name, job_count from graphile_worker.job_queues"), Vec::<String>::new());
+}
+
+#[test]
+fn functions_do_not_trust_the_search_path() {
+    let (_cluster, mut db) = quiet();
+    db.batch_execute(
+        "create schema evil;
+         create function evil.lower_than(int, int) returns boolean language plpgsql as
+           $$ begin raise exception 'hijacked'; end $$;
+         create operator evil.< (leftarg = int, rightarg = int, function = evil.lower_than);
+         create operator evil.= (leftarg = int, rightarg = int, function = evil.lower_than);
+         create function evil.add(int, int) returns int language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+         create operator evil.+ (leftarg = int, rightarg = int, function = evil.add);
+         create function evil.now() returns timestamptz language plpgsql as $$ begin raise exception 'hijacked'; end $$;
+         create type evil.json as (a int);
+         set search_path = evil, pg_catalog;
+         select graphile_worker.add_job('a', '{}'::pg_catalog.json, 'q', job_key := 'k', job_key_mode := 'preserve_run_at');
+         select graphile_worker.add_job('a', '{}'::pg_catalog.json, 'q', job_key := 'k', job_key_mode := 'preserve_run_at');
+         select graphile_worker.get_job('external-worker', job_expiry := interval '1 hour', now := pg_catalog.now());
+         select graphile_worker.fail_job('external-worker', 1, 'e');
+         select graphile_worker.reschedule_jobs('{1}', attempts := 0);
+         select graphile_worker.complete_jobs('{1}');",
+    )
+    .expect("no hijacking");
+}
