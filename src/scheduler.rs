@@ -53,8 +53,16 @@ fn main(database: usize) -> Result<(), Error> {
         entry.left.store(true, SeqCst);
         return Ok(());
     };
-    let mut this =
-        Scheduler { board, entry, database, extension, pool: Pool::new(board, database, name.clone()), poll_at: 0 };
+    let mut this = Scheduler {
+        board,
+        entry,
+        database,
+        extension,
+        pool: Pool::new(board, database, name.clone()),
+        poll_at: 0,
+        renew_at: 0,
+        tasks: Rc::default(),
+    };
     this.recover()?;
     entry.serving.store(true, SeqCst);
     board.launcher().set();
@@ -100,6 +108,10 @@ struct Scheduler {
     pool: Pool,
     /// When to look for jobs that no wake-up told of.
     poll_at: Timestamp,
+    /// When to see whose locks are to be renewed: nobody tells of a job that begins.
+    renew_at: Timestamp,
+    /// As of the latest pass.
+    tasks: Rc<Tasks>,
 }
 
 impl Scheduler {
@@ -121,7 +133,6 @@ impl Scheduler {
 
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::now();
-        let tasks_changed = self.entry.tasks_changed.swap(false, SeqCst);
         self.release_what_the_gone_held(now)?;
         let polls = now >= self.poll_at;
         if polls {
@@ -139,9 +150,11 @@ impl Scheduler {
             self.entry.lower_due(due);
         }
         xact::commit()?;
-        if tasks_changed {
+        if !Rc::ptr_eq(&tasks, &self.tasks) {
+            // Something has changed: what failed may work now.
             self.pool.forgive();
         }
+        self.tasks = tasks.clone();
         self.pool.balance(&tasks.roles(), &short, now);
         // Set last: a commit that comes between a look and this is seen by the next poll at the latest.
         self.entry.elastic.store(self.pool.is_elastic(&tasks.roles()), SeqCst);
@@ -164,10 +177,8 @@ impl Scheduler {
     }
 
     fn next_pass(&self) -> Timestamp {
-        [self.poll_at, self.entry.next_due.load(SeqCst), self.pool.next_event(), self.next_renewal()]
-            .into_iter()
-            .min()
-            .unwrap_or(NEVER)
+        let due = self.entry.next_due.load(SeqCst);
+        [self.poll_at, self.renew_at, due, self.pool.next_event()].into_iter().min().unwrap_or(NEVER)
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
@@ -201,8 +212,10 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Renews the locks of jobs that have run, or gone without renewal, for long.
-    fn renew(&self, now: Timestamp) -> Result<(), Error> {
+    /// Renews the locks of jobs that have run, or gone without renewal, for long: at two thirds of kongtask.job_expiry at
+    /// the latest.
+    fn renew(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.renew_at = after(now, renewal_interval());
         let (mut jobs, mut ids) = (Vec::new(), Vec::new());
         for (_, worker) in self.board.workers_of(self.database) {
             if worker.state() == State::Running
@@ -221,15 +234,6 @@ impl Scheduler {
         renew::renew(jobs, &ids)?;
         xact::commit()?;
         Ok(())
-    }
-
-    fn next_renewal(&self) -> Timestamp {
-        self.board
-            .workers_of(self.database)
-            .filter(|(_, worker)| worker.state() == State::Running)
-            .map(|(_, worker)| after(worker.renewed.load(SeqCst), renewal_interval()))
-            .min()
-            .unwrap_or(NEVER)
     }
 
     /// Asks all workers to end; terminates those that have not after kongtask.shutdown_timeout.

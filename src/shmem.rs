@@ -53,8 +53,6 @@ pub struct Database {
     pub absent: AtomicBool,
     /// Set by the scheduler while it could do something about a role that has too few idle workers.
     pub elastic: AtomicBool,
-    /// Set when kongtask.tasks has changed.
-    pub tasks_changed: AtomicBool,
     /// Grows with each commit that made work runnable.
     pub generation: AtomicU64,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
@@ -232,7 +230,6 @@ impl Database {
         self.left.store(false, SeqCst);
         self.absent.store(false, SeqCst);
         self.elastic.store(false, SeqCst);
-        self.tasks_changed.store(false, SeqCst);
         self.generation.store(0, SeqCst);
         self.next_due.store(NEVER, SeqCst);
         self.oid.set(oid);

@@ -1,4 +1,4 @@
-//! Wake-up at commit. A transaction notes what work it adds; once its rows are visible, idle workers' latches are set: as
+//! Wake-up at commit. A transaction notes what work it adds; once it has committed, idle workers' latches are set: as
 //! many as it added jobs, no more. Nothing is sent on rollback, and nothing to processes that have nothing to do.
 //!
 //! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then compares
@@ -97,7 +97,6 @@ fn tell(board: Board, notes: &Notes) {
         return;
     };
     if notes.created || notes.tasks_changed {
-        entry.tasks_changed.store(true, SeqCst);
         entry.scheduler.set();
     }
     if let Some(due) = notes.due

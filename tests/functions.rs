@@ -26,11 +26,7 @@ fn add_job_checks_its_arguments() {
         ),
         ("null", "23502", "null value in column \"task_identifier\" of relation \"jobs\" violates not-null constraint"),
         ("'a', flags := array[null]", "22023", "field name must not be null"),
-        (
-            "'a', job_key := ''",
-            "23514",
-            "new row for relation \"jobs\" violates check constraint \"jobs_key_check\"",
-        ),
+        ("'a', job_key := ''", "23514", "new row for relation \"jobs\" violates check constraint \"jobs_key_check\""),
     ] {
         let got = error(&mut db, &format!("select graphile_worker.add_job({call})"));
         assert_eq!(got, (code.to_string(), message.to_string()), "{call}");
@@ -86,7 +82,10 @@ fn add_job_returns_the_row_with_its_defaults() {
     assert_eq!(text(&mut db, "select queue_name || job_count from graphile_worker.job_queues"), "q1");
     // The row is of the table's type, whole, also as a value.
     assert_eq!(
-        text(&mut db, "select pg_typeof(j) || (j).payload::text from graphile_worker.add_job('a', '{\"big\": 1}') as j"),
+        text(
+            &mut db,
+            "select pg_typeof(j) || (j).payload::text from graphile_worker.add_job('a', '{\"big\": 1}') as j"
+        ),
         "graphile_worker.jobs{\"big\": 1}"
     );
 }
@@ -220,8 +219,10 @@ fn remove_job_deletes_or_disarms() {
 #[test]
 fn updated_at_grows_and_queues_are_counted() {
     let (_cluster, mut db) = quiet();
-    db.batch_execute("select graphile_worker.add_job('a', queue_name := 'q'), graphile_worker.add_job('a', queue_name := 'r')")
-        .expect("add_job");
+    db.batch_execute(
+        "select graphile_worker.add_job('a', queue_name := 'q'), graphile_worker.add_job('a', queue_name := 'r')",
+    )
+    .expect("add_job");
     db.batch_execute(
         "begin;
          update graphile_worker.jobs set priority = 1 where id = 1;

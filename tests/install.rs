@@ -93,7 +93,10 @@ fn a_dump_takes_jobs_tasks_and_sequences_along() {
     let dump = cluster.client_program("pg_dump", &["postgres"]).stdout;
     let mut restored = cluster.connect_as("postgres", "restored");
     let file = tempfile_with(&dump);
-    cluster.client_program("psql", &["-v", "ON_ERROR_STOP=1", "-q", "-d", "restored", "-f", file.path().to_str().expect("a path")]);
+    cluster.client_program(
+        "psql",
+        &["-v", "ON_ERROR_STOP=1", "-q", "-d", "restored", "-f", file.path().to_str().expect("a path")],
+    );
     let mut original = cluster.connect();
     for query in [
         "select * from graphile_worker.jobs order by id",
@@ -121,7 +124,8 @@ fn tempfile_with(bytes: &[u8]) -> tempfile::NamedTempFile {
 fn settings_are_checked() {
     let cluster = Cluster::with_extension(&[]);
     let mut db = cluster.connect();
-    let settings = rows(&mut db, "select name || '=' || setting from pg_settings where name like 'kongtask.%' order by name");
+    let settings =
+        rows(&mut db, "select name || '=' || setting from pg_settings where name like 'kongtask.%' order by name");
     assert_eq!(
         settings,
         [

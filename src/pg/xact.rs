@@ -99,24 +99,39 @@ impl Drop for Settings {
 
 thread_local! {
     static END: Cell<Option<fn(committed: bool)>> = const { Cell::new(None) };
+    static COMMITTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has `end` called at the end of every transaction of this backend: after a commit is visible to others, or after an
-/// abort or PREPARE. It must not raise: at that point an error takes the server down.
+/// Has `end` called at the end of every transaction of this backend, committed or not (PREPARE TRANSACTION is not). It
+/// must not raise: at that point an error takes the server down.
+///
+/// After a commit this is later than the commit callback: what was done is visible, others have been sent its
+/// invalidation messages, and its locks are released. Whoever is woken finds all of it.
 pub fn at_end(end: fn(committed: bool)) {
-    if END.get().is_none() {
+    if END.replace(Some(end)).is_none() {
         // SAFETY: registered once for the life of the backend.
-        unsafe { pg_sys::RegisterXactCallback(Some(xact_event), std::ptr::null_mut()) };
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(xact_event), std::ptr::null_mut());
+            pg_sys::RegisterResourceReleaseCallback(Some(resources_released), std::ptr::null_mut());
+        }
     }
-    END.set(Some(end));
 }
 
 unsafe extern "C-unwind" fn xact_event(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
-    if let Some(end) = END.get()
-        && [XACT_EVENT_COMMIT, XACT_EVENT_ABORT, XACT_EVENT_PREPARE].contains(&event)
+    COMMITTED.set(event == pg_sys::XactEvent::XACT_EVENT_COMMIT);
+}
+
+unsafe extern "C-unwind" fn resources_released(
+    phase: pg_sys::ResourceReleasePhase::Type,
+    _is_commit: bool,
+    is_top_level: bool,
+    _: *mut std::ffi::c_void,
+) {
+    if phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS
+        && is_top_level
+        && let Some(end) = END.get()
     {
-        end(event == XACT_EVENT_COMMIT);
+        end(COMMITTED.replace(false));
     }
 }
 
