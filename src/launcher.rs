@@ -70,6 +70,7 @@ impl Launcher {
         let databases = background::databases();
         xact::commit()?;
         let now = clock::now();
+        self.reap(&databases, now);
         self.clear_up(&databases);
         let mut next_look = after(now, BETWEEN_LOOKS);
         for database in databases.iter().filter(|database| guc::serves(&database.name)) {
@@ -78,6 +79,36 @@ impl Launcher {
             }
         }
         Ok(next_look)
+    }
+
+    /// Learns why schedulers have ended.
+    fn reap(&mut self, databases: &[background::Database], now: Timestamp) {
+        for (&oid, known) in &mut self.known {
+            if known.scheduler.as_ref().is_none_or(|started| started.fate() != Fate::Gone) {
+                continue;
+            }
+            known.scheduler = None;
+            let entry = self.board.database(oid);
+            known.absent = entry.is_some_and(|entry| entry.absent.load(SeqCst));
+            if known.absent
+                && let Some(entry) = entry
+            {
+                self.board.forget(entry);
+            } else if !entry.is_some_and(|entry| entry.left.load(SeqCst))
+                && let Some(database) = databases.iter().find(|database| database.oid == oid)
+            {
+                let pause = known.failing.longer(now);
+                log_with(
+                    Level::Warning,
+                    format!(
+                        "the kongtask scheduler of database \"{}\" failed, and is started again in {pause:?}",
+                        database.name
+                    ),
+                    None,
+                    Some("Its own message is in the log before this one.".into()),
+                );
+            }
+        }
     }
 
     /// Tells schedulers to leave that should not be there, and forgets what is gone.
@@ -92,7 +123,7 @@ impl Launcher {
             if entry.scheduler_pid.load(SeqCst) != 0 {
                 entry.leave.store(true, SeqCst);
                 entry.scheduler.set();
-            } else {
+            } else if self.known.get(&oid).is_none_or(|known| known.scheduler.is_none()) {
                 self.board.forget(entry);
             }
         }
@@ -112,38 +143,13 @@ impl Launcher {
         let probing = self.probing();
         let known = self.known.entry(database.oid).or_default();
         let entry = board.database(database.oid);
-        if let Some(started) = &known.scheduler {
-            if started.fate() != Fate::Gone {
-                if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
-                    known.failing.over();
-                }
-                return None;
-            }
-            known.scheduler = None;
-            let left = entry.is_some_and(|entry| entry.left.load(SeqCst));
-            known.absent = entry.is_some_and(|entry| entry.absent.load(SeqCst));
-            if !left {
-                let pause = known.failing.longer(now);
-                log_with(
-                    Level::Warning,
-                    format!(
-                        "the kongtask scheduler of database \"{}\" failed, and is started again in {pause:?}",
-                        database.name
-                    ),
-                    None,
-                    Some("Its own message is in the log before this one.".into()),
-                );
-            }
-            if known.absent
-                && let Some(entry) = entry
-            {
-                board.forget(entry);
-            }
-        } else if entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
-            // Started by a launcher before us.
+        if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
+            known.failing.over();
+        }
+        // Started by us, or by a launcher before us.
+        if known.scheduler.is_some() || entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
             return None;
         }
-        let entry = board.database(database.oid);
         let is_held = entry.is_some_and(|entry| entry.holds.load(SeqCst) > 0);
         let is_wanted = entry.is_some_and(|entry| entry.wanted.load(SeqCst));
         if is_held || (known.absent && !is_wanted) {

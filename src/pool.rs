@@ -28,11 +28,24 @@ pub struct Pool {
     /// Roles that no worker can log in as.
     failing: HashMap<Oid, Pause>,
     no_slot: Pause,
+    /// When a role that has no worker gets the place of one that has had its turn.
+    turn_ends: Timestamp,
 }
+
+/// How long a worker runs jobs before it gives its place to a role that has none: a process takes milliseconds to start.
+const TURN: Duration = Duration::from_millis(500);
 
 impl Pool {
     pub fn new(board: Board, database: Oid, database_name: String) -> Pool {
-        Pool { board, database, database_name, started: HashMap::new(), failing: HashMap::new(), no_slot: Pause::new() }
+        Pool {
+            board,
+            database,
+            database_name,
+            started: HashMap::new(),
+            failing: HashMap::new(),
+            no_slot: Pause::new(),
+            turn_ends: NEVER,
+        }
     }
 
     fn workers(&self) -> impl Iterator<Item = (usize, &'static Worker)> {
@@ -54,7 +67,7 @@ impl Pool {
         let most = guc::workers();
         self.shrink(most, now);
         self.grow(most, roles, short, now);
-        self.exchange(most, short, now);
+        self.turn_ends = self.exchange(most, short, now).unwrap_or(NEVER);
     }
 
     fn shrink(&self, most: usize, now: Timestamp) {
@@ -82,30 +95,34 @@ impl Pool {
         }
     }
 
-    /// Where all places are taken, has somebody make room for a role that is short.
-    fn exchange(&self, most: usize, short: &[Oid], now: Timestamp) {
+    /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
+    /// for the end of a turn.
+    fn exchange(&self, most: usize, short: &[Oid], now: Timestamp) -> Option<Timestamp> {
         if self.workers().count() < most || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
-            return;
+            return None;
         }
         let staying = self.staying();
+        let turn_ends = |worker: &Worker| after(worker.begun.load(SeqCst), TURN);
+        let mut again = None;
         for &role in short {
             let has_none = count_of(&staying, role) == 0;
-            let donors: Vec<&Worker> = staying
-                .iter()
-                .copied()
-                .filter(|worker| worker.role.get() != role)
+            let others = || staying.iter().copied().filter(|worker| worker.role.get() != role);
+            let donors: Vec<&Worker> = others()
                 .filter(|worker| match worker.state() {
                     State::Idle => !short.contains(&worker.role.get()),
-                    State::Running => has_none,
-                    _ => false,
+                    _ => has_none && turn_ends(worker) <= now,
                 })
                 .collect();
             if !donors.is_empty() {
                 let donor = pick(&donors, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
                 donors[donor].ask_to_leave(now);
-                return;
+                return None;
+            }
+            if has_none {
+                again = again.into_iter().chain(others().map(turn_ends)).min();
             }
         }
+        again
     }
 
     fn start(&mut self, role: Oid, now: Timestamp) -> bool {
@@ -149,9 +166,10 @@ impl Pool {
 
     fn could_not_start(&mut self, role: Oid, now: Timestamp) {
         let pause = self.failing.entry(role).or_default().longer(now);
+        let name = background::role_name(role);
         log_with(
             Level::Warning,
-            format!("no kongtask worker could log in to database \"{}\" as role {}", self.database_name, role.to_u32()),
+            format!("no kongtask worker could log in to database \"{}\" as role {name}", self.database_name),
             Some(format!("Its own message is in the log before this one. It is tried again in {pause:?}.")),
             Some("The role needs LOGIN and CONNECT on the database, or its tasks another role.".into()),
         );
@@ -204,7 +222,7 @@ impl Pool {
     pub fn next_event(&self) -> Timestamp {
         let deadlines = self.workers().map(|(_, worker)| deadline(worker));
         let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until);
-        deadlines.chain(retries).min().unwrap_or(NEVER)
+        deadlines.chain(retries).chain([self.turn_ends]).min().unwrap_or(NEVER)
     }
 }
 

@@ -157,6 +157,7 @@ impl Scheduler {
         self.tasks = tasks.clone();
         self.pool.balance(&tasks.roles(), &short, now);
         // Set last: a commit that comes between a look and this is seen by the next poll at the latest.
+        self.entry.short.store(!short.is_empty() && tasks.roles().len() > 1, SeqCst);
         self.entry.elastic.store(self.pool.is_elastic(&tasks.roles()), SeqCst);
         self.pool.terminate_overdue(now);
         self.renew(now)

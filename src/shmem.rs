@@ -55,6 +55,8 @@ pub struct Database {
     pub elastic: AtomicBool,
     /// Grows with each commit that made work runnable.
     pub generation: AtomicU64,
+    /// Set by the scheduler while a role that is short waits for another's worker to become idle.
+    pub short: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
     pub next_due: AtomicI64,
 }
@@ -97,6 +99,8 @@ pub struct Worker {
     pub leave: AtomicBool,
     /// When it was asked to, or 0.
     pub leave_since: AtomicI64,
+    /// When its process was asked for.
+    pub begun: AtomicI64,
     /// When it began to do what it does.
     pub since: AtomicI64,
     /// When the lock of its job was last renewed.
@@ -230,6 +234,7 @@ impl Database {
         self.left.store(false, SeqCst);
         self.absent.store(false, SeqCst);
         self.elastic.store(false, SeqCst);
+        self.short.store(false, SeqCst);
         self.generation.store(0, SeqCst);
         self.next_due.store(NEVER, SeqCst);
         self.oid.set(oid);
@@ -315,6 +320,7 @@ impl Board {
         worker.role.set(role);
         worker.leave.store(false, SeqCst);
         worker.leave_since.store(0, SeqCst);
+        worker.begun.store(now, SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting, now);
         Some((index, ticket))

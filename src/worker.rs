@@ -139,6 +139,10 @@ impl This {
     fn sleep(&self, generation: u64) {
         background::report_statistics(true);
         self.me.enter(State::Idle, clock::now());
+        if let Some(entry) = self.board.database(self.database).filter(|entry| entry.short.load(SeqCst)) {
+            // Another role may want this place.
+            entry.scheduler.set();
+        }
         if self.generation() == generation && !self.me.leave.load(SeqCst) {
             latch::wait(None);
         }

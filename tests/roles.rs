@@ -1,1 +1,207 @@
-fn _todo() {}
+//! Who may do what, and as whom handlers run.
+
+use kongtask_tests::{Cluster, SOON, describe, error, rows, text, wait_until};
+
+fn cluster(settings: &[&str]) -> Cluster {
+    let cluster = Cluster::with_extension(settings);
+    cluster.sql(
+        "create role alice login; create role bob login; create role web login; create role stranger login;
+         create schema app; grant usage, create on schema app to alice, bob;
+         grant usage on schema graphile_worker to web;
+         grant execute on function graphile_worker.add_job to web;
+         grant usage on schema kongtask, graphile_worker to alice, bob;
+         grant execute on function kongtask.register_task, kongtask.unregister_task, kongtask.current_job to alice, bob;",
+    );
+    cluster
+}
+
+/// A handler of a role's that writes down who it is.
+fn who(role: &str) -> String {
+    format!(
+        "create table app.{role}_was (session name, who name, may_reset name);
+         create function app.{role}_who() returns void language plpgsql as $$ declare v name; begin
+           reset role; v := current_user;
+           insert into app.{role}_was values (session_user, current_user, v);
+         end $$;
+         select kongtask.register_task('{role}_who', 'app.{role}_who()');"
+    )
+}
+
+#[test]
+fn handlers_run_as_the_role_that_registered_them() {
+    let cluster = cluster(&[]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    }
+    let mut web = cluster.connect_as("web", "postgres");
+    web.batch_execute("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')")
+        .expect("add_job");
+    for role in ["alice", "bob"] {
+        cluster.wait_for(
+            &format!("select session || ' ' || who || ' ' || may_reset from app.{role}_was"),
+            &format!("{role} {role} {role}"),
+        );
+    }
+    let mut db = cluster.connect();
+    assert_eq!(
+        rows(&mut db, "select role, count(*) from kongtask.workers group by role order by role"),
+        ["alice|2", "bob|2"]
+    );
+    assert_eq!(
+        rows(
+            &mut db,
+            "select distinct usename, application_name from pg_stat_activity where backend_type = 'kongtask worker' order by 1"
+        ),
+        ["alice|kongtask worker (postgres, alice)", "bob|kongtask worker (postgres, bob)"]
+    );
+}
+
+#[test]
+fn more_roles_than_workers_take_turns() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
+    }
+    for round in 1..=3 {
+        for role in ["alice", "bob"] {
+            cluster.sql(&format!("select graphile_worker.add_job('{role}_who')"));
+            cluster.wait_for(&format!("select count(*) from app.{role}_was"), &round.to_string());
+        }
+    }
+    assert_eq!(cluster.text("select count(*) from kongtask.workers"), "1");
+    // Both at once, and a busy one gives way to a role that has none.
+    cluster.sql(
+        "select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who') from generate_series(1, 20)",
+    );
+    cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING", "FATAL"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_busy_role_borrows_the_idle_workers_of_another() {
+    let cluster = cluster(&["kongtask.workers = 4", "kongtask.poll_interval = '1h'"]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
+    }
+    cluster
+        .connect_as("alice", "postgres")
+        .batch_execute("create function app.nap() returns void language sql as 'select pg_sleep(1)'; select kongtask.register_task('nap', 'app.nap()')")
+        .expect("register");
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");
+    cluster.sql("select graphile_worker.add_job('nap') from generate_series(1, 4)");
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'running' and role = 'alice'", "4");
+    cluster.sql("select graphile_worker.add_job('bob_who')");
+    cluster.wait_for("select count(*) from app.bob_was", "1");
+}
+
+#[test]
+fn a_stranger_may_nothing_and_an_enqueuer_may_add() {
+    let cluster = cluster(&["kongtask.workers = 0"]);
+    let mut stranger = cluster.connect_as("stranger", "postgres");
+    let mut web = cluster.connect_as("web", "postgres");
+    web.batch_execute("select graphile_worker.add_job('a', '{\"secret\": 1}', queue_name := 'q', job_key := 'k')")
+        .expect("add_job");
+    web.batch_execute("select graphile_worker.add_job('a', '{\"secret\": 2}', queue_name := 'q', job_key := 'k')")
+        .expect("add_job");
+    for statement in [
+        "select * from graphile_worker.jobs",
+        "select * from graphile_worker.job_queues",
+        "insert into graphile_worker.jobs (task_identifier) values ('a')",
+        "update graphile_worker.jobs set payload = '{}'",
+        "delete from graphile_worker.jobs",
+        "select graphile_worker.get_job('a-stranger-s-worker')",
+        "select graphile_worker.complete_job('a', 1)",
+        "select graphile_worker.fail_job('a', 1, 'e')",
+        "select graphile_worker.complete_jobs('{1}')",
+        "select graphile_worker.permanently_fail_jobs('{1}')",
+        "select graphile_worker.reschedule_jobs('{1}')",
+        "select graphile_worker.remove_job('k')",
+        "select kongtask.register_task('a', 'pg_catalog.pg_sleep(double precision)')",
+        "select kongtask.unregister_task('a')",
+        "select kongtask.current_job()",
+        "select * from kongtask.tasks",
+        "select * from kongtask.workers",
+        "select nextval('graphile_worker.jobs_id_seq')",
+    ] {
+        for db in [&mut stranger, &mut web] {
+            assert_eq!(error(db, statement).0, "42501", "{statement}");
+        }
+    }
+    assert_eq!(error(&mut stranger, "select graphile_worker.add_job('a')").0, "42501");
+}
+
+#[test]
+fn registering_checks_handler_and_role() {
+    let cluster = cluster(&[]);
+    let mut alice = cluster.connect_as("alice", "postgres");
+    alice
+        .batch_execute(
+            "create function app.h(json) returns void language sql as ''; create function app.set(json) returns setof int language sql as 'select 1';
+             create procedure app.p(json) language sql as ''; create function app.wrong(int) returns void language sql as '';
+             create function app.locked(json) returns void language sql as '';
+             revoke execute on function app.locked from public, alice;",
+        )
+        .expect("handlers");
+    for (arguments, code) in [
+        ("'t', 'app.none(json)'", "42883"),
+        ("'t', 0", "42883"),
+        ("'t', 'app.set(json)'", "42809"),
+        ("'t', 'app.p(json)'", "42809"),
+        ("'t', 'app.wrong(int)'", "42P13"),
+        ("'t', 'app.locked(json)'", "42501"),
+        ("'', 'app.h(json)'", "22023"),
+        ("repeat('t', 129), 'app.h(json)'", "22023"),
+        ("null, 'app.h(json)'", "22004"),
+        ("'t', null", "22004"),
+    ] {
+        assert_eq!(error(&mut alice, &format!("select kongtask.register_task({arguments})")).0, code, "{arguments}");
+    }
+    alice
+        .batch_execute("select kongtask.register_task(identifier := 't', handler := 'app.h(json)')")
+        .expect("register");
+    alice.batch_execute("select kongtask.register_task('t', 'app.h(json)')").expect("register again");
+    let mut db = cluster.connect();
+    assert_eq!(rows(&mut db, "select identifier, handler, role from kongtask.tasks"), ["t|app.h(json)|alice"]);
+    // Only by the same role, or a superuser.
+    let mut bob = cluster.connect_as("bob", "postgres");
+    bob.batch_execute("create function app.b() returns void language sql as ''").expect("a handler");
+    let (code, message) = error(&mut bob, "select kongtask.register_task('t', 'app.b()')");
+    assert_eq!((code.as_str(), message.as_str()), ("42501", "permission denied for task \"t\""));
+    assert_eq!(error(&mut bob, "select kongtask.unregister_task('t')").0, "42501");
+    assert_eq!(text(&mut bob, "select kongtask.unregister_task('unknown')"), "f");
+    db.batch_execute("select kongtask.register_task('t', 'app.h(json)')").expect("a superuser");
+    assert_eq!(rows(&mut db, "select role from kongtask.tasks"), ["postgres"]);
+    assert_eq!(text(&mut db, "select kongtask.unregister_task('t')"), "t");
+    assert_eq!(text(&mut db, "select kongtask.unregister_task('t')"), "f");
+    // Before 17, a role that cannot log in cannot have workers.
+    if text(&mut db, "select current_setting('server_version_num')::int < 170000") == "t" {
+        db.batch_execute("create role batch; grant usage on schema app to batch; grant batch to postgres")
+            .expect("a role");
+        db.batch_execute("set role batch").expect("set role");
+        // Its rights to call us come first.
+        assert_eq!(error(&mut db, "select kongtask.register_task('t', 'app.h(json)')").0, "42501");
+        db.batch_execute("reset role; grant usage on schema kongtask to batch; grant execute on function kongtask.register_task to batch; set role batch").expect("grant");
+        let (code, message) = error(&mut db, "select kongtask.register_task('t', 'app.h(json)')");
+        assert_eq!((code.as_str(), message.as_str()), ("28000", "role \"batch\" is not permitted to log in"));
+    }
+}
+
+#[test]
+fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
+    let cluster = cluster(&["kongtask.poll_interval = '200ms'"]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
+    }
+    cluster.sql("alter role alice nologin; select pg_terminate_backend(pid) from kongtask.workers");
+    cluster.sql("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')");
+    cluster.wait_for("select count(*) from app.bob_was", "1");
+    let came = wait_until(SOON, || {
+        cluster
+            .log_lines(&["WARNING"])
+            .iter()
+            .any(|l| l.contains("no kongtask worker could log in to database \"postgres\" as role alice"))
+    });
+    assert!(came, "{}", cluster.log());
+    cluster.sql("alter role alice login");
+    cluster.wait_for("select count(*) from app.alice_was", "1");
+}

@@ -99,7 +99,7 @@ pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option
         let mut handle = std::ptr::null_mut();
         let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut *worker, &mut handle);
         pg_sys::MemoryContextSwitchTo(former);
-        registered.then_some(Started(handle))
+        registered.then(|| Started(handle))
     }
 }
 
@@ -244,6 +244,15 @@ pub fn database_name(database: Oid) -> Option<String> {
         let name = pg_sys::get_database_name(database);
         (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
     }
+}
+
+/// The name of a role, outside a transaction; its OID if it was dropped.
+pub fn role_name(role: Oid) -> String {
+    super::xact::begin();
+    let name = super::role::name(role).unwrap_or_else(|| role.to_u32().to_string());
+    // It only read.
+    super::xact::abort();
+    name
 }
 
 /// A `name` value in the current memory context. It fits: names of the catalog are no longer.

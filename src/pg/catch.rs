@@ -173,6 +173,10 @@ impl Raise {
                 }
                 errfinish(c"kongtask".as_ptr(), 0, std::ptr::null());
             }
+            // Below ERROR, it returns; and a worker logs in a memory context that nobody empties.
+            for text in [Some(message), detail, hint].into_iter().flatten() {
+                pg_sys::pfree(text.cast_mut().cast());
+            }
         }
     }
 }
