@@ -45,11 +45,10 @@ impl From<PgError> for Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let report = match error {
-            Error::Postgres(error) => return Failure::Postgres(error),
-            error => error.report(),
-        };
-        Failure::Ours(report)
+        match error {
+            Error::Postgres(error) => Failure::Postgres(error),
+            ours => Failure::Ours(ours.read()),
+        }
     }
 }
 
@@ -57,9 +56,10 @@ impl From<Error> for Failure {
 const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (graphile_worker.jobs), (json, graphile_worker.jobs).";
 
 impl Error {
-    fn report(self) -> Raise {
-        let (sqlstate, message): (&[u8; 5], String) = match &self {
-            Error::Postgres(error) => (b"XX000", error.message()),
+    /// What it says. What Postgres says is to be read before the transaction is rolled back.
+    pub fn read(&self) -> Raise {
+        let (sqlstate, message): (&[u8; 5], String) = match self {
+            Error::Postgres(error) => return error.read(),
             Error::IdentifierTooLong => (b"GWBID", "Task identifier is too long (max length: 128).".into()),
             Error::QueueNameTooLong => (b"GWBQN", "Job queue name is too long (max length: 128).".into()),
             Error::JobKeyTooLong => (b"GWBJK", "Job key is too long (max length: 512).".into()),
@@ -82,7 +82,7 @@ impl Error {
             }
             Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
         };
-        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint() }
+        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context: None }
     }
 
     fn detail(&self) -> Option<String> {
@@ -116,30 +116,27 @@ impl Error {
             _ => return None,
         })
     }
+}
 
-    /// What `last_error` says of an attempt that failed with this.
-    pub fn describe(&self) -> String {
-        const MOST: usize = 64 * 1024;
-        let (message, sqlstate, detail, hint, context) = match self {
-            Error::Postgres(e) => (e.message(), e.sqlstate(), e.detail(), e.hint(), e.context()),
-            ours => {
-                let report = ours.clone().report();
-                let sqlstate = String::from_utf8_lossy(&report.sqlstate).into_owned();
-                (report.message, sqlstate, report.detail, report.hint, None)
-            }
-        };
-        let mut text = format!("{message} (SQLSTATE {sqlstate})");
-        for (label, part) in [("DETAIL", detail), ("HINT", hint), ("CONTEXT", context)] {
-            if let Some(part) = part {
-                text.push_str(&format!("\n{label}: {part}"));
-            }
+/// What `last_error` says of an attempt that failed.
+pub fn last_error(error: &Raise) -> String {
+    const MOST: usize = 64 * 1024;
+    let mut text = headline(error);
+    for (label, part) in [("DETAIL", &error.detail), ("HINT", &error.hint), ("CONTEXT", &error.context)] {
+        if let Some(part) = part {
+            text.push_str(&format!("\n{label}: {part}"));
         }
-        if text.len() > MOST {
-            let end = (0..=MOST).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-            let left_out = text.len() - end;
-            text.truncate(end);
-            text.push_str(&format!("… ({left_out} bytes left out)"));
-        }
-        text
     }
+    if text.len() > MOST {
+        let end = (0..=MOST).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        let left_out = text.len() - end;
+        text.truncate(end);
+        text.push_str(&format!("… ({left_out} bytes left out)"));
+    }
+    text
+}
+
+/// The message with its SQLSTATE.
+pub fn headline(error: &Raise) -> String {
+    format!("{} (SQLSTATE {})", error.message, String::from_utf8_lossy(&error.sqlstate))
 }

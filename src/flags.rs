@@ -1,6 +1,6 @@
 //! Which jobs are not to be run here: those with any of some flags, by a list, by a function, or both.
 
-use crate::error::Error;
+use crate::error::{Error, headline};
 use crate::guc;
 use crate::handler;
 use crate::pg::catch::{Level, log_with};
@@ -35,7 +35,7 @@ impl Flags {
 
     fn ask(&mut self, function: &str) -> Option<Vec<String>> {
         const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
-        match xact::in_subtransaction(|| handler::call_for_texts(function).map_err(|error| error.describe())) {
+        match xact::in_subtransaction(|| handler::call_for_texts(function).map_err(|error| headline(&error.read()))) {
             Ok(flags) => Some(flags),
             Err(message) => {
                 if self.warned.is_none_or(|warned| warned.elapsed() > BETWEEN_WARNINGS) {

@@ -36,3 +36,13 @@ pub extern "C-unwind" fn _PG_init() {
         launcher::register();
     }
 }
+
+/// What pgrx's test framework asks of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'kongtask'", "kongtask.databases = ''"]
+    }
+}

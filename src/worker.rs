@@ -10,10 +10,10 @@
 //! the handler. What the handler did and the deletion of its job are one transaction. An error in a statement of the
 //! queue's own ends the process: the scheduler releases what it held, and starts another.
 
-use crate::error::Error;
+use crate::error::{Error, headline, last_error};
 use crate::flags::Flags;
 use crate::handler::Handler;
-use crate::pg::catch::{Level, log, log_with};
+use crate::pg::catch::{Level, Raise, log, log_with};
 use crate::pg::clock;
 use crate::pg::memory::Arena;
 use crate::pg::spi::{Value, interval, text, texts};
@@ -202,9 +202,9 @@ impl This {
             }
             Err(error) => {
                 // Read before the rollback frees it.
-                let message = error.describe();
+                let error = error.read();
                 xact::abort();
-                self.record_failure(job, &message)?;
+                self.record_failure(job, error)?;
             }
         }
         background::report_idle();
@@ -238,31 +238,22 @@ impl This {
         Ok(Outcome::Completed)
     }
 
-    fn record_failure(&self, job: &Job, message: &str) -> Result<(), Error> {
+    fn record_failure(&self, job: &Job, error: Raise) -> Result<(), Error> {
         xact::begin_for_queue();
-        let recorded = fail::fail(self.worker_id(), Some(job.id.into()), text(message))?.map(Job::new);
+        let recorded = fail::fail(self.worker_id(), Some(job.id.into()), text(&last_error(&error)))?.map(Job::new);
         let (attempts, max_attempts) = recorded.map_or((job.attempts, job.max_attempts), |job| {
             // As they are now: add_job may have taken the further attempts away.
             (job.attempts, job.max_attempts)
         });
         xact::commit()?;
-        let (first_line, rest) = message.split_once('\n').map_or((message, None), |(first, rest)| (first, Some(rest)));
-        let detail = rest.map(str::to_string);
-        let (id, task) = (job.id, &job.task);
+        let attempt = format!("{} of {max_attempts}: {}", job.attempts, headline(&error));
+        let job = format!("job {} ({})", job.id, job.task);
         if attempts >= max_attempts {
-            log_with(
-                Level::Warning,
-                format!(
-                    "job {id} ({task}) failed for good after attempt {} of {max_attempts}: {first_line}",
-                    job.attempts
-                ),
-                detail,
-                Some("It stays in the table; graphile_worker.reschedule_jobs gives it further attempts.".into()),
-            );
+            let hint = "It stays in the table; graphile_worker.reschedule_jobs can give it further attempts.";
+            let message = format!("{job} failed for good on attempt {attempt}");
+            Raise { sqlstate: *b"01000", message, hint: Some(hint.into()), ..error }.log(Level::Warning);
         } else {
-            let message =
-                format!("job {id} ({task}) failed on attempt {} of {max_attempts}: {first_line}", job.attempts);
-            log_with(Level::Log, message, detail, None);
+            Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ fn a_failed_attempt_leaves_no_effect_and_is_recorded() {
         cluster
             .log_lines(&["WARNING"])
             .iter()
-            .any(|line| line.contains("job 1 (bad) failed for good after attempt 2 of 2: boom 7"))
+            .any(|line| line.contains("job 1 (bad) failed for good on attempt 2 of 2: boom 7"))
     });
     assert!(came, "{}", cluster.log());
     // With further attempts it comes back to life.

@@ -77,3 +77,73 @@ pub fn reschedule_jobs(call: &mut Call) -> Result<Value, Error> {
 pub fn remove_job(call: &mut Call) -> Result<Value, Error> {
     admin::remove(call.value(0))
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    fn text(query: &str) -> Option<String> {
+        Spi::get_one(query).expect(query)
+    }
+
+    #[pg_test]
+    fn add_job_is_kept_by_the_transaction_that_calls_it() {
+        assert_eq!(
+            text("select payload::text from graphile_worker.add_job('a', '{\"b\":  1}')"),
+            Some("{\"b\":  1}".into())
+        );
+        assert_eq!(text("select (run_at = now())::text from graphile_worker.jobs"), Some("true".into()));
+    }
+
+    #[pg_test]
+    fn a_plan_serves_every_search_path() {
+        for path in ["pg_catalog", "public", "graphile_worker, kongtask", "''"] {
+            Spi::run(&format!("set local search_path = {path}")).expect("set");
+            Spi::run("select graphile_worker.add_job('a', job_key := 'k')").expect("add_job");
+        }
+        assert_eq!(text("select revision::text from graphile_worker.jobs"), Some("3".into()));
+    }
+
+    #[pg_test]
+    fn an_error_in_a_subtransaction_leaves_the_rest_usable() {
+        Spi::run(
+            "do $$ begin
+               for i in 1..3 loop
+                 begin
+                   perform graphile_worker.add_job('a', job_key := '');
+                 exception when check_violation then
+                   perform graphile_worker.add_job('a');
+                 end;
+               end loop;
+               begin
+                 perform graphile_worker.add_job(repeat('a', 129));
+               exception when sqlstate 'GWBID' then
+                 perform graphile_worker.add_job('b');
+               end;
+             end $$",
+        )
+        .expect("the exceptions are handled");
+        assert_eq!(
+            text("select string_agg(task_identifier, '' order by id) from graphile_worker.jobs"),
+            Some("aaab".into())
+        );
+    }
+
+    #[pg_test]
+    fn rows_are_of_the_type_of_the_table() {
+        Spi::run("create table kept (job graphile_worker.jobs)").expect("create table");
+        Spi::run("insert into kept select graphile_worker.add_job('a')").expect("insert");
+        Spi::run("insert into kept select graphile_worker.add_job('a', to_json(repeat('x', 5000)))").expect("insert");
+        assert_eq!(text("select string_agg(length((job).payload::text)::text, ' ') from kept"), Some("2 5002".into()));
+    }
+
+    #[pg_test(error = "this function can only be called as a trigger")]
+    fn a_trigger_function_is_only_for_triggers() {
+        Spi::run("create function pg_temp.f() returns trigger language c as '$libdir/kongtask', 'kongtask_note_job'")
+            .expect("create function");
+        Spi::run("create function pg_temp.g() returns int language c as '$libdir/kongtask', 'kongtask_note_job'")
+            .expect("create function");
+        Spi::run("select pg_temp.g()").expect("refused");
+    }
+}

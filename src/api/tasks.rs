@@ -33,7 +33,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         let values = [call.value(0), text(&handler), caller.into_datum(), Some(superuser.into())];
         session.execute(&REGISTER, &values)?.carry()
     };
-    if row.is_none() { Err(of_another(&identifier.to_string(), call.value(0))?) } else { Ok(row) }
+    if row.is_none() { Err(of_another(&identifier.read(), call.value(0))?) } else { Ok(row) }
 }
 
 /// Errors: 42501 (another role's task). Locks the task's row.
@@ -47,7 +47,7 @@ pub fn unregister_task(call: &mut Call) -> Result<Value, Error> {
         session.execute(&UNREGISTER, &[call.value(0), caller.into_datum(), Some(superuser.into())])?.count() > 0
     };
     if !deleted && registered_by(call.value(0))?.is_some() {
-        let identifier = call.text(0).map(|text| text.to_string()).unwrap_or_default();
+        let identifier = call.text(0).map(|text| text.read()).unwrap_or_default();
         return Err(of_another(&identifier, call.value(0))?);
     }
     Ok(Some(deleted.into()))

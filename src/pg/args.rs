@@ -22,7 +22,7 @@ impl Text {
         }
     }
 
-    pub fn to_string(&self) -> String {
+    pub fn read(&self) -> String {
         // SAFETY: a detoasted varlena.
         let bytes = unsafe {
             std::slice::from_raw_parts(varlena::vardata_any(self.0).cast::<u8>(), varlena::varsize_any_exhdr(self.0))

@@ -136,6 +136,7 @@ pub fn connect_as_role(database: Oid, role: Oid) {
 /// back. To be called before connecting.
 pub fn at_exit(f: fn(usize), argument: usize) {
     unsafe extern "C-unwind" fn call(_: c_int, argument: Datum) {
+        // SAFETY: what `at_exit` boxed; called once.
         let (f, argument) = *unsafe { Box::from_raw(argument.cast_mut_ptr::<(fn(usize), usize)>()) };
         f(argument);
     }

@@ -13,6 +13,7 @@ unsafe extern "C-unwind" {
     fn errmsg_internal(format: *const c_char, ...) -> c_int;
     fn errdetail_internal(format: *const c_char, ...) -> c_int;
     fn errhint(format: *const c_char, ...) -> c_int;
+    fn errcontext_msg(format: *const c_char, ...) -> c_int;
     fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
 }
 
@@ -23,31 +24,17 @@ unsafe extern "C-unwind" {
 pub struct PgError(*mut pg_sys::ErrorData);
 
 impl PgError {
-    /// The five-character SQLSTATE.
-    pub fn sqlstate(&self) -> String {
+    /// What it says, read while it lives.
+    pub fn read(&self) -> Raise {
         // SAFETY: the pointer is CopyErrorData's, valid for as long as its memory context.
-        let packed = unsafe { (*self.0).sqlerrcode };
-        (0..5).map(|i| char::from(((packed >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
-    }
-
-    pub fn message(&self) -> String {
-        // SAFETY: as in `sqlstate`.
-        text(unsafe { (*self.0).message }).unwrap_or_default()
-    }
-
-    pub fn detail(&self) -> Option<String> {
-        // SAFETY: as in `sqlstate`.
-        text(unsafe { (*self.0).detail })
-    }
-
-    pub fn hint(&self) -> Option<String> {
-        // SAFETY: as in `sqlstate`.
-        text(unsafe { (*self.0).hint })
-    }
-
-    pub fn context(&self) -> Option<String> {
-        // SAFETY: as in `sqlstate`.
-        text(unsafe { (*self.0).context })
+        let data = unsafe { &*self.0 };
+        Raise {
+            sqlstate: unpack_sqlstate(data.sqlerrcode),
+            message: text(data.message).unwrap_or_default(),
+            detail: text(data.detail),
+            hint: text(data.hint),
+            context: text(data.context),
+        }
     }
 
     /// Raises the error again, as if it had never been caught.
@@ -100,12 +87,18 @@ pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
     }
 }
 
-/// What an error of our own says. Built first, raised last, so that nothing is left to drop when the jump is made.
+/// The five characters of a SQLSTATE, as Postgres packs them into a number.
+pub(super) fn unpack_sqlstate(packed: c_int) -> [u8; 5] {
+    std::array::from_fn(|i| ((packed >> (6 * i)) & 0x3f) as u8 + b'0')
+}
+
+/// What an error says. One of ours is built first, raised last, so that nothing is left to drop when the jump is made.
 pub struct Raise {
     pub sqlstate: [u8; 5],
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    pub context: Option<String>,
 }
 
 /// A log level as `ereport` knows it.
@@ -159,6 +152,7 @@ impl Raise {
         let message = palloc_text(&self.message);
         let detail = self.detail.as_deref().map(palloc_text);
         let hint = self.hint.as_deref().map(palloc_text);
+        let context = self.context.as_deref().map(palloc_text);
         drop(self);
         // SAFETY: ereport's sequence; the strings are in Postgres's memory and each is printed through "%s".
         unsafe {
@@ -171,10 +165,13 @@ impl Raise {
                 if let Some(hint) = hint {
                     errhint(c"%s".as_ptr(), hint);
                 }
+                if let Some(context) = context {
+                    errcontext_msg(c"%s".as_ptr(), context);
+                }
                 errfinish(c"kongtask".as_ptr(), 0, std::ptr::null());
             }
             // Below ERROR, it returns; and a worker logs in a memory context that nobody empties.
-            for text in [Some(message), detail, hint].into_iter().flatten() {
+            for text in [Some(message), detail, hint, context].into_iter().flatten() {
                 pg_sys::pfree(text.cast_mut().cast());
             }
         }
@@ -194,9 +191,11 @@ impl Failure {
     /// As [`PgError::rethrow`].
     pub unsafe fn raise(self) -> ! {
         // SAFETY: the caller vouches for the frames above.
-        match self {
-            Failure::Postgres(error) => unsafe { error.rethrow() },
-            Failure::Ours(raise) => unsafe { raise.raise() },
+        unsafe {
+            match self {
+                Failure::Postgres(error) => error.rethrow(),
+                Failure::Ours(raise) => raise.raise(),
+            }
         }
     }
 }
@@ -209,5 +208,5 @@ pub fn log(level: Level, message: impl Into<String>) {
 /// Writes a line with a detail and a hint to the server's log.
 pub fn log_with(level: Level, message: impl Into<String>, detail: Option<String>, hint: Option<String>) {
     let sqlstate = if level == Level::Warning { *b"01000" } else { *b"00000" };
-    Raise { sqlstate, message: message.into(), detail, hint }.log(level);
+    Raise { sqlstate, message: message.into(), detail, hint, context: None }.log(level);
 }

@@ -1,7 +1,7 @@
 //! Functions that SQL calls: arguments in, a value or rows out, errors raised whole.
 
 use super::args::Text;
-use super::catch::{Failure, Raise};
+use super::catch::{Failure, Raise, unpack_sqlstate};
 use super::spi::{Rows, Value};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
@@ -136,10 +136,11 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> 
                 CaughtError::PostgresError(report)
                 | CaughtError::ErrorReport(report)
                 | CaughtError::RustPanic { ereport: report, .. } => Raise {
-                    sqlstate: sqlstate(report.sql_error_code() as i32),
+                    sqlstate: unpack_sqlstate(report.sql_error_code() as i32),
                     message: report.message().to_string(),
                     detail: report.detail().map(str::to_string),
                     hint: report.hint().map(str::to_string),
+                    context: None,
                 },
             },
             Err(payload) => Raise {
@@ -151,12 +152,9 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> 
                     .unwrap_or_else(|| "panic in kongtask".into()),
                 detail: None,
                 hint: None,
+                context: None,
             },
         };
         Err(Failure::Ours(report))
     })
-}
-
-fn sqlstate(packed: i32) -> [u8; 5] {
-    std::array::from_fn(|i| ((packed >> (6 * i)) & 0x3f) as u8 + b'0')
 }

@@ -39,7 +39,7 @@ pub fn look_up(function: Oid) -> Option<Procedure> {
             arguments: (0..count).map(|i| *arguments.add(i)).collect(),
             returns: (*form).prorettype,
             returns_set: (*form).proretset,
-            is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION as u8,
+            is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)

@@ -20,6 +20,7 @@ impl Trigger {
                 message: "this function can only be called as a trigger".into(),
                 detail: None,
                 hint: None,
+                context: None,
             }));
         }
         Ok(Trigger(context.cast()))

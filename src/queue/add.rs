@@ -28,7 +28,7 @@ pub enum KeyMode {
 impl KeyMode {
     /// NULL is `Replace`, as in the reference.
     pub fn parse(mode: Option<Text>) -> Result<KeyMode, Error> {
-        match mode.map(|mode| mode.to_string()).as_deref() {
+        match mode.map(|mode| mode.read()).as_deref() {
             None | Some("replace") => Ok(KeyMode::Replace),
             Some("preserve_run_at") => Ok(KeyMode::PreserveRunAt),
             Some("unsafe_dedupe") => Ok(KeyMode::UnsafeDedupe),
