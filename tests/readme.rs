@@ -1,1 +1,47 @@
-fn _todo() {}
+//! The README's SQL runs, in its order, and does what the text says.
+
+use kongtask_tests::{Cluster, describe};
+
+const README: &str = include_str!("../README.md");
+
+/// The fenced blocks of one language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    README.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+#[test]
+fn its_sql_runs() {
+    let cluster = Cluster::with(&[]);
+    let mut db = cluster.connect();
+    let blocks = blocks("sql");
+    assert!(blocks.len() >= 6, "{blocks:?}");
+    for block in blocks {
+        db.batch_execute(block).unwrap_or_else(|e| panic!("{block}\n{}", describe(&e)));
+    }
+    cluster.wait_for("select string_agg(recipient, ',' order by recipient) from app.letters", "Ada,Grace");
+    cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
+    let mut web = cluster.connect_as("web", "postgres");
+    web.batch_execute("select graphile_worker.add_job('send_letter', '{\"to\": \"Web\"}')").expect("an enqueuer may");
+    cluster.wait_for("select count(*) from app.letters where recipient = 'Web'", "1");
+    let mut mailer = cluster.connect_as("mailer", "postgres");
+    cluster.sql("grant create on schema app to mailer");
+    mailer
+        .batch_execute(
+            "create function app.mine() returns void language sql as '';
+             select kongtask.register_task('mine', 'app.mine()')",
+        )
+        .expect("a registrar may");
+}
+
+#[test]
+fn its_settings_are_the_settings() {
+    let cluster = Cluster::with(&[]);
+    let mut db = cluster.connect();
+    // `show` prints units as people write them.
+    for setting in kongtask_tests::rows(&mut db, "select name from pg_settings where name like 'kongtask.%'") {
+        let value = kongtask_tests::text(&mut db, &format!("show {setting}"));
+        let written = [format!("| `{setting}` | `{value}` |"), format!("| `{setting}` | `'{value}'` |")];
+        assert!(written.iter().any(|row| README.contains(row)), "{written:?}");
+    }
+}
