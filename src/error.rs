@@ -33,8 +33,6 @@ pub enum Error {
         task: String,
         role: String,
     },
-    /// The task was unregistered, or taken over by another role, after its job was taken.
-    TaskUnregistered(String),
 }
 
 impl From<PgError> for Error {
@@ -77,9 +75,6 @@ impl Error {
             Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
             Error::HandlerForbidden { handler, .. } => (b"42501", format!("permission denied for handler {handler}")),
             Error::RoleCannotLogIn(role) => (b"28000", format!("role \"{role}\" is not permitted to log in")),
-            Error::TaskUnregistered(task) => {
-                (b"42704", format!("task \"{task}\" is no longer registered for this role"))
-            }
             Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
         };
         Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context: None }

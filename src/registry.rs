@@ -1,9 +1,11 @@
-//! Which tasks are handled inside this database, and by whom: a copy of `kongtask.tasks`, read again when it has changed.
+//! Which tasks are handled inside this database, and by whom. The only room that names `kongtask.tasks`; it keeps a copy,
+//! read again when the table has changed.
 
 use crate::error::Error;
-use crate::pg::spi::{Plan, Session};
+use crate::pg::spi::{Plan, Session, Value, plan, text};
 use crate::pg::{catalog, invalidation, role, xact};
 use crate::schema;
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -51,7 +53,7 @@ thread_local! {
 
 /// The tasks as they are now. Within a transaction.
 pub fn tasks() -> Result<Rc<Tasks>, Error> {
-    static PLAN: Plan = Plan::new(schema::QUEUE, include_str!("../sql/query/tasks.sql"), &[]);
+    static TASKS_NOW: Plan = plan!("tasks");
     invalidation::on_relation_change(|relation| {
         if relation == RELATION.get() || relation == InvalidOid {
             STALE.set(true);
@@ -68,7 +70,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let _as_owner = role::As::role(schema::owner()?);
     let _snapshot = xact::LatestSnapshot::take();
     let session = Session::open();
-    let rows = session.read(&PLAN, &[]).inspect_err(|_| STALE.set(true))?;
+    let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| STALE.set(true))?;
     let tasks = (0..rows.count())
         .filter_map(|row| {
             let task = Task { handler: rows.get(row, 1)?, role: rows.get(row, 2)? };
@@ -78,4 +80,47 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let tasks = Rc::new(Tasks(tasks));
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
+}
+
+/// Registers a task for `caller`, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
+/// has registered it, and `caller` is no superuser. Locks the row.
+pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, Error> {
+    static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
+    let superuser = role::is_superuser(caller);
+    let row = {
+        let _as_owner = role::As::role(schema::owner()?);
+        let session = Session::open();
+        let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
+        session.execute(&REGISTER, &values)?.carry()
+    };
+    if row.is_none() {
+        let role = registered_by(identifier)?.unwrap_or_default();
+        return Err(Error::TaskOfAnother { task: identifier.into(), role });
+    }
+    Ok(row)
+}
+
+/// Unregisters a task; whether it was registered. Errors and locks as for [`register`].
+pub fn unregister(identifier: &str, caller: Oid) -> Result<bool, Error> {
+    static UNREGISTER: Plan = plan!("task_unregister", TEXTOID, OIDOID, BOOLOID);
+    let superuser = role::is_superuser(caller);
+    let deleted = {
+        let _as_owner = role::As::role(schema::owner()?);
+        let session = Session::open();
+        let values = [text(identifier), caller.into_datum(), Some(superuser.into())];
+        session.execute(&UNREGISTER, &values)?.count() > 0
+    };
+    match registered_by(identifier)? {
+        Some(role) if !deleted => Err(Error::TaskOfAnother { task: identifier.into(), role }),
+        _ => Ok(deleted),
+    }
+}
+
+/// The name of the role that registered a task.
+fn registered_by(identifier: &str) -> Result<Option<String>, Error> {
+    static ROLE: Plan = plan!("task_role", TEXTOID);
+    let _as_owner = role::As::role(schema::owner()?);
+    let session = Session::open();
+    let rows = session.execute(&ROLE, &[text(identifier)])?;
+    Ok(if rows.count() == 0 { None } else { rows.get(0, 0) })
 }

@@ -61,6 +61,7 @@ fn main(database: usize) -> Result<(), Error> {
         pool: Pool::new(board, database, name.clone()),
         poll_at: 0,
         renew_at: 0,
+        recovered: false,
         tasks: Rc::default(),
     };
     this.recover()?;
@@ -110,6 +111,8 @@ struct Scheduler {
     poll_at: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
     renew_at: Timestamp,
+    /// Whether everything that dead workers of the server's former life held is released.
+    recovered: bool,
     /// As of the latest pass.
     tasks: Rc<Tasks>,
 }
@@ -137,6 +140,9 @@ impl Scheduler {
         let polls = now >= self.poll_at;
         if polls {
             self.poll_at = after(now, guc::poll_interval());
+            if !self.recovered {
+                self.recover()?;
+            }
         }
         let looks_ahead = polls || now >= self.entry.next_due.load(SeqCst);
         if looks_ahead {
@@ -183,12 +189,11 @@ impl Scheduler {
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
-    fn recover(&self) -> Result<(), Error> {
+    fn recover(&mut self) -> Result<(), Error> {
         let living: Vec<String> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
-        xact::begin_for_queue();
-        let released = recover::release_all_but(shmem::ID_PREFIX, &living)?;
-        xact::commit()?;
-        if released > 0 {
+        let released = in_transaction(|| recover::release_all_but(shmem::ID_PREFIX, &living))?;
+        self.recovered = released.is_some();
+        if let Some(released @ 1..) = released {
             log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
         }
         Ok(())
@@ -201,9 +206,7 @@ impl Scheduler {
                 continue;
             }
             if let (Some(job), Some(id)) = (worker.job(), worker.id()) {
-                xact::begin_for_queue();
-                let was_held = recover::release(text(&id), job)?;
-                xact::commit()?;
+                let Some(was_held) = in_transaction(|| recover::release(text(&id), job))? else { continue };
                 if was_held {
                     log(Level::Log, format!("job {job} was released: the worker that ran it is gone"));
                 }
@@ -231,9 +234,7 @@ impl Scheduler {
         if jobs.is_empty() {
             return Ok(());
         }
-        xact::begin_for_queue();
-        renew::renew(jobs, &ids)?;
-        xact::commit()?;
+        in_transaction(|| renew::renew(jobs, &ids))?;
         Ok(())
     }
 
@@ -254,6 +255,24 @@ impl Scheduler {
             self.pool.terminate_overdue(now);
             latch::wait(Some(MOMENT));
         }
+    }
+}
+
+/// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, and is to be tried again.
+/// A scheduler that waits serves nobody.
+fn in_transaction<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+    xact::begin_for_queue();
+    xact::set_local(c"lock_timeout", c"500ms");
+    match f() {
+        Ok(result) => {
+            xact::commit()?;
+            Ok(Some(result))
+        }
+        Err(error) if error.read().sqlstate == *b"55P03" => {
+            xact::abort();
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

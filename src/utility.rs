@@ -2,9 +2,9 @@
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
-use crate::pg::{background, latch};
+use crate::pg::{background, latch, role, version};
 use crate::shmem::{self, Board, Database, State};
-use crate::{guc, wake};
+use crate::{guc, schema, wake};
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -12,8 +12,14 @@ use std::time::Duration;
 /// Watches utility statements. To be called while preloading.
 pub fn watch() {
     hooks::before_statement(|statement| match statement {
-        Statement::Empties(database) => empty(database),
-        Statement::Drops => empty(background::database()),
+        // Nobody stops the workers by a statement that is about to be refused.
+        Statement::Empties(database) if version::owns_database(database, role::current()) => empty(database),
+        Statement::Drops
+            if schema::extension().is_some_and(|extension| version::owns_extension(extension, role::current())) =>
+        {
+            empty(background::database());
+        }
+        Statement::Empties(_) | Statement::Drops => (),
         Statement::Creates => wake::note_created(),
     });
 }

@@ -19,7 +19,7 @@ use crate::pg::memory::Arena;
 use crate::pg::spi::{Value, interval, text, texts};
 use crate::pg::{background, latch, role, xact};
 use crate::queue::job::Job;
-use crate::queue::{claim, complete, fail};
+use crate::queue::{claim, complete, fail, recover};
 use crate::shmem::{self, Board, State, Worker};
 use crate::{guc, registry, wake};
 use pgrx::pg_sys::Oid;
@@ -122,6 +122,8 @@ enum Outcome {
     Completed,
     /// Somebody else has the job: nothing was committed.
     LockLost,
+    /// The task was unregistered, or taken over by another role, after the job was taken.
+    NotOurs,
 }
 
 impl This {
@@ -200,6 +202,12 @@ impl This {
                     None,
                 );
             }
+            Ok(Outcome::NotOurs) => {
+                xact::abort();
+                xact::begin_for_queue();
+                recover::release(self.worker_id(), job.id)?;
+                xact::commit()?;
+            }
             Err(error) => {
                 // Read before the rollback frees it.
                 let error = error.read();
@@ -221,7 +229,7 @@ impl This {
             xact::set_local(c"synchronous_commit", &value);
         }
         let task = registry::tasks()?.get(&job.task).filter(|task| task.role == self.role).cloned();
-        let Some(task) = task else { return Err(Error::TaskUnregistered(job.task.clone())) };
+        let Some(task) = task else { return Ok(Outcome::NotOurs) };
         background::report_running(&format!(
             "select {} /* job {}, task {}, attempt {} */",
             task.handler, job.id, job.task, job.attempts

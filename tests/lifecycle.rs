@@ -141,6 +141,47 @@ const RUNNING_IN_APP: &str = "select count(*) from pg_stat_activity where backen
                               and state = 'active' and query like 'select public.nap(json) /* job 1, task nap, attempt 1 */'";
 
 #[test]
+fn a_statement_that_will_be_refused_stops_no_worker() {
+    let cluster = cluster(&["kongtask.shutdown_timeout = '0'"]);
+    cluster.sql("create role stranger login createdb");
+    cluster.sql("select graphile_worker.add_job('nap', '1.5')");
+    cluster.wait_for(RUNNING, "1");
+    let mut stranger = cluster.connect_as("stranger", "template1");
+    for (statement, code) in [
+        ("drop database postgres", "42501"),
+        ("alter database postgres rename to mine", "42501"),
+        ("create database mine template postgres", "42501"),
+    ] {
+        assert_eq!(kongtask_tests::error(&mut stranger, statement).0, code, "{statement}");
+    }
+    let mut stranger = cluster.connect_as("stranger", "postgres");
+    assert_eq!(kongtask_tests::error(&mut stranger, "drop extension kongtask").0, "42501");
+    assert_eq!(cluster.text(RUNNING), "1");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) from done"), "1");
+    assert!(!cluster.log().contains("was released"), "{}", cluster.log());
+}
+
+#[test]
+fn a_release_that_has_to_wait_stops_nothing_else() {
+    let cluster = cluster(&["kongtask.poll_interval = '200ms'", "kongtask.workers = 2"]);
+    cluster.sql("select graphile_worker.add_job('nap', '60', job_key := 'k')");
+    cluster.wait_for(RUNNING, "1");
+    let mut db = cluster.connect();
+    db.batch_execute("begin; select from graphile_worker.jobs for update").expect("lock");
+    cluster.sql("select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");
+    // Its worker is gone, its row cannot be touched; everything else goes on.
+    cluster.wait_for(IDLE, "2");
+    cluster.sql("select graphile_worker.add_job('note', '\"due\"', run_at := now() + interval '1 second')");
+    cluster.wait_for("select count(*) from done where what = 'due'", "1");
+    assert_eq!(cluster.text("select locked_by is null from graphile_worker.jobs"), "f");
+    db.batch_execute("commit").expect("commit");
+    cluster.wait_for("select attempts || ' ' || (locked_by is null) from graphile_worker.jobs", "1 false");
+    cluster.wait_for(RUNNING, "1");
+    assert_eq!(cluster.log_lines(&["WARNING"]), Vec::<String>::new());
+}
+
+#[test]
 fn terminate_gives_the_job_back_and_cancel_fails_it() {
     let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
     cluster.sql("select graphile_worker.add_job('nap', '1', queue_name := 'q', max_attempts := 1)");

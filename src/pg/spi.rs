@@ -59,6 +59,19 @@ impl Plan {
     }
 }
 
+/// A statement of ours: the files in `sql/query/` that its text is made of, and the types of its parameters.
+macro_rules! plan {
+    ([$($file:literal),+] $(, $type:ident)*) => {
+        $crate::pg::spi::Plan::new(
+            $crate::schema::QUEUE,
+            concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql"))),+),
+            &[$(::pgrx::pg_sys::$type),*],
+        )
+    };
+    ($file:literal $(, $type:ident)*) => { $crate::pg::spi::plan!([$file] $(, $type)*) };
+}
+pub(crate) use plan;
+
 /// An argument or a column: NULL is `None`.
 pub type Value = Option<Datum>;
 

@@ -11,6 +11,28 @@ pub const CONNECT_FLAGS: u32 = 0;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub const CONNECT_FLAGS: u32 = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
 
+/// Whether `role` owns the database.
+pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_database_ownercheck(database, role);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, role);
+    }
+}
+
+/// Whether `role` owns the extension.
+pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_extension_ownercheck(extension, role);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::ExtensionRelationId, extension, role);
+    }
+}
+
 /// Whether `role` may execute the function.
 pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.

@@ -13,22 +13,9 @@ pub mod recover;
 pub mod renew;
 pub mod triggers;
 
-/// A statement of this room: its text, and the types of its parameters.
-macro_rules! plan {
-    ([$($file:literal),+], $($type:ident),*) => {
-        $crate::pg::spi::Plan::new(
-            $crate::schema::QUEUE,
-            concat!($(include_str!(concat!("../../sql/query/", $file, ".sql"))),+),
-            &[$(::pgrx::pg_sys::$type),*],
-        )
-    };
-    ($file:literal, $($type:ident),*) => { $crate::queue::plan!([$file], $($type),*) };
-}
-pub(crate) use plan;
-
 use crate::error::Error;
 use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, Value};
+use crate::pg::spi::{Plan, Session, Value, plan};
 use crate::schema;
 
 /// Runs one statement as the owner of the tables; the composite that it returns in the caller's memory context, if any.
