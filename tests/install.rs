@@ -69,6 +69,18 @@ fn refuses_a_schema_that_exists_and_says_what_to_do() {
 }
 
 #[test]
+fn temporary_objects_of_the_session_are_not_taken_for_ours() {
+    let cluster = Cluster::with(&[]);
+    cluster.sql(
+        "create temporary table jobs (id int); create temporary table job_queues (id int);
+         create temporary table migrations (id int); create temporary table known_crontabs (id int);
+         create extension kongtask;",
+    );
+    assert_eq!(cluster.text("select count(*) from pg_trigger where tgrelid = 'graphile_worker.jobs'::regclass"), "7");
+    assert_eq!(cluster.text("select count(*) from graphile_worker.migrations"), "9");
+}
+
+#[test]
 fn without_the_preload_functions_work_and_a_notice_says_the_rest() {
     let cluster = Cluster::with(&["shared_preload_libraries = ''"]);
     let said = cluster.client_program("psql", &["-c", "create extension kongtask"]).stderr;

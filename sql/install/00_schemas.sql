@@ -43,4 +43,5 @@ create schema kongtask;
 comment on schema kongtask is
   'What the kongtask extension adds to the job queue: tasks handled inside the server, and views of their workers';
 
-set local search_path = graphile_worker;
+-- pg_temp is named, and last: unnamed it would come first, and a temporary table called jobs before ours.
+set local search_path = graphile_worker, pg_temp;
