@@ -1,6 +1,6 @@
 //! The workers of one database: how many run, and as which roles.
 //!
-//! Each role that has tasks gets its share of `kongtask.workers`. Where a role has more jobs than idle workers, an idle
+//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes where there are jobs. Where a role has more jobs than idle workers, an idle
 //! worker of another role gives up its place; where a role has no worker at all, even a busy one does, after its job.
 
 use crate::guc;
@@ -67,7 +67,7 @@ impl Pool {
         let most = guc::workers();
         self.shrink(most, now);
         self.grow(most, roles, short, now);
-        self.turn_ends = self.exchange(most, short, now).unwrap_or(NEVER);
+        self.turn_ends = self.exchange(most, roles, short, now).unwrap_or(NEVER);
     }
 
     fn shrink(&self, most: usize, now: Timestamp) {
@@ -87,7 +87,7 @@ impl Pool {
                 .iter()
                 .copied()
                 .filter(may_start)
-                .min_by_key(|role| (count_of(&staying, *role), !short.contains(role)));
+                .min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
             let Some(role) = next else { return };
             if !self.start(role, now) {
                 return;
@@ -97,7 +97,7 @@ impl Pool {
 
     /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
     /// for the end of a turn.
-    fn exchange(&self, most: usize, short: &[Oid], now: Timestamp) -> Option<Timestamp> {
+    fn exchange(&self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) -> Option<Timestamp> {
         if self.workers().count() < most || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
             return None;
         }
@@ -121,6 +121,18 @@ impl Pool {
             if has_none {
                 again = again.into_iter().chain(others().map(turn_ends)).min();
             }
+        }
+        // Nobody is in need. Where there is a place for each role, each has a worker that waits for its jobs.
+        let spare = |worker: &&&Worker| {
+            worker.state() == State::Idle
+                && count_of(&staying, worker.role.get()) > 1
+                && !short.contains(&worker.role.get())
+        };
+        if roles.len() <= most
+            && roles.iter().any(|&role| count_of(&staying, role) == 0)
+            && let Some(donor) = staying.iter().filter(spare).max_by_key(|worker| count_of(&staying, worker.role.get()))
+        {
+            donor.ask_to_leave(now);
         }
         again
     }

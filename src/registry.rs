@@ -28,12 +28,11 @@ impl Tasks {
         self.0.get(identifier)
     }
 
-    /// The identifiers whose handlers run as `role`.
-    pub fn of(&self, role: Oid) -> Vec<String> {
-        let mut identifiers: Vec<_> =
-            self.0.iter().filter(|(_, task)| task.role == role).map(|(identifier, _)| identifier.clone()).collect();
-        identifiers.sort_unstable();
-        identifiers
+    /// The identifiers whose handlers run as `role`, and the rest.
+    pub fn split(&self, role: Oid) -> (Vec<String>, Vec<String>) {
+        let (own, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|(_, task)| task.role == role);
+        let identifiers = |tasks: Vec<(&String, &Task)>| tasks.into_iter().map(|(name, _)| name.clone()).collect();
+        (identifiers(own), identifiers(others))
     }
 
     /// The roles that have tasks, in order of their OIDs.

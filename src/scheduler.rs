@@ -175,7 +175,8 @@ impl Scheduler {
         let most = guc::workers().max(1);
         let mut short = Vec::new();
         for role in tasks.roles() {
-            let runnable = due::runnable(&tasks.of(role), guc::job_expiry(), &flags, now, most)?;
+            let (own, others) = tasks.split(role);
+            let runnable = due::runnable(&own, &others, guc::job_expiry(), &flags, now, most)?;
             if wake::wake(self.board, self.database, role, runnable) < runnable {
                 short.push(role);
             }

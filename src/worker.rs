@@ -16,7 +16,7 @@ use crate::handler::Handler;
 use crate::pg::catch::{Level, Raise, log, log_with};
 use crate::pg::clock;
 use crate::pg::memory::Arena;
-use crate::pg::spi::{Value, interval, text, texts};
+use crate::pg::spi::{Value, interval, text, texts, texts_or_null};
 use crate::pg::{background, latch, role, xact};
 use crate::queue::job::Job;
 use crate::queue::{claim, complete, fail, recover};
@@ -166,7 +166,7 @@ impl This {
     }
 
     fn claim(&mut self) -> Result<Option<Job>, Error> {
-        let tasks = registry::tasks()?.of(self.role);
+        let (tasks, others) = registry::tasks()?.split(self.role);
         let forbidden = self.flags.forbidden()?;
         let Some(forbidden) = forbidden.filter(|_| !tasks.is_empty()) else { return Ok(None) };
         self.arena.within(|| {
@@ -174,7 +174,8 @@ impl This {
                 worker_id: text(&self.id),
                 task_identifiers: texts(&tasks),
                 job_expiry: interval(guc::job_expiry()),
-                forbidden_flags: if forbidden.is_empty() { None } else { texts(&forbidden) },
+                others: texts_or_null(&others),
+                forbidden_flags: texts_or_null(&forbidden),
                 now: Some(clock::transaction_start().into()),
             })?;
             Ok(row.map(Job::new))

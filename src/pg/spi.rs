@@ -194,6 +194,11 @@ pub fn texts(values: &[String]) -> Value {
     values.iter().map(String::as_str).collect::<Vec<_>>().into_datum()
 }
 
+/// A `text[]` value; NULL if there are none.
+pub fn texts_or_null(values: &[String]) -> Value {
+    if values.is_empty() { None } else { texts(values) }
+}
+
 /// An `interval` of whole microseconds, in the current memory context.
 pub fn interval(length: std::time::Duration) -> Value {
     // SAFETY: a fresh palloc of the right size, wholly written.

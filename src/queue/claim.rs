@@ -11,6 +11,8 @@ pub struct Claim {
     pub worker_id: Value,
     /// text[]; NULL: any task.
     pub task_identifiers: Value,
+    /// text[]: tasks that others see to, and whose jobs go before later ones of their queue; NULL: none.
+    pub others: Value,
     /// interval: the age at which a lock is taken to be dead.
     pub job_expiry: Value,
     /// text[]; NULL: none.
@@ -22,11 +24,11 @@ pub struct Claim {
 /// about to take.
 pub fn claim(claim: &Claim) -> Result<Value, Error> {
     static CLAIM: Plan =
-        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID).in_index_order();
+        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID).in_index_order();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID);
     let row = one_row(
         &CLAIM,
-        &[claim.worker_id, claim.task_identifiers, claim.job_expiry, claim.forbidden_flags, claim.now],
+        &[claim.worker_id, claim.task_identifiers, claim.job_expiry, claim.forbidden_flags, claim.now, claim.others],
     )?;
     let queue_name = row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME));
     if queue_name.is_some() {

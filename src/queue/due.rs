@@ -4,21 +4,23 @@ use super::plan;
 use crate::error::Error;
 use crate::pg::clock::Timestamp;
 use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, interval, texts};
+use crate::pg::spi::{Plan, Session, interval, texts, texts_or_null};
 use crate::queue::job::timestamp;
 use crate::schema;
 use std::time::Duration;
 
-/// How many jobs of these tasks could be taken now; counts to `most` only.
+/// How many jobs of these tasks could be taken now, where `others` are tasks that others see to; counts to `most` only.
 pub fn runnable(
     tasks: &[String],
+    others: &[String],
     job_expiry: Duration,
     forbidden_flags: &[String],
     now: Timestamp,
     most: usize,
 ) -> Result<usize, Error> {
     static RUNNABLE: Plan =
-        plan!("runnable", TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID).in_index_order();
+        plan!("runnable", TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID, TEXTARRAYOID)
+            .in_index_order();
     let _as_owner = As::role(schema::owner()?);
     let session = Session::open();
     let values = [
@@ -27,6 +29,7 @@ pub fn runnable(
         texts(forbidden_flags),
         Some(now.into()),
         Some(i64::try_from(most).unwrap_or(i64::MAX).into()),
+        texts_or_null(others),
     ];
     let count: Option<i64> = session.read(&RUNNABLE, &values)?.get(0, 0);
     Ok(count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0))

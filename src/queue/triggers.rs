@@ -65,8 +65,14 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         return Ok(nothing());
     }
     let identifier: String = row.get(attribute::TASK_IDENTIFIER).unwrap_or_default();
-    match registry::tasks()?.get(&identifier) {
+    let tasks = registry::tasks()?;
+    match tasks.get(&identifier) {
         Some(task) => {
+            if row.value(attribute::QUEUE_NAME).is_some() && tasks.roles().len() > 1 {
+                // Its queue is locked by this transaction meanwhile: whoever looks for the queue's first job, which may
+                // be another role's, finds it locked and goes to sleep.
+                wake::note_queue_released();
+            }
             let run_at = timestamp(row.value(attribute::RUN_AT)).unwrap_or(0);
             wake::note_job(task.role, run_at);
         }
