@@ -25,8 +25,10 @@ pub struct Pool {
     database_name: String,
     /// What was started and has not been cleared away, by slot.
     started: HashMap<usize, Started>,
-    /// Roles that no worker can log in as.
+    /// Roles whose workers fail, and until when none is started.
     failing: HashMap<Oid, Pause>,
+    /// Roles whose workers ended as soon as they had started, and how often in a row.
+    short_lived: HashMap<Oid, u32>,
     no_slot: Pause,
     /// When a role that has no worker gets the place of one that has had its turn.
     turn_ends: Timestamp,
@@ -43,6 +45,7 @@ impl Pool {
             database_name,
             started: HashMap::new(),
             failing: HashMap::new(),
+            short_lived: HashMap::new(),
             no_slot: Pause::new(),
             turn_ends: NEVER,
         }
@@ -66,8 +69,12 @@ impl Pool {
         }
         let most = guc::workers();
         self.shrink(most, now);
-        self.grow(most, roles, short, now);
-        self.turn_ends = self.exchange(most, roles, short, now).unwrap_or(NEVER);
+        // A place is kept for no role that cannot take it.
+        let may_start = |role: &Oid| self.failing.get(role).and_then(Pause::until).is_none_or(|until| until <= now);
+        let roles: Vec<Oid> = roles.iter().copied().filter(may_start).collect();
+        let short: Vec<Oid> = short.iter().copied().filter(may_start).collect();
+        self.grow(most, &roles, &short, now);
+        self.turn_ends = self.exchange(most, &roles, &short, now).unwrap_or(NEVER);
     }
 
     fn shrink(&self, most: usize, now: Timestamp) {
@@ -82,12 +89,7 @@ impl Pool {
     fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) {
         while self.workers().count() < most {
             let staying = self.staying();
-            let may_start = |role: &Oid| self.failing.get(role).and_then(Pause::until).is_none_or(|until| until <= now);
-            let next = roles
-                .iter()
-                .copied()
-                .filter(may_start)
-                .min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
+            let next = roles.iter().copied().min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
             let Some(role) = next else { return };
             if !self.start(role, now) {
                 return;
@@ -98,7 +100,8 @@ impl Pool {
     /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
     /// for the end of a turn.
     fn exchange(&self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) -> Option<Timestamp> {
-        if self.workers().count() < most || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
+        let is_full = self.workers().count() >= most || self.no_slot.until().is_some();
+        if !is_full || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
             return None;
         }
         let staying = self.staying();
@@ -163,27 +166,44 @@ impl Pool {
     }
 
     /// A worker has ended, and what it held is released: its slot is free. One that ended before it had a name could not
-    /// log in.
+    /// log in; some that ended at once, one after another, would go on to.
     pub fn gone(&mut self, slot: usize, now: Timestamp) {
+        const AT_ONCE: Duration = Duration::from_secs(1);
+        const TOO_OFTEN: u32 = 3;
         let worker = &self.board.workers()[slot];
         let role = worker.role.get();
-        if worker.id().is_some() {
+        if worker.leave.load(SeqCst) || latch::stop_asked() {
+            // As it should.
+        } else if worker.id().is_none() {
+            let hint = "The role needs LOGIN and CONNECT on the database, or its tasks another role.";
+            self.failed(role, now, "log in to", hint);
+        } else if after(worker.begun.load(SeqCst), AT_ONCE) <= now {
+            self.short_lived.remove(&role);
             self.failing.remove(&role);
-        } else if !worker.leave.load(SeqCst) && !latch::stop_asked() {
-            self.could_not_start(role, now);
+        } else {
+            let times = self.short_lived.entry(role).or_default();
+            *times += 1;
+            if *times >= TOO_OFTEN {
+                self.failed(
+                    role,
+                    now,
+                    "stay in",
+                    "Something is wrong with the tables of the queue, or who they belong to.",
+                );
+            }
         }
         self.started.remove(&slot);
         worker.free();
     }
 
-    fn could_not_start(&mut self, role: Oid, now: Timestamp) {
+    fn failed(&mut self, role: Oid, now: Timestamp, to: &str, hint: &str) {
         let pause = self.failing.entry(role).or_default().longer(now);
         let name = background::role_name(role);
         log_with(
             Level::Warning,
-            format!("no kongtask worker could log in to database \"{}\" as role {name}", self.database_name),
+            format!("no kongtask worker could {to} database \"{}\" as role {name}", self.database_name),
             Some(format!("Its own message is in the log before this one. It is tried again in {pause:?}.")),
-            Some("The role needs LOGIN and CONNECT on the database, or its tasks another role.".into()),
+            Some(hint.into()),
         );
     }
 
@@ -212,6 +232,7 @@ impl Pool {
     /// Tries again at once where it could not log in: something has changed.
     pub fn forgive(&mut self) {
         self.failing.clear();
+        self.short_lived.clear();
     }
 
     /// Asks all workers to end; how many have not yet.
@@ -230,11 +251,14 @@ impl Pool {
         }
     }
 
-    /// When something here is to be done next.
-    pub fn next_event(&self) -> Timestamp {
-        let deadlines = self.workers().map(|(_, worker)| deadline(worker));
-        let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until);
-        deadlines.chain(retries).chain([self.turn_ends]).min().unwrap_or(NEVER)
+    /// When something here is to be done next, seen from `now`. What is overdue was just tried, and is tried again a
+    /// little later: a past time would have the scheduler run in circles.
+    pub fn next_event(&self, now: Timestamp) -> Timestamp {
+        const AGAIN: Duration = Duration::from_millis(500);
+        let deadlines = self.workers().map(|(_, worker)| deadline(worker)).chain([self.turn_ends]);
+        let deadlines = deadlines.map(|when| if when > now { when } else { after(now, AGAIN) });
+        let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until).filter(|&when| when > now);
+        deadlines.chain(retries).min().unwrap_or(NEVER)
     }
 }
 

@@ -186,7 +186,7 @@ impl Scheduler {
 
     fn next_pass(&self) -> Timestamp {
         let due = self.entry.next_due.load(SeqCst);
-        [self.poll_at, self.renew_at, due, self.pool.next_event()].into_iter().min().unwrap_or(NEVER)
+        [self.poll_at, self.renew_at, due, self.pool.next_event(clock::now())].into_iter().min().unwrap_or(NEVER)
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.

@@ -346,6 +346,53 @@ fn too_few_process_slots_are_said_and_lived_with() {
 }
 
 #[test]
+fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '200ms'"]);
+    cluster.wait_for(IDLE, "2");
+    cluster.sql("alter table graphile_worker.jobs rename column locked_by to taken_by");
+    cluster.sql("insert into graphile_worker.jobs (task_identifier, payload) values ('note', '1')");
+    let came = wait_until(SOON, || {
+        cluster
+            .log_lines(&["WARNING"])
+            .iter()
+            .any(|line| line.contains("kongtask") && line.contains("again") || line.contains("could stay"))
+    });
+    assert!(came, "{}", cluster.log());
+    std::thread::sleep(Duration::from_secs(3));
+    let errors = cluster.log_lines(&["ERROR"]).len();
+    assert!(errors < 60, "{errors} errors: it runs in circles");
+    cluster.sql("alter table graphile_worker.jobs rename column taken_by to locked_by");
+    cluster.wait_for("select what from done", "1");
+}
+
+#[test]
+fn a_scheduler_that_waits_for_something_does_not_spin() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'", "max_worker_processes = 4"]);
+    cluster.sql(
+        "create role alice login; grant usage on schema kongtask to alice;
+         grant execute on function kongtask.register_task to alice",
+    );
+    cluster.connect_as("alice", "postgres").batch_execute("create schema authorization alice").unwrap_err();
+    cluster.sql("create schema authorization alice");
+    cluster
+        .connect_as("alice", "postgres")
+        .batch_execute("create function alice.h() returns void language sql as ''; select kongtask.register_task('h', 'alice.h()')")
+        .expect("register");
+    cluster.sql("alter role alice nologin; select graphile_worker.add_job('h'), graphile_worker.add_job('note', '1')");
+    cluster.wait_for("select what from done", "1");
+    std::thread::sleep(Duration::from_secs(2));
+    // Processor time of the scheduler, in ticks of 10 ms.
+    let pid = cluster.text("select pid from pg_stat_activity where backend_type = 'kongtask scheduler'");
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        stat.split_whitespace().skip(13).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(ticks() - before < 30, "{} ticks in 3 s", ticks() - before);
+}
+
+#[test]
 fn the_log_says_who_started_and_stopped() {
     let cluster = cluster(&["kongtask.workers = 1"]);
     cluster.wait_for(IDLE, "1");
