@@ -197,7 +197,12 @@ impl Pool {
     }
 
     fn failed(&mut self, role: Oid, now: Timestamp, to: &str, hint: &str) {
-        let pause = self.failing.entry(role).or_default().longer(now);
+        let failing = self.failing.entry(role).or_default();
+        if failing.until().is_some_and(|until| until > now) {
+            // Several workers that failed together count once.
+            return;
+        }
+        let pause = failing.longer(now);
         let name = background::role_name(role);
         log_with(
             Level::Warning,

@@ -355,7 +355,7 @@ fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
         cluster
             .log_lines(&["WARNING"])
             .iter()
-            .any(|line| line.contains("kongtask") && line.contains("again") || line.contains("could stay"))
+            .any(|line| line.contains("no kongtask worker could stay in") || line.contains("scheduler of database"))
     });
     assert!(came, "{}", cluster.log());
     std::thread::sleep(Duration::from_secs(3));
