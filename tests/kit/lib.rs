@@ -61,7 +61,15 @@ fn hand_over(folder: &Path) {
 /// A data directory fresh from initdb, made once and copied for each cluster.
 fn fresh_data() -> &'static TempDir {
     static FRESH: OnceLock<TempDir> = OnceLock::new();
+    extern "C" fn delete() {
+        if let Some(fresh) = FRESH.get() {
+            let _ = fs::remove_dir_all(fresh.path());
+        }
+    }
     FRESH.get_or_init(|| {
+        // A static is never dropped.
+        // SAFETY: called once the tests are over, with nothing of theirs.
+        unsafe { libc::atexit(delete) };
         let home = tempfile::Builder::new().prefix("kongtask-initdb-").tempdir_in("/tmp").expect("a folder");
         hand_over(home.path());
         let data = home.path().join("data");
