@@ -1,7 +1,8 @@
 //! The workers of one database: how many run, and as which roles.
 //!
-//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes where there are jobs. Where a role has more jobs than idle workers, an idle
-//! worker of another role gives up its place; where a role has no worker at all, even a busy one does, after its job.
+//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes where there are jobs. Where a role has
+//! more jobs than idle workers, an idle worker of another role gives up its place; where a role has no worker at all, even
+//! a busy one does, after its job.
 
 use crate::guc;
 use crate::pause::Pause;

@@ -86,12 +86,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
 pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, Error> {
     static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
     let superuser = role::is_superuser(caller);
-    let row = {
-        let _as_owner = role::As::role(schema::owner()?);
-        let session = Session::open();
-        let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
-        session.execute(&REGISTER, &values)?.carry()
-    };
+    let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
+    let row = schema::one_row(&REGISTER, &values)?;
     if row.is_none() {
         let role = registered_by(identifier)?.unwrap_or_default();
         return Err(Error::TaskOfAnother { task: identifier.into(), role });
@@ -103,12 +99,8 @@ pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, E
 pub fn unregister(identifier: &str, caller: Oid) -> Result<bool, Error> {
     static UNREGISTER: Plan = plan!("task_unregister", TEXTOID, OIDOID, BOOLOID);
     let superuser = role::is_superuser(caller);
-    let deleted = {
-        let _as_owner = role::As::role(schema::owner()?);
-        let session = Session::open();
-        let values = [text(identifier), caller.into_datum(), Some(superuser.into())];
-        session.execute(&UNREGISTER, &values)?.count() > 0
-    };
+    let values = [text(identifier), caller.into_datum(), Some(superuser.into())];
+    let deleted = schema::affected(&UNREGISTER, &values)? > 0;
     match registered_by(identifier)? {
         Some(role) if !deleted => Err(Error::TaskOfAnother { task: identifier.into(), role }),
         _ => Ok(deleted),

@@ -151,7 +151,8 @@ impl Scheduler {
         }
         xact::begin();
         let tasks = registry::tasks()?;
-        let short = self.look(&tasks, now)?;
+        let roles = tasks.roles();
+        let short = self.look(&tasks, &roles, now)?;
         if looks_ahead && let Some(due) = due::next_due(now)? {
             self.entry.lower_due(due);
         }
@@ -161,20 +162,20 @@ impl Scheduler {
             self.pool.forgive();
         }
         self.tasks = tasks.clone();
-        self.pool.balance(&tasks.roles(), &short, now);
+        self.pool.balance(&roles, &short, now);
         // Set last: a commit that comes between a look and this is seen by the next poll at the latest.
-        self.entry.short.store(!short.is_empty() && tasks.roles().len() > 1, SeqCst);
-        self.entry.elastic.store(self.pool.is_elastic(&tasks.roles()), SeqCst);
+        self.entry.short.store(!short.is_empty() && roles.len() > 1, SeqCst);
+        self.entry.elastic.store(self.pool.is_elastic(&roles), SeqCst);
         self.pool.terminate_overdue(now);
         self.renew(now)
     }
 
     /// Wakes idle workers for what can run; the roles that have more jobs than idle workers.
-    fn look(&self, tasks: &Rc<Tasks>, now: Timestamp) -> Result<Vec<Oid>, Error> {
+    fn look(&self, tasks: &Tasks, roles: &[Oid], now: Timestamp) -> Result<Vec<Oid>, Error> {
         let flags = guc::forbidden_flags();
         let most = guc::workers().max(1);
         let mut short = Vec::new();
-        for role in tasks.roles() {
+        for &role in roles {
             let (own, others) = tasks.split(role);
             let runnable = due::runnable(&own, &others, guc::job_expiry(), &flags, now, most)?;
             if wake::wake(self.board, self.database, role, runnable) < runnable {

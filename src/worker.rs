@@ -184,8 +184,9 @@ impl This {
 
     fn run(&self, job: &Job) -> Result<(), Error> {
         let begun = Instant::now();
-        self.me.renewed.store(clock::now(), SeqCst);
-        self.me.enter(State::Running, clock::now());
+        let now = clock::now();
+        self.me.renewed.store(now, SeqCst);
+        self.me.enter(State::Running, now);
         match self.attempt(job) {
             Ok(Outcome::Completed) => log(
                 Level::Debug,

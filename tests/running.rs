@@ -71,8 +71,7 @@ fn order_is_priority_then_run_at_then_id() {
 fn a_queue_runs_one_job_at_a_time_in_order_while_others_go_on() {
     let cluster = cluster(&["kongtask.workers = 4"]);
     cluster.sql(
-        "create table running (n int); insert into running values (0); create table seen (most int);
-         create function slow(p json) returns void language plpgsql as $$ begin
+        "create function slow(p json) returns void language plpgsql as $$ begin
            if not pg_try_advisory_xact_lock(42) then raise exception 'two at once'; end if;
            perform pg_sleep(0.01);
            insert into done (job, what) values ((kongtask.current_job()).id, 'q');

@@ -45,14 +45,19 @@ pub fn wait(timeout: Option<Duration>) {
     const LONGEST: Duration = Duration::from_secs(3600);
     // Rounded up: a wait that ends a little early would be followed by another of 0 ms, and another.
     let ms = timeout.unwrap_or(LONGEST).min(LONGEST).as_micros().div_ceil(1000) as i64;
+    wait_for_latch(ms);
+    // SAFETY: sets a variable. A cancel that came while there was nothing to cancel is forgotten.
+    unsafe { pg_sys::QueryCancelPending = 0 }
+    serve_interrupts();
+}
+
+fn wait_for_latch(ms: i64) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: our own latch. A cancel that came while there was nothing to cancel is forgotten.
+    // SAFETY: our own latch.
     unsafe {
         pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, ms, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
-        pg_sys::QueryCancelPending = 0;
     }
-    serve_interrupts();
 }
 
 /// Serves what other processes ask of every process: termination, cancellation, barriers.
@@ -68,14 +73,12 @@ pub fn stop_asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
-/// Reads the configuration again if that was asked since the last call; whether it was.
-pub fn reload_if_asked() -> bool {
-    let asked = RELOAD.swap(false, Ordering::Relaxed);
-    if asked {
+/// Reads the configuration again if that was asked since the last call.
+pub fn reload_if_asked() {
+    if RELOAD.swap(false, Ordering::Relaxed) {
         // SAFETY: called at the top of a worker's loop, as every backend does.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
     }
-    asked
 }
 
 /// Installs the handlers of a background worker, and lets signals in.
@@ -140,11 +143,6 @@ pub fn terminate(pid: i32) {
 
 /// Waits for `time` in a backend, whose latch is others' to set too; serves interrupts, a cancel included.
 pub fn wait_a_moment(time: Duration) {
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: our own latch; nobody waits for it here but us.
-    unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, time.as_millis() as i64, pg_sys::PG_WAIT_EXTENSION);
-        pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+    wait_for_latch(time.as_millis() as i64);
     serve_interrupts();
 }

@@ -10,24 +10,25 @@ unsafe extern "C-unwind" {
 
 /// Begins a transaction, with a snapshot for what only reads.
 pub fn begin() {
-    // SAFETY: called by a background worker outside a transaction.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-    }
+    begin_at(None);
 }
 
 /// Begins a transaction for a statement of the queue's, whatever defaults the role or the database has set.
 pub fn begin_for_queue() {
+    begin_at(Some(pg_sys::XACT_READ_COMMITTED));
+    allow_writes();
+}
+
+fn begin_at(isolation: Option<u32>) {
     // SAFETY: called by a background worker outside a transaction; no snapshot is taken yet when the level is set.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
-        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+        if let Some(level) = isolation {
+            pg_sys::XactIsoLevel = level as i32;
+        }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
-    allow_writes();
 }
 
 /// Lets the current transaction write, even if the role, the database or a handler made it read-only.
