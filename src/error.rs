@@ -33,6 +33,11 @@ pub enum Error {
         task: String,
         role: String,
     },
+    /// A migration of graphile-worker's that we do not stand for.
+    ForeignMigration {
+        id: i32,
+        schema: String,
+    },
 }
 
 impl From<PgError> for Error {
@@ -51,7 +56,7 @@ impl From<Error> for Failure {
 }
 
 /// The signatures a handler may have, for users.
-const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (graphile_worker.jobs), (json, graphile_worker.jobs).";
+const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (jobs), (json, jobs), where jobs is the queue's table.";
 
 impl Error {
     /// What it says. What Postgres says is to be read before the transaction is rolled back.
@@ -76,6 +81,12 @@ impl Error {
             Error::HandlerForbidden { handler, .. } => (b"42501", format!("permission denied for handler {handler}")),
             Error::RoleCannotLogIn(role) => (b"28000", format!("role \"{role}\" is not permitted to log in")),
             Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
+            Error::ForeignMigration { id, schema } => (
+                b"55000",
+                format!(
+                    "graphile-worker's migration {id} cannot be applied to schema {schema}: it belongs to the extension kongtask"
+                ),
+            ),
         };
         Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context: None }
     }
@@ -88,6 +99,9 @@ impl Error {
                 Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
             }
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
+            Error::ForeignMigration { .. } => {
+                Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
+            }
             _ => None,
         }
     }
@@ -107,6 +121,9 @@ impl Error {
             }
             Error::TaskOfAnother { .. } => {
                 "Only the role that registered a task, or a superuser, can change it.".into()
+            }
+            Error::ForeignMigration { .. } => {
+                "Run graphile-worker 0.8 to 0.12 on this schema, or give the newer one a schema of its own.".into()
             }
             _ => return None,
         })

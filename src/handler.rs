@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::procedure::{self, Procedure};
 use crate::pg::spi::Value;
-use crate::pg::{catalog, invalidation, role, version};
+use crate::pg::{invalidation, role, version};
 use crate::schema;
 use pgrx::pg_sys::{Datum, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
 use std::cell::{Cell, RefCell};
@@ -41,7 +41,7 @@ impl Handler {
         if let Some(why) = why {
             return Err(Error::HandlerNotCallable { handler, why });
         }
-        let row = catalog::row_type(catalog::relation(schema::QUEUE, "jobs").ok_or(Error::NotInstalled)?);
+        let row = schema::queue()?.row;
         let takes = match procedure.arguments[..] {
             [] => Takes::Nothing,
             [JSONOID] => Takes::Json,

@@ -1,6 +1,6 @@
 //! kongtask: a job queue that lives inside Postgres. README.md is for its users; each module says what it is for.
 
-pgrx::pg_module_magic!(name = c"kongtask", version = c"0.1.0");
+pgrx::pg_module_magic!(name = c"kongtask", version = c"0.2.0");
 
 mod api;
 mod error;
@@ -21,11 +21,13 @@ mod wake;
 mod worker;
 
 pgrx::extension_sql_file!("../sql/install/00_schemas.sql", name = "schemas", bootstrap);
-pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["schemas"]);
+pgrx::extension_sql_file!("../sql/install/05_adopt.sql", name = "adopt", requires = ["schemas"]);
+pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["adopt"]);
 pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["tasks"], finalize);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["rights"], finalize);
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -2,12 +2,13 @@
 //! read again when the table has changed.
 
 use crate::error::Error;
-use crate::pg::spi::{Plan, Session, Value, plan, text};
-use crate::pg::{catalog, invalidation, role, xact};
+use crate::pg::invalidation::Watch;
+use crate::pg::spi::{Plan, Value, plan, text};
+use crate::pg::{catalog, role, xact};
 use crate::schema;
 use pgrx::IntoDatum;
-use pgrx::pg_sys::{InvalidOid, Oid};
-use std::cell::{Cell, RefCell};
+use pgrx::pg_sys::Oid;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -46,30 +47,22 @@ impl Tasks {
 
 thread_local! {
     static TASKS: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
-    static RELATION: Cell<Oid> = const { Cell::new(InvalidOid) };
-    static STALE: Cell<bool> = const { Cell::new(true) };
 }
 
 /// The tasks as they are now. Within a transaction.
 pub fn tasks() -> Result<Rc<Tasks>, Error> {
+    static WATCH: Watch = Watch::new();
     static TASKS_NOW: Plan = plan!("tasks");
-    invalidation::on_relation_change(|relation| {
-        if relation == RELATION.get() || relation == InvalidOid {
-            STALE.set(true);
-        }
-    });
-    if !STALE.get()
+    if !WATCH.is_stale()
         && let Some(tasks) = TASKS.with_borrow(Clone::clone)
     {
         return Ok(tasks);
     }
-    RELATION.set(catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled)?);
-    // Before the read: what changes meanwhile makes it stale again.
-    STALE.set(false);
-    let _as_owner = role::As::role(schema::owner()?);
+    WATCH.renew();
+    WATCH.relation(catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled).inspect_err(|_| WATCH.spoil())?);
     let _snapshot = xact::LatestSnapshot::take();
-    let session = Session::open();
-    let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| STALE.set(true))?;
+    let session = schema::session().inspect_err(|_| WATCH.spoil())?;
+    let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| WATCH.spoil())?;
     let tasks = (0..rows.count())
         .filter_map(|row| {
             let task = Task { handler: rows.get(row, 1)?, role: rows.get(row, 2)? };
@@ -110,8 +103,7 @@ pub fn unregister(identifier: &str, caller: Oid) -> Result<bool, Error> {
 /// The name of the role that registered a task.
 fn registered_by(identifier: &str) -> Result<Option<String>, Error> {
     static ROLE: Plan = plan!("task_role", TEXTOID);
-    let _as_owner = role::As::role(schema::owner()?);
-    let session = Session::open();
+    let session = schema::session()?;
     let rows = session.execute(&ROLE, &[text(identifier)])?;
     Ok(if rows.count() == 0 { None } else { rows.get(0, 0) })
 }

@@ -1,18 +1,72 @@
-//! Where our objects are, and running statements as their owner: the one place in the code that knows the name of the
-//! queue's schema.
+//! Where the queue is, and running statements as its owner. The schema has the name that CREATE EXTENSION was told, and can
+//! be renamed: it is found through the extension, as the one that holds the extension's table `jobs`.
 
 use crate::error::Error;
 use crate::pg::catalog;
-use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, Value};
+use crate::pg::invalidation::Watch;
+use crate::pg::role::{self, As};
+use crate::pg::spi::{self, Home, Plan, Value, plan};
+use crate::pg::xact::LatestSnapshot;
 use pgrx::pg_sys::Oid;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
 
-/// The schema of the compatible tables and functions.
-pub const QUEUE: &str = "graphile_worker";
+/// The queue of this database.
+pub struct Queue {
+    pub home: Home,
+    /// The schema's name as the catalog has it.
+    pub name: String,
+    /// The type of the rows of `jobs`.
+    pub row: Oid,
+    /// The role that the queue's statements run as: the owner of `jobs`.
+    owner: Oid,
+    schema_owner: Oid,
+}
 
-/// The role that the queue's statements run as: the owner of `jobs`.
-pub fn owner() -> Result<Oid, Error> {
-    catalog::relation(QUEUE, "jobs").and_then(catalog::relation_owner).ok_or(Error::NotInstalled)
+impl Queue {
+    /// Whether `role` may drop the schema.
+    pub fn is_of(&self, role: Oid) -> bool {
+        role::has_privileges_of(role, self.schema_owner)
+    }
+}
+
+thread_local! {
+    static QUEUE: RefCell<Option<Rc<Queue>>> = const { RefCell::new(None) };
+    /// How many homes the queue has had, as far as this backend has seen.
+    static HOMES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Where the queue is now. Within a transaction. Errors: 55000 if the extension is not there.
+pub fn queue() -> Result<Rc<Queue>, Error> {
+    static WATCH: Watch = Watch::new().and_schemas();
+    static WHERE: Plan = plan!("where");
+    let known = QUEUE.with_borrow(Clone::clone);
+    if let Some(queue) = known.as_ref().filter(|_| !WATCH.is_stale()) {
+        return Ok(queue.clone());
+    }
+    WATCH.renew();
+    let _snapshot = LatestSnapshot::take();
+    let session = spi::Session::open(&Home::none());
+    let rows = session.read(&WHERE, &[]).inspect_err(|_| WATCH.spoil())?;
+    if rows.count() == 0 {
+        WATCH.spoil();
+        return Err(Error::NotInstalled);
+    }
+    let schema: String = rows.get(0, 0).unwrap_or_default();
+    let oid = |column| rows.get::<Oid>(0, column).unwrap_or_default();
+    WATCH.relation(oid(2));
+    let home = match known {
+        Some(known) if *known.home.schema == *schema => known.home.clone(),
+        _ => {
+            HOMES.set(HOMES.get() + 1);
+            Home { schema: schema.into(), number: HOMES.get() }
+        }
+    };
+    let name = rows.get(0, 1).unwrap_or_default();
+    let queue = Rc::new(Queue { home, name, row: oid(3), owner: oid(4), schema_owner: oid(5) });
+    QUEUE.set(Some(queue.clone()));
+    Ok(queue)
 }
 
 /// The OID of the extension in this database, which changes when it is dropped and created again.
@@ -20,16 +74,34 @@ pub fn extension() -> Option<Oid> {
     catalog::extension("kongtask")
 }
 
+/// A connection to SPI as the owner of the tables.
+pub struct Session {
+    session: spi::Session,
+    // Dropped last.
+    _as_owner: As,
+}
+
+impl Deref for Session {
+    type Target = spi::Session;
+
+    fn deref(&self) -> &spi::Session {
+        &self.session
+    }
+}
+
+/// Opens one. Errors: 55000 if the extension is not there.
+pub fn session() -> Result<Session, Error> {
+    let queue = queue()?;
+    let _as_owner = As::role(queue.owner);
+    Ok(Session { session: spi::Session::open(&queue.home), _as_owner })
+}
+
 /// Runs one statement as the owner of the tables; the composite that it returns in the caller's memory context, if any.
 pub fn one_row(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
-    let _as_owner = As::role(owner()?);
-    let session = Session::open();
-    Ok(session.execute(plan, values)?.carry())
+    Ok(session()?.execute(plan, values)?.carry())
 }
 
 /// Runs one statement as the owner of the tables; how many rows it affected.
 pub fn affected(plan: &Plan, values: &[Value]) -> Result<usize, Error> {
-    let _as_owner = As::role(owner()?);
-    let session = Session::open();
-    Ok(session.execute(plan, values)?.count())
+    Ok(session()?.execute(plan, values)?.count())
 }

@@ -1,4 +1,4 @@
-//! Statements that concern us: those that need a database empty, and CREATE and DROP EXTENSION.
+//! Statements that concern us: those that need a database empty, and those that create or drop the extension.
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
@@ -19,7 +19,12 @@ pub fn watch() {
         {
             empty(background::database());
         }
-        Statement::Empties(_) | Statement::Drops => (),
+        Statement::DropsSchemas(names)
+            if schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(role::current())) =>
+        {
+            empty(background::database());
+        }
+        Statement::Empties(_) | Statement::Drops | Statement::DropsSchemas(_) => (),
         Statement::Creates => wake::note_created(),
     });
 }

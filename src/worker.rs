@@ -21,7 +21,7 @@ use crate::pg::{background, latch, role, xact};
 use crate::queue::job::Job;
 use crate::queue::{claim, complete, fail, recover};
 use crate::shmem::{self, Board, State, Worker};
-use crate::{guc, registry, wake};
+use crate::{guc, registry, schema, wake};
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
@@ -255,13 +255,14 @@ impl This {
             // As they are now: add_job may have taken the further attempts away.
             (job.attempts, job.max_attempts)
         });
+        let schema = schema::queue()?.home.schema.clone();
         xact::commit()?;
         let attempt = format!("{} of {max_attempts}: {}", job.attempts, headline(&error));
         let job = format!("job {} ({})", job.id, job.task);
         if attempts >= max_attempts {
-            let hint = "It stays in the table; graphile_worker.reschedule_jobs can give it further attempts.";
+            let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
-            Raise { sqlstate: *b"01000", message, hint: Some(hint.into()), ..error }.log(Level::Warning);
+            Raise { sqlstate: *b"01000", message, hint: Some(hint), ..error }.log(Level::Warning);
         } else {
             Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
         }

@@ -1,26 +1,114 @@
--- Two schemas, one extension. This file is the one place in SQL that knows the name of the compatible schema: what
--- follows creates its objects unqualified, under a search_path that holds nothing but the schema made here.
+-- Two schemas, one extension. `kongtask` is made here, and a member of the extension. The queue's own is the schema that the
+-- extension is said to be in (pg_extension.extnamespace): whoever named one in CREATE EXTENSION gets that, anyone else
+-- graphile_worker. It is no member, as pg_dump is to write CREATE SCHEMA and CREATE EXTENSION ... SCHEMA for it. What
+-- follows creates the queue's objects unqualified, under a search_path that holds nothing but that schema.
 
 do $$
-declare
-  v_taken text;
 begin
-  select nspname into v_taken
-    from pg_catalog.pg_namespace
-    where nspname operator(pg_catalog.=) any (array['graphile_worker', 'kongtask']::pg_catalog.name[])
-    limit 1;
-  if v_taken is not null then
+  if exists (select from pg_catalog.pg_namespace where nspname operator(pg_catalog.=) 'kongtask') then
     raise exception using
       errcode = 'duplicate_schema',
-      message = pg_catalog.format('schema %I already exists', v_taken),
-      detail = 'kongtask creates the schemas graphile_worker and kongtask itself, and owns everything in them.',
-      hint = pg_catalog.format(
-        'If its contents are not needed: DROP SCHEMA %1$I CASCADE. To keep them: ALTER SCHEMA %1$I RENAME TO %2$I, '
-        'then CREATE EXTENSION kongtask, and enqueue what is left there again with graphile_worker.add_job.',
-        v_taken, v_taken operator(pg_catalog.||) '_old');
+      message = 'schema kongtask already exists',
+      detail = 'The extension creates the schema kongtask itself, and owns everything in it.',
+      hint = 'Rename that schema, or drop it if it is not needed.';
   end if;
 end
 $$;
+
+create schema kongtask;
+comment on schema kongtask is
+  'What the kongtask extension adds to the job queue: tasks handled inside the server, and views of their workers';
+
+-- Only this script asks.
+create function kongtask.schema_is_named() returns boolean
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_schema_is_named';
+
+do $$
+declare
+  v_given pg_catalog.name;
+  v_is_named boolean;
+  v_queue pg_catalog.name;
+  v_owner pg_catalog.oid;
+  v_contents text;
+begin
+  select namespace.nspname into strict v_given
+    from pg_catalog.pg_extension as extension
+    inner join pg_catalog.pg_namespace as namespace
+      on extension.extnamespace operator(pg_catalog.=) namespace.oid
+    where extension.extname operator(pg_catalog.=) 'kongtask';
+  -- Where a function, say, runs CREATE EXTENSION, there is no telling: then a schema other than public is taken for named.
+  -- Nobody means public, where the tables would be among everybody's: it is what Postgres fills in.
+  v_is_named = v_given operator(pg_catalog.<>) 'public' and coalesce(kongtask.schema_is_named(), true);
+  v_queue = case when v_is_named then v_given else 'graphile_worker' end;
+
+  select namespace.nspowner into v_owner
+    from pg_catalog.pg_namespace as namespace
+    where namespace.nspname operator(pg_catalog.=) v_queue;
+  if not found then
+    execute pg_catalog.format('create schema %I', v_queue);
+    execute pg_catalog.format('alter extension kongtask drop schema %I', v_queue);
+    execute pg_catalog.format('comment on schema %I is %L', v_queue,
+      'The job queue: tables and functions as graphile-worker and KongTask know them, implemented by the kongtask extension');
+  else
+    select pg_catalog.string_agg(pg_catalog.pg_describe_object(content.classid, content.objid, content.objsubid), ', ')
+      into v_contents
+      from (
+        select depend.classid, depend.objid, depend.objsubid
+        from pg_catalog.pg_depend as depend
+        where
+          depend.refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+          and depend.refobjid operator(pg_catalog.=) v_queue::pg_catalog.text::pg_catalog.regnamespace
+          and depend.deptype operator(pg_catalog.=) 'n'
+          and depend.classid operator(pg_catalog.<>) 'pg_catalog.pg_extension'::pg_catalog.regclass
+        limit 4
+      ) as content;
+    if v_contents is not null and not (
+      v_is_named
+      and pg_catalog.to_regclass(pg_catalog.format('%I.migrations', v_queue)) is not null
+      and pg_catalog.to_regclass(pg_catalog.format('%I.jobs', v_queue)) is not null
+    ) then
+      raise exception using
+        errcode = 'object_not_in_prerequisite_state',
+        message = pg_catalog.format('schema %I is not empty', v_queue),
+        detail = pg_catalog.format('It holds %s.', v_contents),
+        hint = case
+          when v_is_named then 'Name a schema that is empty, or that holds what graphile-worker made, or none.'
+          else 'To take over a schema that graphile-worker made, with its jobs, say so: '
+            'CREATE EXTENSION kongtask SCHEMA graphile_worker. Or name another, empty schema.'
+        end;
+    end if;
+    if not v_is_named
+      and v_owner operator(pg_catalog.<>) current_user::pg_catalog.regrole
+      and not exists (select from pg_catalog.pg_roles where oid operator(pg_catalog.=) v_owner and rolsuper)
+    then
+      raise exception using
+        errcode = 'insufficient_privilege',
+        message = pg_catalog.format('schema %I is owned by role %s', v_queue, v_owner::pg_catalog.regrole),
+        detail = 'Whoever owns a schema can put functions beside those of the queue.',
+        hint = pg_catalog.format('If that is as it should be, say so: CREATE EXTENSION kongtask SCHEMA %I.', v_queue);
+    end if;
+  end if;
+
+  if v_queue operator(pg_catalog.<>) v_given then
+    update pg_catalog.pg_extension
+      set extnamespace = v_queue::pg_catalog.text::pg_catalog.regnamespace
+      where extname operator(pg_catalog.=) 'kongtask';
+    update pg_catalog.pg_depend as depend
+      set refobjid = v_queue::pg_catalog.text::pg_catalog.regnamespace
+      from pg_catalog.pg_extension as extension
+      where
+        extension.extname operator(pg_catalog.=) 'kongtask'
+        and depend.classid operator(pg_catalog.=) extension.tableoid
+        and depend.objid operator(pg_catalog.=) extension.oid
+        and depend.refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass;
+  end if;
+  -- pg_temp is named, and last: unnamed it would come first, and a temporary table called jobs before ours.
+  perform pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', v_queue), true);
+end
+$$;
+
+drop function kongtask.schema_is_named();
 
 -- A script of an extension is run with client_min_messages at warning.
 set local client_min_messages = notice;
@@ -34,14 +122,3 @@ begin
 end
 $$;
 set local client_min_messages = warning;
-
-create schema graphile_worker;
-comment on schema graphile_worker is
-  'The job queue: tables and functions as graphile-worker and KongTask know them, implemented by the kongtask extension';
-
-create schema kongtask;
-comment on schema kongtask is
-  'What the kongtask extension adds to the job queue: tasks handled inside the server, and views of their workers';
-
--- pg_temp is named, and last: unnamed it would come first, and a temporary table called jobs before ours.
-set local search_path = graphile_worker, pg_temp;

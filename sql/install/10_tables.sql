@@ -1,45 +1,72 @@
--- The tables as graphile-worker's migrations 1 to 9 leave them, but for the random default of jobs.queue_name.
+-- The tables as graphile-worker's migrations 1 to 9 leave them, but for the random default of jobs.queue_name, and for
+-- migrations.breaking, which graphile-worker 0.14 and later would add. Where those of graphile-worker itself have been
+-- taken over (05_adopt.sql) they are there, and the same.
 
-create table migrations (
-  id int primary key,
-  ts timestamptz not null default now()
-);
+do $$
+begin
+  if pg_catalog.to_regclass('jobs') is not null then
+    return;
+  end if;
+
+  create table migrations (
+    id int primary key,
+    ts timestamptz not null default now(),
+    breaking boolean not null default false
+  );
+
+  insert into migrations (id) values (1), (2), (3), (4), (5), (6), (7), (8), (9);
+
+  create table job_queues (
+    queue_name text not null primary key,
+    job_count int not null,
+    locked_at timestamptz,
+    locked_by text
+  );
+
+  alter table job_queues enable row level security;
+
+  create table jobs (
+    id bigserial primary key,
+    queue_name text,
+    task_identifier text not null,
+    payload json not null default '{}'::json,
+    priority int not null default 0,
+    run_at timestamptz not null default now(),
+    attempts int not null default 0,
+    max_attempts int not null default 25,
+    last_error text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    key text unique check (length(key) > 0),
+    locked_at timestamptz,
+    locked_by text,
+    revision int not null default 0,
+    flags jsonb default null
+  );
+
+  alter table jobs enable row level security;
+
+  create index jobs_priority_run_at_id_locked_at_without_failures_idx
+    on jobs (priority, run_at, id, locked_at)
+    where attempts < max_attempts;
+
+  create table known_crontabs (
+    identifier text not null primary key,
+    known_since timestamptz not null,
+    last_execution timestamptz
+  );
+
+  alter table known_crontabs enable row level security;
+end
+$$;
+
+comment on column migrations.breaking is 'Whether older workers must not use the schema after it; never so for 1 to 9';
 comment on table migrations is
   'The graphile-worker migrations this schema stands for, so that its workers find nothing to migrate';
-
-insert into migrations (id) values (1), (2), (3), (4), (5), (6), (7), (8), (9);
-
-create table job_queues (
-  queue_name text not null primary key,
-  job_count int not null,
-  locked_at timestamptz,
-  locked_by text
-);
-alter table job_queues enable row level security;
 comment on table job_queues is 'One row for each queue that has jobs; locked while one of them runs';
 comment on column job_queues.job_count is 'Jobs in the queue, whatever their state; the row goes with the last one';
 comment on column job_queues.locked_at is 'When a worker took the job of this queue that now runs';
 comment on column job_queues.locked_by is 'The worker that runs a job of this queue';
-
-create table jobs (
-  id bigserial primary key,
-  queue_name text,
-  task_identifier text not null,
-  payload json not null default '{}'::json,
-  priority int not null default 0,
-  run_at timestamptz not null default now(),
-  attempts int not null default 0,
-  max_attempts int not null default 25,
-  last_error text,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  key text unique check (length(key) > 0),
-  locked_at timestamptz,
-  locked_by text,
-  revision int not null default 0,
-  flags jsonb default null
-);
-alter table jobs enable row level security;
 comment on table jobs is 'Jobs that wait, run or failed; a job that succeeded is deleted';
 comment on column jobs.queue_name is 'Jobs of one queue run one at a time and in order; NULL: no queue';
 comment on column jobs.task_identifier is 'The task that handles the job';
@@ -54,16 +81,5 @@ comment on column jobs.locked_at is 'When the worker that now runs the job took 
 comment on column jobs.locked_by is 'The worker that runs the job; kongtask workers'' names begin with "kongtask:"';
 comment on column jobs.revision is 'How often add_job replaced the job by its key';
 comment on column jobs.flags is 'An object with a member for each flag; workers can be told to leave jobs with some flags alone';
-
-create index jobs_priority_run_at_id_locked_at_without_failures_idx
-  on jobs (priority, run_at, id, locked_at)
-  where attempts < max_attempts;
 comment on index jobs_priority_run_at_id_locked_at_without_failures_idx is 'The order in which jobs run';
-
-create table known_crontabs (
-  identifier text not null primary key,
-  known_since timestamptz not null,
-  last_execution timestamptz
-);
-alter table known_crontabs enable row level security;
 comment on table known_crontabs is 'Crontab items seen, and when each was last turned into a job';

@@ -16,6 +16,33 @@ comment on function add_job is
   'unsafe_dedupe. Errors: GWBID, GWBQN, GWBJK (identifier, queue_name or job_key too long), GWBMA (max_attempts below 1), '
   'GWBKM (unknown job_key_mode)';
 
+-- As graphile-worker 0.16 and later have them: add_jobs, job_spec, force_unlock_workers.
+create type job_spec as (
+  identifier text,
+  payload json,
+  queue_name text,
+  run_at timestamptz,
+  max_attempts smallint,
+  job_key text,
+  priority smallint,
+  flags text[]
+);
+comment on type job_spec is 'A job to be added by add_jobs: what add_job takes, but for job_key_mode';
+
+create function add_jobs(specs job_spec[], job_key_preserve_run_at boolean = false) returns setof jobs
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_add_jobs';
+comment on function add_jobs is
+  'Adds many jobs at once, or replaces those with the same job_key, and returns their rows. Where the payloads of both are '
+  'arrays, the new one is appended. job_key_preserve_run_at: a job that is replaced keeps its run_at unless it was tried. '
+  'Errors as add_job, and 21000 where two of the jobs have the same job_key';
+
+create function force_unlock_workers(worker_ids text[]) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_force_unlock_workers';
+comment on function force_unlock_workers is
+  'Unlocks every job and queue that these workers hold: for external workers that are known to be dead';
+
 create function get_job(
   worker_id text,
   task_identifiers text[] = null,

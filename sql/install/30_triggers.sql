@@ -19,6 +19,14 @@ create function tg_job_queues__released() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_note_queue';
 comment on function tg_job_queues__released is 'Notes that the next job of a queue can run once this commits';
 
+create function tg_migrations__refuse() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_refuse_migration';
+comment on function tg_migrations__refuse is
+  'Keeps later versions of graphile-worker from rewriting these tables: they note each migration here, and fail';
+
+create trigger _100_refuse
+  before insert or update on migrations for each row when (new.id > 9)
+  execute function tg_migrations__refuse();
 create trigger _100_timestamps
   before update on jobs for each row
   execute function tg__update_timestamp();

@@ -14,7 +14,7 @@ create function kongtask.register_task(identifier text, handler regprocedure) re
   as 'MODULE_PATHNAME', 'kongtask_register_task';
 comment on function kongtask.register_task is
   'Lets workers in the server run the jobs of a task by calling handler as the current role. The handler takes one of (), '
-  '(json), (jsonb), (graphile_worker.jobs), (json, graphile_worker.jobs); what it returns is ignored. Registering a task again '
+  '(json), (jsonb), (jobs), (json, jobs), where jobs is the queue''s table; what it returns is ignored. Registering a task again '
   'replaces it, and only the same role or a superuser may';
 
 create function kongtask.unregister_task(identifier text) returns boolean

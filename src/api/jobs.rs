@@ -3,23 +3,12 @@
 use crate::error::Error;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
-use crate::queue::{add, admin, claim, complete, fail};
+use crate::queue::{add, add_many, admin, claim, complete, fail, recover};
 
 /// Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, in this order; and those of the table, such as 23502 for no identifier.
 pub fn add_job(call: &mut Call) -> Result<Value, Error> {
-    let longer_than = |n, most| call.text(n).is_some_and(|text| text.characters() > most);
-    if longer_than(0, 128) {
-        return Err(Error::IdentifierTooLong);
-    }
-    if longer_than(2, 128) {
-        return Err(Error::QueueNameTooLong);
-    }
-    if longer_than(5, 512) {
-        return Err(Error::JobKeyTooLong);
-    }
-    if call.int4(4).is_some_and(|max_attempts| max_attempts < 1) {
-        return Err(Error::MaxAttemptsTooLow);
-    }
+    let length = |n| call.text(n).map_or(0, |text| text.characters());
+    add::check(length(0), length(2), length(5), call.int4(4).unwrap_or(1))?;
     let job = add::NewJob {
         identifier: call.value(0),
         payload: call.value(1),
@@ -35,6 +24,16 @@ pub fn add_job(call: &mut Call) -> Result<Value, Error> {
         None => add::KeyMode::Replace,
     };
     add::add(&job, mode)
+}
+
+/// Errors: as [`add_job`], and 21000 where two jobs have the same key.
+pub fn add_jobs(call: &mut Call) -> Result<Value, Error> {
+    let (specs, preserve_run_at) = (call.value(0), call.bool(1).unwrap_or(false));
+    add_many::add_many(call, specs, preserve_run_at).map(|()| None)
+}
+
+pub fn force_unlock_workers(call: &mut Call) -> Result<Value, Error> {
+    recover::unlock(call.value(0)).map(|()| None)
 }
 
 /// Errors: P0001 for a worker id of less than ten characters.

@@ -1,5 +1,6 @@
 //! What SQL can call. Adapters only: they check arguments and hand them on.
 
+mod install;
 mod jobs;
 mod tasks;
 mod workers;
@@ -8,6 +9,8 @@ use crate::pg::function::sql_function;
 use crate::queue::triggers;
 
 sql_function!(kongtask_add_job, jobs::add_job);
+sql_function!(kongtask_add_jobs, jobs::add_jobs);
+sql_function!(kongtask_force_unlock_workers, jobs::force_unlock_workers);
 sql_function!(kongtask_get_job, jobs::get_job);
 sql_function!(kongtask_complete_job, jobs::complete_job);
 sql_function!(kongtask_fail_job, jobs::fail_job);
@@ -21,6 +24,9 @@ sql_function!(kongtask_increase_job_queue_count, triggers::increase_job_queue_co
 sql_function!(kongtask_decrease_job_queue_count, triggers::decrease_job_queue_count);
 sql_function!(kongtask_note_job, triggers::note_job);
 sql_function!(kongtask_note_queue, triggers::note_queue);
+
+sql_function!(kongtask_refuse_migration, triggers::refuse_migration);
+sql_function!(kongtask_schema_is_named, install::schema_is_named);
 
 sql_function!(kongtask_register_task, tasks::register_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);

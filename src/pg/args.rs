@@ -14,11 +14,11 @@ impl Text {
     }
 
     /// Its length in characters, as SQL's length(text) counts.
-    pub fn characters(&self) -> usize {
+    pub fn characters(&self) -> i32 {
         // SAFETY: a detoasted varlena.
         unsafe {
             let bytes = varlena::varsize_any_exhdr(self.0);
-            pg_sys::pg_mbstrlen_with_len(varlena::vardata_any(self.0).cast(), bytes as i32) as usize
+            pg_sys::pg_mbstrlen_with_len(varlena::vardata_any(self.0).cast(), bytes as i32)
         }
     }
 

@@ -14,30 +14,10 @@ pub fn relation(schema: &str, name: &str) -> Option<Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// The role that owns a relation.
-pub fn relation_owner(relation: Oid) -> Option<Oid> {
-    // SAFETY: a look-up through a system cache; the tuple is read before it is released.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relation.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
-}
-
 /// An extension, by name.
 pub fn extension(name: &str) -> Option<Oid> {
     let name = CString::new(name).ok()?;
     // SAFETY: a catalog scan.
     let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
-}
-
-/// The type of a relation's rows.
-pub fn row_type(relation: Oid) -> Oid {
-    // SAFETY: a look-up through a system cache.
-    unsafe { pg_sys::get_rel_type_id(relation) }
 }

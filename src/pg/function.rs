@@ -53,6 +53,11 @@ impl Call {
         self.value(n).map(|datum| datum.value() as i32)
     }
 
+    /// Argument `n`, a `boolean`.
+    pub fn bool(&self, n: usize) -> Option<bool> {
+        self.value(n).map(|datum| datum.value() != 0)
+    }
+
     /// Argument `n`, an `oid` or one of its aliases.
     pub fn oid(&self, n: usize) -> Option<pg_sys::Oid> {
         self.value(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
@@ -65,10 +70,10 @@ impl Call {
     }
 
     /// Returns rows of the declared type, all at once.
-    pub fn return_rows(&mut self, rows: &Rows<'_>) {
+    pub fn return_rows(&mut self, sets: &[Rows<'_>]) {
         // SAFETY: the store is fed tuples of the function's declared row type, by the caller's word.
         self.return_stored(|store, _| unsafe {
-            for &tuple in rows.tuples() {
+            for &tuple in sets.iter().flat_map(Rows::tuples) {
                 pg_sys::tuplestore_puttuple(store, tuple);
             }
         });

@@ -26,6 +26,8 @@ pub enum Statement {
     Creates,
     /// DROP EXTENSION of ours, possibly among others.
     Drops,
+    /// DROP SCHEMA of these.
+    DropsSchemas(Vec<String>),
 }
 
 thread_local! {
@@ -83,7 +85,7 @@ unsafe extern "C-unwind" fn notice(node: *mut pg_sys::Node) {
     }
 }
 
-const EXTENSION: &[u8] = b"kongtask";
+const EXTENSION: &str = "kongtask";
 
 unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
     // SAFETY: each cast follows the node's tag; names are NUL-terminated where not NULL.
@@ -105,26 +107,57 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                 let create = node.cast::<pg_sys::CreatedbStmt>();
                 option((*create).options, &[c"template"]).and_then(|option| empties(pg_sys::defGetString(option)))
             }
-            pg_sys::NodeTag::T_CreateExtensionStmt => {
-                let name = (*node.cast::<pg_sys::CreateExtensionStmt>()).extname;
-                (CStr::from_ptr(name).to_bytes() == EXTENSION).then_some(Statement::Creates)
-            }
+            pg_sys::NodeTag::T_CreateExtensionStmt => creates(node.cast()).then_some(Statement::Creates),
             pg_sys::NodeTag::T_DropStmt => {
                 let drop = node.cast::<pg_sys::DropStmt>();
-                if (*drop).removeType != pg_sys::ObjectType::OBJECT_EXTENSION {
-                    return None;
+                let names = || elements((*drop).objects).map(|name| text(string_value(name.cast())));
+                match (*drop).removeType {
+                    pg_sys::ObjectType::OBJECT_EXTENSION => {
+                        names().any(|name| name == EXTENSION).then_some(Statement::Drops)
+                    }
+                    pg_sys::ObjectType::OBJECT_SCHEMA => Some(Statement::DropsSchemas(names().collect())),
+                    _ => None,
                 }
-                let objects = (*drop).objects;
-                (0..(*objects).length)
-                    .any(|i| {
-                        let name = (*(*objects).elements.add(i as usize)).ptr_value;
-                        CStr::from_ptr(string_value(name.cast())).to_bytes() == EXTENSION
-                    })
-                    .then_some(Statement::Drops)
             }
             _ => None,
         }
     }
+}
+
+/// Whether the CREATE EXTENSION of ours that the client is running says SCHEMA; `None` where that can't be told, as it is
+/// run by a function, say.
+pub fn create_extension_names_schema() -> Option<bool> {
+    // SAFETY: the portal that runs the client's statement, with its list of PlannedStmt; casts follow the node's tag.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() {
+            return None;
+        }
+        elements((*portal).stmts)
+            .map(|statement| (*statement.cast::<pg_sys::PlannedStmt>()).utilityStmt)
+            .find(|&node| {
+                !node.is_null() && (*node).type_ == pg_sys::NodeTag::T_CreateExtensionStmt && creates(node.cast())
+            })
+            .map(|node| option((*node.cast::<pg_sys::CreateExtensionStmt>()).options, &[c"schema"]).is_some())
+    }
+}
+
+unsafe fn creates(statement: *mut pg_sys::CreateExtensionStmt) -> bool {
+    // SAFETY: a valid statement.
+    unsafe { text((*statement).extname) == EXTENSION }
+}
+
+unsafe fn text(name: *const c_char) -> String {
+    // SAFETY: a NUL-terminated name.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+/// The elements of a list of pointers.
+unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut std::ffi::c_void> {
+    // SAFETY: NIL is null; otherwise it is a list.
+    let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    // SAFETY: the list has as many elements as it says.
+    (0..length as usize).map(move |i| unsafe { (*(*list).elements.add(i)).ptr_value })
 }
 
 unsafe fn string_value(node: *mut pg_sys::Node) -> *const c_char {
@@ -133,13 +166,10 @@ unsafe fn string_value(node: *mut pg_sys::Node) -> *const c_char {
 }
 
 unsafe fn option(options: *mut pg_sys::List, names: &[&CStr]) -> Option<*mut pg_sys::DefElem> {
-    if options.is_null() {
-        return None;
-    }
     // SAFETY: a list of DefElem.
     unsafe {
-        (0..(*options).length)
-            .map(|i| (*(*options).elements.add(i as usize)).ptr_value.cast::<pg_sys::DefElem>())
+        elements(options)
+            .map(|element| element.cast::<pg_sys::DefElem>())
             .find(|&element| names.contains(&CStr::from_ptr((*element).defname)))
     }
 }

@@ -1,31 +1,86 @@
 //! Being told that what a cache was built from has changed.
 
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum, InvalidOid, Oid};
 use std::cell::Cell;
 
-thread_local! {
-    static RELATION_CHANGED: Cell<Option<fn(Oid)>> = const { Cell::new(None) };
-    static HANDLERS_CHANGED: Cell<u64> = const { Cell::new(0) };
+/// Whether what a cache was built from may have changed since it was built: a relation, and for some also the schemas.
+pub struct Watch {
+    relation: Cell<Oid>,
+    schemas_too: bool,
+    stale: Cell<bool>,
+    begun: Cell<bool>,
 }
 
-/// Has `changed` called with the OID of each relation that changes (invalid: any may have), once this backend hears of it.
-/// It may only set flags: it can be called at any time that a lock is taken.
-pub fn on_relation_change(changed: fn(Oid)) {
-    unsafe extern "C-unwind" fn call(_: Datum, relation: Oid) {
-        if let Some(changed) = RELATION_CHANGED.get() {
-            changed(relation);
+// SAFETY: a backend has one thread.
+unsafe impl Sync for Watch {}
+
+impl Watch {
+    pub const fn new() -> Watch {
+        Watch { relation: Cell::new(InvalidOid), schemas_too: false, stale: Cell::new(true), begun: Cell::new(false) }
+    }
+
+    /// Also where any schema may have changed.
+    pub const fn and_schemas(mut self) -> Watch {
+        self.schemas_too = true;
+        self
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.stale.get()
+    }
+
+    /// To be called before the cache is built: what changes meanwhile makes it stale again.
+    pub fn renew(&'static self) {
+        self.stale.set(false);
+        if self.begun.replace(true) {
+            return;
+        }
+        let this = Datum::from(std::ptr::from_ref(self));
+        // SAFETY: registered once for the life of the backend, with something that lives as long.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(relation_changes), this);
+            if self.schemas_too {
+                let cache = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
+                pg_sys::CacheRegisterSyscacheCallback(cache, Some(schema_changes), this);
+            }
         }
     }
-    if RELATION_CHANGED.replace(Some(changed)).is_none() {
-        // SAFETY: registered once for the life of the backend.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(call), Datum::from(0)) }
+
+    /// The relation that the cache is built from.
+    pub fn relation(&self, relation: Oid) {
+        self.relation.set(relation);
     }
+
+    /// The cache was not built after all.
+    pub fn spoil(&self) {
+        self.stale.set(true);
+    }
+}
+
+// Both can be called at any time that a lock is taken, and only set a flag.
+
+unsafe extern "C-unwind" fn relation_changes(watch: Datum, relation: Oid) {
+    // SAFETY: what `renew` registered.
+    let watch = unsafe { &*watch.cast_mut_ptr::<Watch>() };
+    // Invalid: any relation may have changed.
+    if relation == watch.relation.get() || relation == InvalidOid {
+        watch.spoil();
+    }
+}
+
+unsafe extern "C-unwind" fn schema_changes(watch: Datum, _: i32, _: u32) {
+    // SAFETY: what `renew` registered.
+    unsafe { &*watch.cast_mut_ptr::<Watch>() }.spoil();
 }
 
 /// Tells every backend, at commit, that a relation has changed.
 pub fn relation_changed(relation: Oid) {
     // SAFETY: within a transaction.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }
+}
+
+thread_local! {
+    static HANDLERS_CHANGED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A count that grows whenever a function, its schema or a role's rights may have changed.

@@ -42,6 +42,12 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(role) }
 }
 
+/// Whether `role` has the rights of `of`: it is that role, a member of it that inherits, or a superuser.
+pub fn has_privileges_of(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe { pg_sys::has_privs_of_role(role, of) }
+}
+
 /// The role's name; `None` if it has been dropped.
 pub fn name(role: pg_sys::Oid) -> Option<String> {
     // SAFETY: a catalog look-up, within a transaction; the name is palloc'd.

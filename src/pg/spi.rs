@@ -7,6 +7,7 @@ use pgrx::{FromDatum, IntoDatum};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::marker::PhantomData;
+use std::rc::Rc;
 
 unsafe extern "C-unwind" {
     fn SPI_prepare(text: *const c_char, nargs: c_int, types: *mut Oid) -> pg_sys::SPIPlanPtr;
@@ -19,22 +20,38 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
+/// The schema that statements are about.
+#[derive(Clone)]
+pub struct Home {
+    /// Its name as SQL needs it, quoted or not.
+    pub schema: Rc<str>,
+    /// No other name has had it in this backend.
+    pub number: u64,
+}
+
+impl Home {
+    /// For statements that name no such schema.
+    pub fn none() -> Home {
+        Home { schema: "".into(), number: 0 }
+    }
+}
+
 /// A statement, parsed once in a backend. It qualifies every name, so that one parse serves every search_path.
 pub struct Plan {
     text: &'static str,
-    schema: &'static str,
     types: &'static [Oid],
     in_index_order: bool,
-    kept: Cell<pg_sys::SPIPlanPtr>,
+    /// The plan, and the number of the home that it was made for.
+    kept: Cell<(pg_sys::SPIPlanPtr, u64)>,
 }
 
 // SAFETY: a backend has one thread.
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// `text` with `schema` where it says `@extschema@`, and parameters of these types.
-    pub const fn new(schema: &'static str, text: &'static str, types: &'static [Oid]) -> Plan {
-        Plan { text, schema, types, in_index_order: false, kept: Cell::new(std::ptr::null_mut()) }
+    /// `text`, with parameters of these types. Where it says `@extschema@` it means the home of the session it is run in.
+    pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
+        Plan { text, types, in_index_order: false, kept: Cell::new((std::ptr::null_mut(), 0)) }
     }
 
     /// For a statement that takes the first rows in the order of an index: it is never planned to sort. The planner would,
@@ -44,18 +61,22 @@ impl Plan {
         self
     }
 
-    fn kept(&self) -> Result<pg_sys::SPIPlanPtr, PgError> {
-        if self.kept.get().is_null() {
-            let text = CString::new(self.text.replace("@extschema@", self.schema)).expect("no NUL in a statement");
-            let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
-            // SAFETY: the closure is one C call; SPI only reads the types.
-            let plan = unsafe { catch(|| SPI_prepare(text, nargs, types)) }?;
-            assert!(!plan.is_null(), "SPI_prepare takes any statement that parses");
-            // SAFETY: a fresh plan.
-            unsafe { pg_sys::SPI_keepplan(plan) };
-            self.kept.set(plan);
+    fn kept(&self, home: &Home) -> Result<pg_sys::SPIPlanPtr, PgError> {
+        let (kept, number) = self.kept.get();
+        if !kept.is_null() && number == home.number {
+            return Ok(kept);
         }
-        Ok(self.kept.get())
+        // A plan for a former home is left to the end of the backend: it may be running further up the stack, in a
+        // statement whose trigger renamed the schema.
+        let text = CString::new(self.text.replace("@extschema@", &home.schema)).expect("no NUL in a statement");
+        let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+        // SAFETY: the closure is one C call; SPI only reads the types.
+        let plan = unsafe { catch(|| SPI_prepare(text, nargs, types)) }?;
+        assert!(!plan.is_null(), "SPI_prepare takes any statement that parses");
+        // SAFETY: a fresh plan.
+        unsafe { pg_sys::SPI_keepplan(plan) };
+        self.kept.set((plan, home.number));
+        Ok(plan)
     }
 }
 
@@ -63,7 +84,6 @@ impl Plan {
 macro_rules! plan {
     ([$($file:literal),+] $(, $type:ident)*) => {
         $crate::pg::spi::Plan::new(
-            $crate::schema::QUEUE,
             concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql"))),+),
             &[$(::pgrx::pg_sys::$type),*],
         )
@@ -76,14 +96,17 @@ pub(crate) use plan;
 pub type Value = Option<Datum>;
 
 /// A connection to SPI. Rows live until it is dropped; what must outlive it is copied by [`Rows::carry`].
-pub struct Session(());
+pub struct Session {
+    home: Home,
+}
 
 impl Session {
     /// Opens a session. The memory context that is current now is the one that `carry` copies to.
-    pub fn open() -> Session {
+    pub fn open(home: &Home) -> Session {
+        let session = Session { home: home.clone() };
         // SAFETY: paired with SPI_finish in `drop`.
         unsafe { pg_sys::SPI_connect() };
-        Session(())
+        session
     }
 
     /// Runs a statement that may write, with a snapshot of its own.
@@ -113,7 +136,7 @@ impl Session {
             }
             settings
         });
-        let plan = plan.kept()?;
+        let plan = plan.kept(&self.home)?;
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
         let code = unsafe { catch(|| SPI_execute_plan(plan, datums, nulls, read_only, 0)) }?;

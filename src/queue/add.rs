@@ -37,6 +37,23 @@ impl KeyMode {
     }
 }
 
+/// What is too long, in characters, or too little. Errors: GWBID, GWBQN, GWBJK, GWBMA, in this order.
+pub fn check(identifier: i32, queue_name: i32, job_key: i32, max_attempts: i32) -> Result<(), Error> {
+    if identifier > 128 {
+        return Err(Error::IdentifierTooLong);
+    }
+    if queue_name > 128 {
+        return Err(Error::QueueNameTooLong);
+    }
+    if job_key > 512 {
+        return Err(Error::JobKeyTooLong);
+    }
+    if max_attempts < 1 {
+        return Err(Error::MaxAttemptsTooLow);
+    }
+    Ok(())
+}
+
 static ADD: Plan =
     plan!(["add", "returning"], TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID);
 static ADD_DEDUPE: Plan =

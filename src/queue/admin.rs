@@ -4,8 +4,7 @@
 use super::{one_row, plan};
 use crate::error::Error;
 use crate::pg::function::Call;
-use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, Value};
+use crate::pg::spi::{Plan, Value};
 use crate::schema;
 
 static COMPLETE_MANY: Plan = plan!(["complete_many", "many_unlocked"], INT8ARRAYOID);
@@ -14,10 +13,9 @@ static RESCHEDULE_MANY: Plan =
     plan!(["reschedule_many", "many_unlocked"], INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID);
 
 fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
-    let _as_owner = As::role(schema::owner()?);
-    let session = Session::open();
+    let session = schema::session()?;
     let rows = session.execute(plan, values)?;
-    call.return_rows(&rows);
+    call.return_rows(&[rows]);
     Ok(())
 }
 

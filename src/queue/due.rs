@@ -3,8 +3,7 @@
 use super::plan;
 use crate::error::Error;
 use crate::pg::clock::Timestamp;
-use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, interval, texts, texts_or_null};
+use crate::pg::spi::{Plan, interval, texts, texts_or_null};
 use crate::queue::job::timestamp;
 use crate::schema;
 use std::time::Duration;
@@ -21,8 +20,7 @@ pub fn runnable(
     static RUNNABLE: Plan =
         plan!("runnable", TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID, TEXTARRAYOID)
             .in_index_order();
-    let _as_owner = As::role(schema::owner()?);
-    let session = Session::open();
+    let session = schema::session()?;
     let values = [
         texts(tasks),
         interval(job_expiry),
@@ -38,7 +36,6 @@ pub fn runnable(
 /// The earliest run_at after `now`.
 pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
     static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).in_index_order();
-    let _as_owner = As::role(schema::owner()?);
-    let session = Session::open();
+    let session = schema::session()?;
     Ok(timestamp(session.read(&NEXT_DUE, &[Some(now.into())])?.value(0, 0)))
 }

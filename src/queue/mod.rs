@@ -3,6 +3,7 @@
 //! row locks (ROW EXCLUSIVE on the tables).
 
 pub mod add;
+pub mod add_many;
 pub mod admin;
 pub mod claim;
 pub mod complete;

@@ -28,3 +28,12 @@ pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> 
     affected(&QUEUES, &values)?;
     Ok(released)
 }
+
+/// Unlocks all that these workers hold. `workers` is a `text[]`.
+pub fn unlock(workers: Value) -> Result<(), Error> {
+    static JOBS: Plan = plan!("unlock_jobs", TEXTARRAYOID);
+    static QUEUES: Plan = plan!("unlock_queues", TEXTARRAYOID);
+    affected(&JOBS, &[workers])?;
+    affected(&QUEUES, &[workers])?;
+    Ok(())
+}

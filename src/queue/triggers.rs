@@ -6,8 +6,7 @@ use crate::pg::catch::Failure;
 use crate::pg::clock;
 use crate::pg::function::Call;
 use crate::pg::notify;
-use crate::pg::role::As;
-use crate::pg::spi::{Plan, Session, Value};
+use crate::pg::spi::{Plan, Value};
 use crate::pg::trigger::{Trigger, TriggerRow, nothing};
 use crate::queue::job::{attribute, timestamp};
 use crate::{registry, schema, wake};
@@ -36,8 +35,7 @@ pub fn decrease_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     static DELETE: Plan = plan!("queue_delete", TEXTOID);
     let queue_name = Trigger::of(call)?.row().value(attribute::QUEUE_NAME);
     let last = {
-        let _as_owner = As::role(schema::owner()?);
-        let session = Session::open();
+        let session = schema::session()?;
         let rows = session.execute(&DECREASE, &[queue_name]).map_err(Error::from)?;
         rows.count() == 1 && rows.get::<i32>(0, 0).is_some_and(|count| count <= 0)
     };
@@ -91,4 +89,13 @@ pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
     Trigger::of(call)?;
     wake::note_queue_released();
     Ok(nothing())
+}
+
+/// Before a migration of graphile-worker's is noted that it would apply itself: refused, as it would rewrite these tables.
+pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
+    const ID: i16 = 1;
+    let trigger = Trigger::of(call)?;
+    let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
+    let id = row.get(ID).unwrap_or(0);
+    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string() }.into())
 }

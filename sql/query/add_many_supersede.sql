@@ -1,0 +1,7 @@
+update @extschema@.jobs
+set key = null, attempts = jobs.max_attempts
+where
+  (jobs.locked_at is not null or jobs.attempts operator(pg_catalog.>=) jobs.max_attempts)
+  and jobs.key operator(pg_catalog.=) any (
+    array(
+      select spec.job_key

@@ -1,0 +1,3 @@
+update @extschema@.jobs
+set locked_by = null, locked_at = null
+where jobs.locked_by operator(pg_catalog.=) any ($1)
