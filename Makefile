@@ -1,7 +1,13 @@
-# The commands of this project. `make demo` and `make test` install what they need by apt and cargo.
+# The commands of this project. `make demo` and `make test` install what they need by apt, cargo and npm.
 
+# The server to build for, install into and test on.
 PG_MAJOR  ?= 15
 PG_CONFIG ?= /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config
+
+# `make test` runs on 15 and 18, and on 16 and 17 where PG16_CONFIG or PG17_CONFIG says where one is. Debian 12 has no 18:
+# unless PG18_CONFIG says where one is, it is built from Debian's source, once.
+PG15_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+PG18_CONFIG ?= $(shell scripts/postgres 18)
 
 # The version that PG_CONFIG is of, once it is there.
 PG         = pg$(shell $(PG_CONFIG) --version 2>/dev/null | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
@@ -12,11 +18,12 @@ export PG_CONFIG
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup install demo test pg-test cluster-test bench lint fmt doc clean
+.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test bench lint fmt clean
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster"
-	@echo "make test      run every test"
+	@echo "make test      run every test, on PostgreSQL 15 and 18"
+	@echo "make test-one  run every test on the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make bench     measure (in throwaway clusters)"
 	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make lint      formatting, clippy, rustdoc"
@@ -32,14 +39,29 @@ install: setup
 demo: install
 	@scripts/demo
 
-test: lint pg-test cluster-test
+test: lint test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
+
+test-15:
+	@$(MAKE) test-one PG_CONFIG=$(PG15_CONFIG)
+
+test-16 test-17:
+	@$(MAKE) test-one PG_CONFIG=$(PG$(@:test-%=%)_CONFIG)
+
+# pg_upgrade goes from 15 to 18, so both need the extension.
+test-18:
+	@$(MAKE) install PG_CONFIG=$(PG15_CONFIG)
+	@UPGRADE_FROM=$(PG15_CONFIG) $(MAKE) test-one PG_CONFIG=$(PG18_CONFIG)
+
+test-one: pg-test cluster-test
 
 # Tests beside the code, each in a transaction of a server that pgrx runs.
 pg-test: setup
 	scripts/pg-test $(PG)
 
-# Tests of processes, in throwaway clusters.
+# Tests of processes, in throwaway clusters. The script of the first version is there for the tests of upgrades.
 cluster-test: install
+	@scripts/peers
+	$(SUDO) install -m 644 sql/frozen/kongtask--0.1.0.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
 bench: install

@@ -13,6 +13,7 @@ mod pg;
 mod pool;
 mod queue;
 mod registry;
+mod restore;
 mod scheduler;
 mod schema;
 mod shmem;

@@ -5,6 +5,7 @@ create function kongtask.grant_worker(worker regrole) returns void
 declare
   v_schema oid;
   v_object text;
+  v_policy constant name = 'worker ' || worker;
 begin
   select extnamespace into strict v_schema from pg_extension where extname = 'kongtask';
   execute format('grant usage on schema %s to %s', v_schema::regnamespace, worker);
@@ -25,9 +26,9 @@ begin
     execute format('grant select, insert, update, delete, truncate, references on %s to %s', v_object, worker);
     if not exists (
       select from pg_policy
-      where polrelid = v_object::regclass and worker::oid = any (polroles) and polname = 'worker ' || worker::text
+      where polrelid = v_object::regclass and polname = v_policy and worker::oid = any (polroles)
     ) then
-      execute format('create policy %I on %s to %s using (true) with check (true)', 'worker ' || worker::text, v_object, worker);
+      execute format('create policy %I on %s to %s using (true) with check (true)', v_policy, v_object, worker);
     end if;
   end loop;
 end

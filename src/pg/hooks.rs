@@ -124,22 +124,33 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
     }
 }
 
+/// The utility statements of what the client is running: not those that a function of its runs.
+fn client_statements() -> impl Iterator<Item = *mut pg_sys::Node> {
+    // SAFETY: the portal that runs the client's statement, if any, with its list of PlannedStmt.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        elements(if portal.is_null() { std::ptr::null_mut() } else { (*portal).stmts })
+            .map(|statement| (*statement.cast::<pg_sys::PlannedStmt>()).utilityStmt)
+            .filter(|node| !node.is_null())
+    }
+}
+
 /// Whether the CREATE EXTENSION of ours that the client is running says SCHEMA; `None` where that can't be told, as it is
 /// run by a function, say.
 pub fn create_extension_names_schema() -> Option<bool> {
-    // SAFETY: the portal that runs the client's statement, with its list of PlannedStmt; casts follow the node's tag.
-    unsafe {
-        let portal = pg_sys::ActivePortal;
-        if portal.is_null() {
-            return None;
-        }
-        elements((*portal).stmts)
-            .map(|statement| (*statement.cast::<pg_sys::PlannedStmt>()).utilityStmt)
-            .find(|&node| {
-                !node.is_null() && (*node).type_ == pg_sys::NodeTag::T_CreateExtensionStmt && creates(node.cast())
-            })
-            .map(|node| option((*node.cast::<pg_sys::CreateExtensionStmt>()).options, &[c"schema"]).is_some())
-    }
+    // SAFETY: casts follow the node's tag.
+    client_statements()
+        .filter(|&node| unsafe { (*node).type_ } == pg_sys::NodeTag::T_CreateExtensionStmt)
+        .map(|node| node.cast::<pg_sys::CreateExtensionStmt>())
+        .find(|&statement| unsafe { creates(statement) })
+        .map(|statement| unsafe { option((*statement).options, &[c"schema"]) }.is_some())
+}
+
+/// Whether the client is running a COPY out of a dump: dumps, and hardly anybody else, turn check_function_bodies off.
+pub fn is_loading_a_dump() -> bool {
+    // SAFETY: reads a variable; a valid node.
+    !unsafe { pg_sys::check_function_bodies }
+        && client_statements().any(|node| unsafe { (*node).type_ } == pg_sys::NodeTag::T_CopyStmt)
 }
 
 unsafe fn creates(statement: *mut pg_sys::CreateExtensionStmt) -> bool {

@@ -9,7 +9,7 @@ use crate::pg::notify;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::trigger::{Trigger, TriggerRow, nothing};
 use crate::queue::job::{attribute, timestamp};
-use crate::{registry, schema, wake};
+use crate::{registry, restore, schema, shmem, wake};
 
 /// Before an update of a job: updated_at is now, or a millisecond after what it was.
 pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
@@ -56,6 +56,13 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
             (new, is_news)
         }
     };
+    if trigger.is_insert() {
+        restore::note_job_added();
+        if row.get(attribute::LOCKED_BY).is_some_and(|worker: String| worker.starts_with(shmem::ID_PREFIX)) {
+            // Ours take jobs that are there: this one comes from a dump, and its worker is of another server.
+            wake::note_orphan();
+        }
+    }
     let attempts = |attribute| row.get::<i32>(attribute).unwrap_or(0);
     let can_run =
         attempts(attribute::ATTEMPTS) < attempts(attribute::MAX_ATTEMPTS) && row.value(attribute::LOCKED_AT).is_none();

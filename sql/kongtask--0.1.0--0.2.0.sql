@@ -1,0 +1,109 @@
+-- 0.1.0 made the queue's schema a member of the extension, and named it graphile_worker wherever it was. Now it is the schema
+-- that the extension is said to be in, and no member, so that a dump holds both.
+alter extension kongtask drop schema graphile_worker;
+do $$
+declare
+  v_queue constant pg_catalog.oid = 'graphile_worker'::pg_catalog.regnamespace;
+begin
+  update pg_catalog.pg_extension
+    set extnamespace = v_queue
+    where extname operator(pg_catalog.=) 'kongtask';
+  update pg_catalog.pg_depend as depend
+    set refobjid = v_queue
+    from pg_catalog.pg_extension as extension
+    where
+      extension.extname operator(pg_catalog.=) 'kongtask'
+      and depend.classid operator(pg_catalog.=) extension.tableoid
+      and depend.objid operator(pg_catalog.=) extension.oid
+      and depend.refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass;
+end
+$$;
+
+set local search_path = graphile_worker, pg_temp;
+
+alter table migrations add column breaking boolean not null default false;
+comment on column migrations.breaking is 'Whether older workers must not use the schema after it; never so for 1 to 9';
+
+-- As graphile-worker 0.16 and later have them: add_jobs, job_spec, force_unlock_workers.
+create type job_spec as (
+  identifier text,
+  payload json,
+  queue_name text,
+  run_at timestamptz,
+  max_attempts smallint,
+  job_key text,
+  priority smallint,
+  flags text[]
+);
+comment on type job_spec is 'A job to be added by add_jobs: what add_job takes, but for job_key_mode';
+
+create function add_jobs(specs job_spec[], job_key_preserve_run_at boolean = false) returns setof jobs
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_add_jobs';
+comment on function add_jobs is
+  'Adds many jobs at once, or replaces those with the same job_key, and returns their rows. Where the payloads of both are '
+  'arrays, the new one is appended. job_key_preserve_run_at: a job that is replaced keeps its run_at unless it was tried. '
+  'Errors as add_job, and 21000 where two of the jobs have the same job_key';
+
+create function force_unlock_workers(worker_ids text[]) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_force_unlock_workers';
+comment on function force_unlock_workers is
+  'Unlocks every job and queue that these workers hold: for external workers that are known to be dead';
+
+create function tg_migrations__refuse() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_refuse_migration';
+comment on function tg_migrations__refuse is
+  'Keeps later versions of graphile-worker from rewriting these tables: they note each migration here, and fail';
+
+create trigger _100_refuse
+  before insert or update on migrations for each row when (new.id > 9)
+  execute function tg_migrations__refuse();
+
+comment on function kongtask.register_task is
+  'Lets workers in the server run the jobs of a task by calling handler as the current role. The handler takes one of (), '
+  '(json), (jsonb), (jobs), (json, jobs), where jobs is the queue''s table; what it returns is ignored. Registering a task again '
+  'replaces it, and only the same role or a superuser may';
+
+create function kongtask.grant_worker(worker regrole) returns void
+  language plpgsql strict
+  set search_path = pg_catalog, pg_temp
+  as $$
+declare
+  v_schema oid;
+  v_object text;
+  v_policy constant name = 'worker ' || worker;
+begin
+  select extnamespace into strict v_schema from pg_extension where extname = 'kongtask';
+  execute format('grant usage on schema %s to %s', v_schema::regnamespace, worker);
+  for v_object in
+    select proc.oid::regprocedure
+    from pg_depend as member
+    inner join pg_extension as extension on member.refclassid = extension.tableoid and member.refobjid = extension.oid
+    inner join pg_proc as proc on member.classid = proc.tableoid and member.objid = proc.oid
+    where extension.extname = 'kongtask' and proc.pronamespace = v_schema and proc.prorettype <> 'trigger'::regtype
+  loop
+    execute format('grant execute on function %s to %s', v_object, worker);
+  end loop;
+  execute format('grant select on %s.migrations to %s', v_schema::regnamespace, worker);
+  execute format('grant all on sequence %s.jobs_id_seq to %s', v_schema::regnamespace, worker);
+  foreach v_object in array array['jobs', 'job_queues', 'known_crontabs'] loop
+    v_object := format('%s.%s', v_schema::regnamespace, v_object);
+    -- Not TRIGGER: a trigger's function would run as the owner of the tables.
+    execute format('grant select, insert, update, delete, truncate, references on %s to %s', v_object, worker);
+    if not exists (
+      select from pg_policy
+      where polrelid = v_object::regclass and polname = v_policy and worker::oid = any (polroles)
+    ) then
+      execute format('create policy %I on %s to %s using (true) with check (true)', v_policy, v_object, worker);
+    end if;
+  end loop;
+end
+$$;
+comment on function kongtask.grant_worker is
+  'Lets a role run external workers, such as graphile-worker''s: it may call all functions of the queue, and read and change '
+  'all its rows. Only for the owner of the tables. To take that back: REVOKE, and DROP POLICY "worker <role>"';
+
+revoke all on function
+  add_jobs, force_unlock_workers, tg_migrations__refuse, kongtask.grant_worker
+from public;
