@@ -32,7 +32,7 @@ impl Handler {
         let Some(procedure) = procedure::look_up(function) else {
             return Err(Error::NoSuchHandler(function.to_u32().to_string()));
         };
-        let handler = procedure::name(function);
+        let handler = schema::name_of(function)?;
         let why = match procedure {
             Procedure { is_plain: false, .. } => Some("It is a procedure, an aggregate or a window function."),
             Procedure { returns_set: true, .. } => Some("It returns a set."),
@@ -70,7 +70,7 @@ impl Handler {
         if let Some(handler) = KNOWN.with_borrow(|known| known.get(name).copied()) {
             return Ok(handler);
         }
-        let handler = Handler::check(procedure::find(name)?, role::current())?;
+        let handler = Handler::check(procedure::find(name, &schema::queue()?.path)?, role::current())?;
         KNOWN.with_borrow_mut(|known| known.insert(name.to_string(), handler));
         Ok(handler)
     }
@@ -121,7 +121,7 @@ pub fn current_row() -> Value {
 /// Calls a function without arguments that returns text[], as the current role. Errors as for a handler.
 pub fn call_for_texts(name: &str) -> Result<Vec<String>, Error> {
     let full = if name.ends_with(')') { name.to_string() } else { format!("{name}()") };
-    let function = procedure::find(&full)?;
+    let function = procedure::find(&full, &schema::queue()?.path)?;
     let found = procedure::look_up(function).ok_or_else(|| Error::NoSuchHandler(full.clone()))?;
     if !found.is_plain || found.returns_set || found.returns != TEXTARRAYOID || !found.arguments.is_empty() {
         let why = "It must be a function without arguments that returns text[].";

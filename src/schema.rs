@@ -2,13 +2,14 @@
 //! be renamed: it is found through the extension, as the one that holds the extension's table `jobs`.
 
 use crate::error::Error;
-use crate::pg::catalog;
 use crate::pg::invalidation::Watch;
 use crate::pg::role::{self, As};
 use crate::pg::spi::{self, Home, Plan, Value, plan};
 use crate::pg::xact::LatestSnapshot;
+use crate::pg::{catalog, procedure};
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -17,6 +18,10 @@ pub struct Queue {
     pub home: Home,
     /// The schema's name as the catalog has it.
     pub name: String,
+    /// The search_path to name handlers and their arguments by: types of pg_catalog, and `jobs`, go unqualified, as people
+    /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
+    /// temporary type called json before the real one.
+    pub path: CString,
     /// The type of the rows of `jobs`.
     pub row: Oid,
     /// The role that the queue's statements run as: the owner of `jobs`.
@@ -64,7 +69,8 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         }
     };
     let name = rows.get(0, 1).unwrap_or_default();
-    let queue = Rc::new(Queue { home, name, row: oid(3), owner: oid(4), schema_owner: oid(5) });
+    let path = CString::new(format!("pg_catalog, {}, pg_temp", home.schema)).unwrap_or_default();
+    let queue = Rc::new(Queue { home, name, path, row: oid(3), owner: oid(4), schema_owner: oid(5) });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)
 }
@@ -87,6 +93,11 @@ impl Deref for Session {
     fn deref(&self) -> &spi::Session {
         &self.session
     }
+}
+
+/// A function's name, as [`crate::handler::Handler::find`] reads it.
+pub fn name_of(function: Oid) -> Result<String, Error> {
+    Ok(procedure::name(function, &queue()?.path))
 }
 
 /// Opens one. Errors: 55000 if the extension is not there.

@@ -52,20 +52,115 @@ fn creates_the_reference_tables_and_nothing_for_public() {
     assert_eq!(undescribed, Vec::<String>::new());
 }
 
+/// What CREATE EXTENSION says: SQLSTATE, message, hint.
+fn refusal(db: &mut postgres::Client, statement: &str) -> (String, String, String) {
+    let failure = db.batch_execute(statement).expect_err(statement);
+    let failure = failure.as_db_error().expect("an error of the server's");
+    assert!(failure.detail().is_some(), "{failure}");
+    (failure.code().code().into(), failure.message().into(), failure.hint().unwrap_or_default().into())
+}
+
 #[test]
-fn refuses_a_schema_that_exists_and_says_what_to_do() {
+fn refuses_schemas_that_are_in_use_and_says_what_to_do() {
     let cluster = Cluster::with(&[]);
-    for schema in ["graphile_worker", "kongtask"] {
-        let mut db = cluster.connect();
-        db.batch_execute(&format!("create schema {schema}")).expect("create schema");
-        let failure = db.batch_execute("create extension kongtask").expect_err("the schema exists");
-        let failure = failure.as_db_error().expect("an error of the server's");
-        assert_eq!(failure.code().code(), "42P06");
-        assert_eq!(failure.message(), format!("schema {schema} already exists"));
-        assert!(failure.hint().is_some_and(|hint| hint.contains("RENAME TO")), "{:?}", failure.hint());
-        db.batch_execute(&format!("drop schema {schema}")).expect("drop schema");
+    let mut db = cluster.connect();
+    db.batch_execute("create schema kongtask").expect("create schema");
+    let (code, message, hint) = refusal(&mut db, "create extension kongtask");
+    assert_eq!((code.as_str(), message.as_str()), ("42P06", "schema kongtask already exists"));
+    assert!(hint.contains("Rename"), "{hint}");
+    db.batch_execute("drop schema kongtask").expect("drop schema");
+
+    db.batch_execute("create schema graphile_worker; create view graphile_worker.v as select 1").expect("a view");
+    let (code, message, hint) = refusal(&mut db, "create extension kongtask");
+    assert_eq!((code.as_str(), message.as_str()), ("55000", "schema graphile_worker is not empty"));
+    assert!(hint.contains("CREATE EXTENSION kongtask SCHEMA graphile_worker"), "{hint}");
+    let (code, message, _) = refusal(&mut db, "create extension kongtask schema graphile_worker");
+    assert_eq!((code.as_str(), message.as_str()), ("55000", "schema graphile_worker is not empty"));
+    db.batch_execute("drop view graphile_worker.v").expect("drop view");
+
+    // Somebody else's empty schema is no place to put things in unasked.
+    db.batch_execute("create role squatter; alter schema graphile_worker owner to squatter").expect("a role");
+    let (code, message, hint) = refusal(&mut db, "create extension kongtask");
+    assert_eq!((code.as_str(), message.as_str()), ("42501", "schema graphile_worker is owned by role squatter"));
+    assert!(hint.contains("CREATE EXTENSION kongtask SCHEMA graphile_worker"), "{hint}");
+    db.batch_execute("create extension kongtask schema graphile_worker").expect("asked to");
+    db.batch_execute("drop extension kongtask; drop schema graphile_worker").expect("drop");
+    db.batch_execute("create extension kongtask").expect("create extension");
+}
+
+/// Where the queue is, by the extension and by its table.
+const WHERE: &str = "select extnamespace::regnamespace || ' ' || (
+      select string_agg(relnamespace::regnamespace::text, ',') from pg_class where relname = 'jobs' and relkind = 'r')
+    from pg_extension where extname = 'kongtask'";
+
+#[test]
+fn the_queue_is_where_create_extension_says_or_in_graphile_worker() {
+    let cluster = Cluster::with(&[]);
+    for preloaded in [true, false] {
+        for (statements, schema) in [
+            ("create extension kongtask", "graphile_worker"),
+            ("create extension kongtask schema public", "graphile_worker"),
+            ("create schema app; set search_path = app, public; create extension kongtask", "graphile_worker"),
+            ("create schema app; set search_path = app; create extension kongtask schema app", "app"),
+            ("create schema \"A Queue\"; create extension kongtask with schema \"A Queue\"", "\"A Queue\""),
+            ("do $$ begin create extension kongtask; end $$", "graphile_worker"),
+            ("create schema app; do $$ begin create extension kongtask schema app; end $$", "app"),
+        ] {
+            cluster.sql("drop database if exists d");
+            cluster.sql("create database d");
+            let mut db = cluster.connect_as("postgres", "d");
+            db.batch_execute(statements).unwrap_or_else(|e| panic!("{statements}: {}", describe(&e)));
+            assert_eq!(text(&mut db, WHERE), format!("{schema} {schema}"), "{statements}");
+            assert_eq!(text(&mut db, &format!("select id from {schema}.add_job('a')")), "1", "{statements}");
+            assert_eq!(text(&mut db, &format!("select id from {schema}.get_job('a-worker-id')")), "1", "{statements}");
+            // What is dropped takes nothing else along.
+            db.batch_execute("drop extension kongtask").expect("drop extension");
+            assert_eq!(text(&mut db, "select count(*) from pg_class where relname ~ 'jobs'"), "0", "{statements}");
+            db.batch_execute(&format!("create extension kongtask schema {schema}")).expect("once more");
+            assert_eq!(text(&mut db, WHERE), format!("{schema} {schema}"), "{statements}");
+        }
+        if preloaded {
+            cluster.configure(&["shared_preload_libraries = ''"]);
+            cluster.stop("fast");
+            cluster.start();
+        }
     }
-    cluster.sql("create extension kongtask");
+}
+
+#[test]
+fn a_chosen_schema_works_as_the_usual_one_and_can_be_renamed() {
+    let cluster = Cluster::with(&["kongtask.workers = 2"]);
+    cluster.sql(
+        "create schema jobs_q; create extension kongtask schema jobs_q;
+         create table done (job bigint);
+         create function note(j jobs_q.jobs) returns void language sql as $$ insert into public.done values (j.id) $$;
+         create function bad() returns void language sql as $$ select 1 / 0 $$;
+         select kongtask.register_task('note', 'note(jobs_q.jobs)'), kongtask.register_task('bad', 'bad()');
+         select jobs_q.add_job('note', queue_name := 'q')",
+    );
+    cluster.wait_for("select count(*) from done", "1");
+    cluster.wait_for("select count(*) from jobs_q.jobs", "0");
+    // Sessions and workers that have been at it go on under the new name.
+    let mut db = cluster.connect();
+    db.batch_execute("select jobs_q.add_job('note')").expect("add_job");
+    cluster.wait_for("select count(*) from done", "2");
+    cluster.sql("alter schema jobs_q rename to \"Jobs\"");
+    db.batch_execute("select \"Jobs\".add_job('note', queue_name := 'q')").expect("add_job");
+    db.batch_execute("select \"Jobs\".add_job('note', run_at := now() + interval '300 ms')").expect("add_job");
+    cluster.wait_for("select count(*) from done", "4");
+    db.batch_execute("select \"Jobs\".add_job('bad', max_attempts := 1)").expect("add_job");
+    cluster.wait_for("select last_error like 'division by zero (SQLSTATE 22012)%' from \"Jobs\".jobs", "t");
+    assert!(
+        cluster.log().contains("HINT:  It stays in the table; \"Jobs\".reschedule_jobs can give it"),
+        "{}",
+        cluster.log()
+    );
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
+    // The schema goes with everything, workers first.
+    cluster.sql("drop schema \"Jobs\" cascade");
+    assert_eq!(cluster.text("select count(*) from pg_extension where extname = 'kongtask'"), "0");
+    cluster.wait_for("select count(*) from pg_stat_activity where backend_type ~ 'kongtask (worker|scheduler)'", "0");
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
 }
 
 #[test]

@@ -29,6 +29,7 @@ declare
   v_given pg_catalog.name;
   v_is_named boolean;
   v_queue pg_catalog.name;
+  v_namespace pg_catalog.oid;
   v_owner pg_catalog.oid;
   v_contents text;
 begin
@@ -42,15 +43,18 @@ begin
   v_is_named = v_given operator(pg_catalog.<>) 'public' and coalesce(kongtask.schema_is_named(), true);
   v_queue = case when v_is_named then v_given else 'graphile_worker' end;
 
-  select namespace.nspowner into v_owner
-    from pg_catalog.pg_namespace as namespace
-    where namespace.nspname operator(pg_catalog.=) v_queue;
-  if not found then
+  if not exists (select from pg_catalog.pg_namespace where nspname operator(pg_catalog.=) v_queue) then
     execute pg_catalog.format('create schema %I', v_queue);
     execute pg_catalog.format('alter extension kongtask drop schema %I', v_queue);
     execute pg_catalog.format('comment on schema %I is %L', v_queue,
       'The job queue: tables and functions as graphile-worker and KongTask know them, implemented by the kongtask extension');
+    select oid into strict v_namespace
+      from pg_catalog.pg_namespace
+      where nspname operator(pg_catalog.=) v_queue;
   else
+    select oid, nspowner into strict v_namespace, v_owner
+      from pg_catalog.pg_namespace
+      where nspname operator(pg_catalog.=) v_queue;
     select pg_catalog.string_agg(pg_catalog.pg_describe_object(content.classid, content.objid, content.objsubid), ', ')
       into v_contents
       from (
@@ -58,7 +62,7 @@ begin
         from pg_catalog.pg_depend as depend
         where
           depend.refclassid operator(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
-          and depend.refobjid operator(pg_catalog.=) v_queue::pg_catalog.text::pg_catalog.regnamespace
+          and depend.refobjid operator(pg_catalog.=) v_namespace
           and depend.deptype operator(pg_catalog.=) 'n'
           and depend.classid operator(pg_catalog.<>) 'pg_catalog.pg_extension'::pg_catalog.regclass
         limit 4
@@ -92,10 +96,10 @@ begin
 
   if v_queue operator(pg_catalog.<>) v_given then
     update pg_catalog.pg_extension
-      set extnamespace = v_queue::pg_catalog.text::pg_catalog.regnamespace
+      set extnamespace = v_namespace
       where extname operator(pg_catalog.=) 'kongtask';
     update pg_catalog.pg_depend as depend
-      set refobjid = v_queue::pg_catalog.text::pg_catalog.regnamespace
+      set refobjid = v_namespace
       from pg_catalog.pg_extension as extension
       where
         extension.extname operator(pg_catalog.=) 'kongtask'

@@ -11,7 +11,9 @@ create table kongtask.adopted (
 do $$
 declare
   v_schema constant pg_catalog.name = pg_catalog.current_schema();
-  v_namespace constant pg_catalog.oid = pg_catalog.current_schema()::pg_catalog.text::pg_catalog.regnamespace;
+  v_namespace constant pg_catalog.oid = (
+    select oid from pg_catalog.pg_namespace where nspname operator(pg_catalog.=) pg_catalog.current_schema()
+  );
   v_tables constant text[] = array['jobs', 'job_queues', 'migrations', 'known_crontabs'];
   v_migration int;
   v_owner pg_catalog.oid;
@@ -83,7 +85,7 @@ declare
     '_500_increase_job_queue_count', '_500_increase_job_queue_count_update', '_900_notify_worker'
   ];
 begin
-  if pg_catalog.to_regclass('jobs') is null then
+  if pg_catalog.to_regclass(pg_catalog.format('%I.jobs', pg_catalog.current_schema())) is null then
     return;
   end if;
 

@@ -4,7 +4,7 @@
 
 do $$
 begin
-  if pg_catalog.to_regclass('jobs') is not null then
+  if pg_catalog.to_regclass(pg_catalog.format('%I.jobs', pg_catalog.current_schema())) is not null then
     return;
   end if;
 

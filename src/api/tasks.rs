@@ -6,8 +6,8 @@ use crate::pg::catch::Failure;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
-use crate::pg::{invalidation, procedure, role, version};
-use crate::{registry, wake};
+use crate::pg::{invalidation, role, version};
+use crate::{registry, schema, wake};
 
 /// Errors: 22004 (NULL), 22023 (identifier), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
 /// role's task). Locks the task's row.
@@ -22,7 +22,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
         return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
     }
-    registry::register(&identifier.read(), &procedure::name(function), caller)
+    registry::register(&identifier.read(), &schema::name_of(function)?, caller)
 }
 
 /// Errors: 42501 (another role's task). Locks the task's row.

@@ -14,9 +14,6 @@ unsafe extern "C-unwind" {
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
 }
 
-/// pg_temp is named, and last: unnamed it would come first, and a temporary type called json before the real one.
-const SAFE_PATH: &CStr = c"pg_catalog, pg_temp";
-
 /// What the catalog says of a function.
 pub struct Procedure {
     pub arguments: Vec<Oid>,
@@ -49,10 +46,10 @@ pub fn look_up(function: Oid) -> Option<Procedure> {
     }
 }
 
-/// The function's name with its schema and argument types, as [`find`] reads it: `app.send_email(json)`.
-pub fn name(function: Oid) -> String {
-    // Types of pg_catalog go unqualified, as people write them; `find` looks there first.
-    let _path = Settings::with(c"search_path", SAFE_PATH);
+/// The function's name with argument types, as [`find`] reads it: `app.send_email(json)`. What is found along `path` is not
+/// qualified.
+pub fn name(function: Oid, path: &CStr) -> String {
+    let _path = Settings::with(c"search_path", path);
     // SAFETY: catalog look-ups; the texts are palloc'd.
     unsafe {
         let text = CStr::from_ptr(pg_sys::format_procedure(function));
@@ -62,8 +59,8 @@ pub fn name(function: Oid) -> String {
 
 /// The function of this name, as the current role finds it. Errors: 42883 if there is none, 42501 if its schema may not
 /// be used, and those of a text that is no such name.
-pub fn find(name: &str) -> Result<Oid, PgError> {
-    let _path = Settings::with(c"search_path", SAFE_PATH);
+pub fn find(name: &str, path: &CStr) -> Result<Oid, PgError> {
+    let _path = Settings::with(c"search_path", path);
     let name = CString::new(name.replace('\0', "")).unwrap_or_default();
     let name = Datum::from(name.as_ptr());
     // SAFETY: the closure is one C call; the text is only read.
