@@ -1,5 +1,7 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
+pub mod reference;
+
 use postgres::{Client, NoTls};
 use std::fs;
 use std::io::Write;
