@@ -65,6 +65,14 @@ comment on function kongtask.register_task is
   '(json), (jsonb), (jobs), (json, jobs), where jobs is the queue''s table; what it returns is ignored. Registering a task again '
   'replaces it, and only the same role or a superuser may';
 
+-- Row level security keeps rows from whoever was granted too much. Workers may see them.
+create policy workers on jobs
+  using (pg_catalog.has_function_privilege('get_job'::regproc, 'execute'));
+create policy workers on job_queues
+  using (pg_catalog.has_function_privilege('get_job'::regproc, 'execute'));
+create policy workers on known_crontabs
+  using (pg_catalog.has_function_privilege('get_job'::regproc, 'execute'));
+
 create function kongtask.grant_worker(worker regrole) returns void
   language plpgsql strict
   set search_path = pg_catalog, pg_temp
@@ -72,7 +80,6 @@ create function kongtask.grant_worker(worker regrole) returns void
 declare
   v_schema oid;
   v_object text;
-  v_policy constant name = 'worker ' || worker;
 begin
   select extnamespace into strict v_schema from pg_extension where extname = 'kongtask';
   execute format('grant usage on schema %s to %s', v_schema::regnamespace, worker);
@@ -91,19 +98,14 @@ begin
     v_object := format('%s.%s', v_schema::regnamespace, v_object);
     -- Not TRIGGER: a trigger's function would run as the owner of the tables.
     execute format('grant select, insert, update, delete, truncate, references on %s to %s', v_object, worker);
-    if not exists (
-      select from pg_policy
-      where polrelid = v_object::regclass and polname = v_policy and worker::oid = any (polroles)
-    ) then
-      execute format('create policy %I on %s to %s using (true) with check (true)', v_policy, v_object, worker);
-    end if;
   end loop;
 end
 $$;
 comment on function kongtask.grant_worker is
   'Lets a role run external workers, such as graphile-worker''s: it may call all functions of the queue, and read and change '
-  'all its rows. Only for the owner of the tables. To take that back: REVOKE, and DROP POLICY "worker <role>"';
+  'all its rows. Only for the owner of the tables. To take that back: REVOKE';
 
 revoke all on function
   add_jobs, force_unlock_workers, tg_migrations__refuse, kongtask.grant_worker
 from public;
+revoke all on sequence jobs_id_seq from public;

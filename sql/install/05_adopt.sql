@@ -134,6 +134,11 @@ begin
           and proc.pronamespace operator(pg_catalog.=) v_namespace
         )
       union all
+      select pg_catalog.pg_describe_object(policy.tableoid, policy.oid, 0)
+      from pg_catalog.pg_policy as policy
+      inner join pg_catalog.pg_class as class on policy.polrelid operator(pg_catalog.=) class.oid
+      where class.relnamespace operator(pg_catalog.=) v_namespace
+      union all
       select pg_catalog.format('inheritance of %s', inherits.inhrelid::pg_catalog.regclass)
       from pg_catalog.pg_inherits as inherits
       inner join pg_catalog.pg_class as class

@@ -13,6 +13,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ),
     ("CREATE TABLE graphile_worker.jobs ", "`jobs.queue_name` has no random default"),
     ("CREATE TABLE graphile_worker.migrations ", "`migrations.breaking`"),
+    ("CREATE POLICY workers ON ", "a policy `workers`"),
     ("CREATE TYPE graphile_worker.job_spec ", "`add_jobs`"),
     ("CREATE FUNCTION graphile_worker.add_jobs(", "`add_jobs`"),
     ("CREATE FUNCTION graphile_worker.force_unlock_workers(", "`force_unlock_workers`"),

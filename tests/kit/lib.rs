@@ -1,11 +1,12 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
 pub mod reference;
+pub mod schema;
 
 use postgres::{Client, NoTls};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -234,6 +235,20 @@ impl Cluster {
             last == expected
         });
         assert!(came, "{query}: {last:?}, not {expected:?}\n{}", self.log());
+    }
+
+    /// The server's major version.
+    pub fn version(&self) -> u32 {
+        self.text("select current_setting('server_version_num')::int / 10000").parse().expect("a number")
+    }
+
+    /// Restores a dump in pg_dump's custom format into a database, with pg_restore and these options.
+    pub fn restore(&self, dump: &[u8], database: &str, options: &[&str]) {
+        let file = self.home.path().join("dump");
+        fs::write(&file, dump).expect("write");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("chmod");
+        let file = file.to_str().expect("a path");
+        self.client_program("pg_restore", &[&["--exit-on-error", "-d", database], options, &[file]].concat());
     }
 
     /// Runs another of the server's programs against this cluster.

@@ -1,6 +1,7 @@
 //! graphile-worker itself, as its packages from npm carry it: `scripts/peers` puts them there.
 
 use postgres::Client;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// The package of a version.
@@ -34,7 +35,12 @@ pub fn install(db: &mut Client, version: &str, migration: usize, schema: &str) {
              create table {schema}.migrations (id int primary key, ts timestamptz default now() not null)"
         ),
     );
-    for number in 1..=migration {
+    migrate(db, version, 1..=migration, schema);
+}
+
+/// Applies some of its migrations.
+pub fn migrate(db: &mut Client, version: &str, migrations: RangeInclusive<usize>, schema: &str) {
+    for number in migrations {
         let file = package(version).join(format!("sql/{number:06}.sql"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{file:?}: {e}"));
         run(db, &text.replace(":GRAPHILE_WORKER_SCHEMA", schema));
