@@ -56,9 +56,17 @@ create function tg_migrations__refuse() returns trigger
 comment on function tg_migrations__refuse is
   'Keeps later versions of graphile-worker from rewriting these tables: they note each migration here, and fail';
 
+create function tg_jobs__unlock_arriving() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_unlock_arriving';
+comment on function tg_jobs__unlock_arriving is
+  'Lets a job run that comes out of a dump, where a kongtask worker had it: that worker is of another server';
+
 create trigger _100_refuse
   before insert or update on migrations for each row when (new.id > 9)
   execute function tg_migrations__refuse();
+create trigger _100_unlock_arriving
+  before insert on jobs for each row when (pg_catalog.starts_with(new.locked_by, 'kongtask:'))
+  execute function tg_jobs__unlock_arriving();
 
 comment on function kongtask.register_task is
   'Lets workers in the server run the jobs of a task by calling handler as the current role. The handler takes one of (), '
@@ -106,6 +114,6 @@ comment on function kongtask.grant_worker is
   'all its rows. Only for the owner of the tables. To take that back: REVOKE';
 
 revoke all on function
-  add_jobs, force_unlock_workers, tg_migrations__refuse, kongtask.grant_worker
+  add_jobs, force_unlock_workers, tg_migrations__refuse, tg_jobs__unlock_arriving, kongtask.grant_worker
 from public;
 revoke all on sequence jobs_id_seq from public;

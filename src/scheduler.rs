@@ -140,9 +140,9 @@ impl Scheduler {
         let polls = now >= self.poll_at;
         if polls {
             self.poll_at = after(now, guc::poll_interval());
-        }
-        if self.entry.orphans.swap(false, SeqCst) || (polls && !self.recovered) {
-            self.recover()?;
+            if !self.recovered {
+                self.recover()?;
+            }
         }
         let looks_ahead = polls || now >= self.entry.next_due.load(SeqCst);
         if looks_ahead {

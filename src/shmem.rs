@@ -55,8 +55,6 @@ pub struct Database {
     pub elastic: AtomicBool,
     /// Grows with each commit that made work runnable.
     pub generation: AtomicU64,
-    /// Set by whoever added jobs that bear the lock of a worker that cannot be.
-    pub orphans: AtomicBool,
     /// Set by the scheduler while a role that is short waits for another's worker to become idle.
     pub short: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
@@ -236,7 +234,6 @@ impl Database {
         self.left.store(false, SeqCst);
         self.absent.store(false, SeqCst);
         self.elastic.store(false, SeqCst);
-        self.orphans.store(false, SeqCst);
         self.short.store(false, SeqCst);
         self.generation.store(0, SeqCst);
         self.next_due.store(NEVER, SeqCst);

@@ -21,8 +21,6 @@ struct Notes {
     /// A queue was released: its next job may be anybody's.
     queue_released: bool,
     tasks_changed: bool,
-    /// A job was added that bears the lock of a worker of ours that cannot be.
-    orphan: bool,
     /// The extension is new in this database.
     created: bool,
     /// Databases that must stay empty until this transaction ends.
@@ -59,11 +57,6 @@ pub fn note_queue_released() {
 /// kongtask.tasks has changed.
 pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
-}
-
-/// A job was added as if a worker of ours had it.
-pub fn note_orphan() {
-    note(|notes| notes.orphan = true);
 }
 
 /// CREATE EXTENSION.
@@ -103,10 +96,7 @@ fn tell(board: Board, notes: &Notes) {
         }
         return;
     };
-    if notes.orphan {
-        entry.orphans.store(true, SeqCst);
-    }
-    if notes.created || notes.tasks_changed || notes.orphan {
+    if notes.created || notes.tasks_changed {
         entry.scheduler.set();
     }
     if let Some(due) = notes.due

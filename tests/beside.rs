@@ -2,7 +2,7 @@
 
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
-use kongtask_tests::{Cluster, SOON, error, rows, text, wait_until};
+use kongtask_tests::{Cluster, SOON, error, rows, say, text, wait_until};
 
 /// Those that work with the schema as it is.
 const VERSIONS: [&str; 3] = ["0.8.1", "0.9.0", "0.12.2"];
@@ -177,7 +177,7 @@ fn five_thousand_jobs_of_three_tasks_are_done_once_each() {
     let left = "select count(*) from graphile_worker.jobs";
     let done = wait_until(std::time::Duration::from_secs(120), || text(&mut db, left) == "0");
     assert!(done, "{} are left\n{}", text(&mut db, left), worker.log());
-    println!("{JOBS} jobs in {:?}", begun.elapsed());
+    say(&format!("{JOBS} jobs of three tasks, by two kinds of workers, in {:?}", begun.elapsed()));
     assert_eq!(text(&mut db, "select count(*) from wanted"), JOBS.to_string());
     assert_eq!(
         rows(

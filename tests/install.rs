@@ -171,7 +171,7 @@ fn temporary_objects_of_the_session_are_not_taken_for_ours() {
          create temporary table migrations (id int); create temporary table known_crontabs (id int);
          create extension kongtask;",
     );
-    assert_eq!(cluster.text("select count(*) from pg_trigger where tgrelid = 'graphile_worker.jobs'::regclass"), "7");
+    assert_eq!(cluster.text("select count(*) from pg_trigger where tgrelid = 'graphile_worker.jobs'::regclass"), "8");
     assert_eq!(cluster.text("select count(*) from graphile_worker.migrations"), "9");
 }
 
@@ -184,47 +184,6 @@ fn without_the_preload_functions_work_and_a_notice_says_the_rest() {
     assert_eq!(cluster.text("select (graphile_worker.add_job('a')).id"), "1");
     assert_eq!(cluster.text("select id from graphile_worker.get_job('a-worker-id')"), "1");
     assert_eq!(cluster.text("select count(*) from kongtask.workers"), "0");
-}
-
-#[test]
-fn a_dump_takes_jobs_tasks_and_sequences_along() {
-    let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
-    cluster.sql(
-        "create function public.handle() returns void language sql as '';
-         select kongtask.register_task('t', 'public.handle()');
-         select graphile_worker.add_job('t', '{\"n\": 1}', queue_name := 'q');
-         select graphile_worker.add_job('t', '{\"n\": 2}', queue_name := 'q', job_key := 'k');
-         insert into graphile_worker.known_crontabs values ('c', now());",
-    );
-    cluster.sql("create database restored");
-    let dump = cluster.client_program("pg_dump", &["postgres"]).stdout;
-    let mut restored = cluster.connect_as("postgres", "restored");
-    let file = tempfile_with(&dump);
-    cluster.client_program(
-        "psql",
-        &["-v", "ON_ERROR_STOP=1", "-q", "-d", "restored", "-f", file.path().to_str().expect("a path")],
-    );
-    let mut original = cluster.connect();
-    for query in [
-        "select * from graphile_worker.jobs order by id",
-        "select * from graphile_worker.job_queues",
-        "select identifier, handler, role from kongtask.tasks",
-        "select identifier from graphile_worker.known_crontabs",
-        "select last_value, is_called from graphile_worker.jobs_id_seq",
-        "select id from graphile_worker.migrations order by id",
-    ] {
-        assert_eq!(rows(&mut restored, query), rows(&mut original, query), "{query}");
-        assert!(!rows(&mut restored, query).is_empty(), "{query}");
-    }
-}
-
-fn tempfile_with(bytes: &[u8]) -> tempfile::NamedTempFile {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::NamedTempFile::new_in("/tmp").expect("a file");
-    file.write_all(bytes).expect("write");
-    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).expect("chmod");
-    file
 }
 
 #[test]

@@ -24,9 +24,17 @@ create function tg_migrations__refuse() returns trigger
 comment on function tg_migrations__refuse is
   'Keeps later versions of graphile-worker from rewriting these tables: they note each migration here, and fail';
 
+create function tg_jobs__unlock_arriving() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_unlock_arriving';
+comment on function tg_jobs__unlock_arriving is
+  'Lets a job run that comes out of a dump, where a kongtask worker had it: that worker is of another server';
+
 create trigger _100_refuse
   before insert or update on migrations for each row when (new.id > 9)
   execute function tg_migrations__refuse();
+create trigger _100_unlock_arriving
+  before insert on jobs for each row when (pg_catalog.starts_with(new.locked_by, 'kongtask:'))
+  execute function tg_jobs__unlock_arriving();
 create trigger _100_timestamps
   before update on jobs for each row
   execute function tg__update_timestamp();

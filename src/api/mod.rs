@@ -20,6 +20,7 @@ sql_function!(kongtask_reschedule_jobs, jobs::reschedule_jobs);
 sql_function!(kongtask_remove_job, jobs::remove_job);
 
 sql_function!(kongtask_update_timestamp, triggers::update_timestamp);
+sql_function!(kongtask_unlock_arriving, triggers::unlock_arriving);
 sql_function!(kongtask_increase_job_queue_count, triggers::increase_job_queue_count);
 sql_function!(kongtask_decrease_job_queue_count, triggers::decrease_job_queue_count);
 sql_function!(kongtask_note_job, triggers::note_job);

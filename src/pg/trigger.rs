@@ -81,12 +81,21 @@ impl TriggerRow {
         self.value(attribute).and_then(|datum| unsafe { T::from_datum(datum, false) })
     }
 
-    /// A copy with one attribute changed, as a BEFORE trigger returns it.
-    pub fn with(&self, attribute: i16, value: Datum) -> Value {
-        let (mut column, mut value, mut is_null) = (i32::from(attribute), value, false);
-        // SAFETY: the tuple is of this descriptor; one column.
+    /// A copy with some attributes changed, as a BEFORE trigger returns it.
+    pub fn with(&self, changes: &[(i16, Value)]) -> Value {
+        let mut columns: Vec<i32> = changes.iter().map(|&(attribute, _)| i32::from(attribute)).collect();
+        let mut values: Vec<Datum> = changes.iter().map(|&(_, value)| value.unwrap_or(Datum::from(0))).collect();
+        let mut nulls: Vec<bool> = changes.iter().map(|(_, value)| value.is_none()).collect();
+        // SAFETY: the tuple is of this descriptor; three arrays of as many columns.
         let tuple = unsafe {
-            pg_sys::heap_modify_tuple_by_cols(self.tuple, self.descriptor, 1, &mut column, &mut value, &mut is_null)
+            pg_sys::heap_modify_tuple_by_cols(
+                self.tuple,
+                self.descriptor,
+                columns.len() as i32,
+                columns.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            )
         };
         Some(Datum::from(tuple))
     }

@@ -9,7 +9,8 @@ use crate::pg::notify;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::trigger::{Trigger, TriggerRow, nothing};
 use crate::queue::job::{attribute, timestamp};
-use crate::{registry, restore, schema, shmem, wake};
+use crate::{registry, restore, schema, wake};
+use pgrx::IntoDatum;
 
 /// Before an update of a job: updated_at is now, or a millisecond after what it was.
 pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
@@ -17,7 +18,20 @@ pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
     let Some(new) = trigger.updated_row() else { return Ok(nothing()) };
     let before = timestamp(trigger.row().value(attribute::UPDATED_AT)).unwrap_or(i64::MIN);
     let updated_at = clock::transaction_start().max(before.saturating_add(1000));
-    Ok(new.with(attribute::UPDATED_AT, updated_at.into()))
+    Ok(new.with(&[(attribute::UPDATED_AT, Some(updated_at.into()))]))
+}
+
+/// Before a job is added that bears the lock of a worker of ours. Ours take jobs that are there: this one comes out of a
+/// dump, and its worker is of another server. It can run again at once, as after a crash.
+pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
+    let row = Trigger::of(call)?.row();
+    let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
+    let attempts = number(attribute::ATTEMPTS).min(number(attribute::MAX_ATTEMPTS) - 1);
+    Ok(row.with(&[
+        (attribute::ATTEMPTS, attempts.into_datum()),
+        (attribute::LOCKED_AT, None),
+        (attribute::LOCKED_BY, None),
+    ]))
 }
 
 /// After a job entered a queue.
@@ -58,10 +72,6 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
     };
     if trigger.is_insert() {
         restore::note_job_added();
-        if row.get(attribute::LOCKED_BY).is_some_and(|worker: String| worker.starts_with(shmem::ID_PREFIX)) {
-            // Ours take jobs that are there: this one comes from a dump, and its worker is of another server.
-            wake::note_orphan();
-        }
     }
     let attempts = |attribute| row.get::<i32>(attribute).unwrap_or(0);
     let can_run =

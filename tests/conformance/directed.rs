@@ -1,6 +1,7 @@
 //! Cases that are thought of, by name.
 
 use super::{Both, VERSIONS, compare, is_known_to, show};
+use kongtask_tests::say;
 use std::collections::BTreeMap;
 
 /// Statements that leave a job with key k in some state, as the first of the tables.
@@ -289,7 +290,7 @@ fn directed_cases_answer_as_the_reference_does() {
                 failures.push(format!("{name}: {difference}"));
             }
         }
-        println!("{version}: {} directed cases", known.len());
+        say(&format!("{version}: {} directed cases", known.len()));
     }
     assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
 }

@@ -9,7 +9,7 @@ mod later;
 mod random;
 mod schema;
 
-use kongtask_tests::{Cluster, describe, reference};
+use kongtask_tests::{Cluster, describe, reference, say};
 use postgres::{Client, SimpleQueryMessage};
 
 /// The versions compared with, and the last of their migrations.
@@ -236,7 +236,7 @@ fn is_known_to(version: &str, statement: &str) -> bool {
 /// Where random cases begin: SEED in the environment, or always the same.
 fn seed() -> [u8; 32] {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_250_101);
-    println!("SEED={seed}");
+    say(&format!("SEED={seed}"));
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes

@@ -1,6 +1,7 @@
 //! Random cases, from a seed, shrunk where they differ.
 
 use super::{Both, VERSIONS, compare, is_known_to, show};
+use kongtask_tests::say;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -106,6 +107,6 @@ fn random_sequences_answer_as_the_reference_does() {
         if let Err(error) = outcome {
             panic!("{error}");
         }
-        println!("{version}: {SEQUENCES} random sequences");
+        say(&format!("{version}: {SEQUENCES} random sequences"));
     }
 }

@@ -19,6 +19,8 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("CREATE FUNCTION graphile_worker.force_unlock_workers(", "`force_unlock_workers`"),
     ("CREATE FUNCTION graphile_worker.tg_migrations__refuse(", "`tg_migrations__refuse`"),
     ("CREATE TRIGGER _100_refuse ", "`tg_migrations__refuse`"),
+    ("CREATE FUNCTION graphile_worker.tg_jobs__unlock_arriving(", "`tg_jobs__unlock_arriving`"),
+    ("CREATE TRIGGER _100_unlock_arriving ", "`tg_jobs__unlock_arriving`"),
     ("CREATE FUNCTION graphile_worker.tg_job_queues__released(", "`tg_job_queues__released`"),
     ("CREATE TRIGGER _900_released ", "`tg_job_queues__released`"),
     ("CREATE TRIGGER _900_notify_worker ", "`_900_notify_worker` is a row trigger"),

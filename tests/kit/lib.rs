@@ -20,28 +20,50 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A cluster of its own, stopped and deleted when dropped.
 pub struct Cluster {
     home: TempDir,
+    server: Server,
 }
 
-fn pg_config(what: &str) -> PathBuf {
-    let program = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
-    let output = Command::new(&program).arg(what).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+/// An installation of Postgres, by its folder of programs.
+#[derive(Clone)]
+pub struct Server(PathBuf);
+
+impl Server {
+    /// The one that is tested: of PG_CONFIG.
+    pub fn tested() -> Server {
+        Server::of(&std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into()))
+    }
+
+    /// The one that a pg_config belongs to.
+    pub fn of(pg_config: &str) -> Server {
+        let output = Command::new(pg_config).arg("--bindir").output().unwrap_or_else(|e| panic!("{pg_config}: {e}"));
+        Server(PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()))
+    }
+
+    /// One of its programs, run by a user who is not root.
+    fn program(&self, name: &str) -> Command {
+        let path = self.0.join(name);
+        if !is_root() {
+            return Command::new(path);
+        }
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(path);
+        command
+    }
+
+    /// Makes a data directory.
+    fn initdb(&self, data: &Path, options: &[&str]) {
+        run(self
+            .program("initdb")
+            .args(["--auth=trust", "--username=postgres", "--no-sync"])
+            .args(options)
+            .arg("-D")
+            .arg(data));
+    }
 }
 
 fn is_root() -> bool {
     // SAFETY: asks the kernel.
     unsafe { libc::geteuid() == 0 }
-}
-
-/// A server's program, run by a user who is not root.
-fn program(name: &str) -> Command {
-    let path = pg_config("--bindir").join(name);
-    if !is_root() {
-        return Command::new(path);
-    }
-    let mut command = Command::new("runuser");
-    command.args(["-u", "postgres", "--"]).arg(path);
-    command
 }
 
 fn run(command: &mut Command) -> Output {
@@ -75,8 +97,7 @@ fn fresh_data() -> &'static TempDir {
         unsafe { libc::atexit(delete) };
         let home = tempfile::Builder::new().prefix("kongtask-initdb-").tempdir_in("/tmp").expect("a folder");
         hand_over(home.path());
-        let data = home.path().join("data");
-        run(program("initdb").args(["--auth=trust", "--username=postgres", "--no-sync", "-D"]).arg(data));
+        Server::tested().initdb(&home.path().join("data"), &[]);
         home
     })
 }
@@ -98,13 +119,26 @@ impl Cluster {
 
     /// A cluster that has not been started.
     pub fn stopped(settings: &[&str]) -> Cluster {
-        let cluster = Cluster::empty();
+        let cluster = Cluster::empty(Server::tested());
         let mut copy = if is_root() { Command::new("runuser") } else { Command::new("cp") };
         if is_root() {
             copy.args(["-u", "postgres", "--", "cp"]);
         }
         run(copy.arg("-a").arg(fresh_data().path().join("data")).arg(cluster.data()));
-        cluster.configure(&[
+        cluster.configure_for_tests(settings);
+        cluster
+    }
+
+    /// A cluster of a server, made with these options of initdb, that has not been started.
+    pub fn made_by(server: &Server, options: &[&str], settings: &[&str]) -> Cluster {
+        let cluster = Cluster::empty(server.clone());
+        server.initdb(&cluster.data(), options);
+        cluster.configure_for_tests(settings);
+        cluster
+    }
+
+    fn configure_for_tests(&self, settings: &[&str]) {
+        self.configure(&[
             "shared_preload_libraries = 'kongtask'",
             "listen_addresses = ''",
             "max_worker_processes = 16",
@@ -112,21 +146,22 @@ impl Cluster {
             "log_min_messages = info",
             "log_line_prefix = '%m [%p] %b '",
         ]);
-        cluster.configure(&[&format!("unix_socket_directories = '{}'", cluster.home.path().display())]);
-        cluster.configure(settings);
-        cluster
+        self.configure(&[&format!("unix_socket_directories = '{}'", self.home.path().display())]);
+        self.configure(settings);
     }
 
-    fn empty() -> Cluster {
+    fn empty(server: Server) -> Cluster {
         let home = tempfile::Builder::new().prefix("kongtask-").tempdir_in("/tmp").expect("a folder");
         hand_over(home.path());
-        Cluster { home }
+        Cluster { home, server }
     }
 
     /// A standby of this cluster, streaming from it.
     pub fn standby(&self) -> Cluster {
-        let standby = Cluster::empty();
-        run(program("pg_basebackup")
+        let standby = Cluster::empty(self.server.clone());
+        run(self
+            .server
+            .program("pg_basebackup")
             .args(["-h"])
             .arg(self.home.path())
             .args(["-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-D"])
@@ -157,7 +192,14 @@ impl Cluster {
 
     fn pg_ctl(&self, arguments: &[&str]) {
         let log = self.home.path().join("log");
-        run(program("pg_ctl").args(arguments).args(["-w", "-t", "60", "-D"]).arg(self.data()).arg("-l").arg(log));
+        run(self
+            .server
+            .program("pg_ctl")
+            .args(arguments)
+            .args(["-w", "-t", "60", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(log));
     }
 
     pub fn start(&self) {
@@ -244,16 +286,36 @@ impl Cluster {
 
     /// Restores a dump in pg_dump's custom format into a database, with pg_restore and these options.
     pub fn restore(&self, dump: &[u8], database: &str, options: &[&str]) {
-        let file = self.home.path().join("dump");
-        fs::write(&file, dump).expect("write");
+        let file = self.file(dump);
+        self.client_program("pg_restore", &[&["--exit-on-error", "-d", database], options, &[&file]].concat());
+    }
+
+    /// Has psql run a file of statements in a database.
+    pub fn run_file(&self, statements: &str, database: &str) {
+        let file = self.file(statements.as_bytes());
+        self.client_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", &file]);
+    }
+
+    /// A file that the server's programs can read.
+    fn file(&self, bytes: &[u8]) -> String {
+        let file = self.home.path().join("file");
+        fs::write(&file, bytes).expect("write");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("chmod");
-        let file = file.to_str().expect("a path");
-        self.client_program("pg_restore", &[&["--exit-on-error", "-d", database], options, &[file]].concat());
+        file.display().to_string()
+    }
+
+    /// Has pg_upgrade carry this cluster, which is stopped, over to one of the tested server, which is not started yet.
+    pub fn upgrade_to(&self, new: &Cluster) {
+        let mut upgrade = new.server.program("pg_upgrade");
+        upgrade.args(["-U", "postgres", "--no-sync", "-b"]).arg(&self.server.0).arg("-B").arg(&new.server.0);
+        upgrade.arg("-d").arg(self.data()).arg("-D").arg(new.data()).arg("-s").arg(new.home.path());
+        let output = upgrade.current_dir(new.home.path()).stdin(Stdio::null()).output().expect("pg_upgrade");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
     /// Runs another of the server's programs against this cluster.
     pub fn client_program(&self, name: &str, arguments: &[&str]) -> Output {
-        run(program(name).arg("-h").arg(self.home.path()).args(["-U", "postgres"]).args(arguments))
+        run(self.server.program(name).arg("-h").arg(self.home.path()).args(["-U", "postgres"]).args(arguments))
     }
 }
 
@@ -263,7 +325,9 @@ impl Drop for Cluster {
             eprintln!("---- log of {:?}\n{}", self.home.path(), self.log());
         }
         // It may be stopped already, or killed.
-        let _ = program("pg_ctl")
+        let _ = self
+            .server
+            .program("pg_ctl")
             .args(["stop", "-m", "immediate", "-D"])
             .arg(self.data())
             .stdout(Stdio::null())
@@ -307,6 +371,11 @@ pub fn describe(error: &postgres::Error) -> String {
         || error.to_string(),
         |e| format!("{}: {} / {:?} / {:?}", e.code().code(), e.message(), e.detail(), e.hint()),
     )
+}
+
+/// Says something that is to be read although the test passes, where nobody asked for the output of those.
+pub fn say(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Polls until `done`; whether it came to be.
