@@ -31,6 +31,8 @@ pub struct Pool {
     /// Roles whose workers ended as soon as they had started, and how often in a row.
     short_lived: HashMap<Oid, u32>,
     no_slot: Pause,
+    /// Whether a role would have the place of another's worker as soon as that is idle.
+    pub waits_for_place: bool,
     /// When a role that has no worker gets the place of one that has had its turn.
     turn_ends: Timestamp,
 }
@@ -48,6 +50,7 @@ impl Pool {
             failing: HashMap::new(),
             short_lived: HashMap::new(),
             no_slot: Pause::new(),
+            waits_for_place: false,
             turn_ends: NEVER,
         }
     }
@@ -76,6 +79,7 @@ impl Pool {
         let short: Vec<Oid> = short.iter().copied().filter(may_start).collect();
         self.grow(most, &roles, &short, now);
         self.turn_ends = self.exchange(most, &roles, &short, now).unwrap_or(NEVER);
+        self.waits_for_place = roles.len() > 1 && (!short.is_empty() || self.lacks(most, &roles));
     }
 
     fn shrink(&self, most: usize, now: Timestamp) {
@@ -126,19 +130,24 @@ impl Pool {
                 again = again.into_iter().chain(others().map(turn_ends)).min();
             }
         }
-        // Nobody is in need. Where there is a place for each role, each has a worker that waits for its jobs.
+        // Nobody is in need.
         let spare = |worker: &&&Worker| {
             worker.state() == State::Idle
                 && count_of(&staying, worker.role.get()) > 1
                 && !short.contains(&worker.role.get())
         };
-        if roles.len() <= most
-            && roles.iter().any(|&role| count_of(&staying, role) == 0)
+        if self.lacks(most, roles)
             && let Some(donor) = staying.iter().filter(spare).max_by_key(|worker| count_of(&staying, worker.role.get()))
         {
             donor.ask_to_leave(now);
         }
         again
+    }
+
+    /// Where there is a place for each role, each has a worker that waits for its jobs: whether one has none.
+    fn lacks(&self, most: usize, roles: &[Oid]) -> bool {
+        let staying = self.staying();
+        roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
     }
 
     fn start(&mut self, role: Oid, now: Timestamp) -> bool {

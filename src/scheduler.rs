@@ -163,8 +163,11 @@ impl Scheduler {
         }
         self.tasks = tasks.clone();
         self.pool.balance(&roles, &short, now);
-        // Set last: a commit that comes between a look and this is seen by the next poll at the latest.
-        self.entry.short.store(!short.is_empty() && roles.len() > 1, SeqCst);
+        let waits = self.pool.waits_for_place;
+        if !self.entry.short.swap(waits, SeqCst) && waits {
+            // A worker that became idle before this was set has told nobody.
+            self.entry.scheduler.set();
+        }
         self.entry.elastic.store(self.pool.is_elastic(&roles), SeqCst);
         self.pool.terminate_overdue(now);
         self.renew(now)

@@ -55,7 +55,7 @@ pub struct Database {
     pub elastic: AtomicBool,
     /// Grows with each commit that made work runnable.
     pub generation: AtomicU64,
-    /// Set by the scheduler while a role that is short waits for another's worker to become idle.
+    /// Set by the scheduler while a role that is short, or has no worker, waits for another's worker to become idle.
     pub short: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
     pub next_due: AtomicI64,

@@ -159,6 +159,12 @@ fn pg_upgrade_keeps_everything() {
     other
         .batch_execute("create schema jobs_q; create extension kongtask schema jobs_q; select jobs_q.add_job('a')")
         .expect("another queue");
+    // A server of a later month than the new one marks its columns in a way that the new one refuses, whatever the table
+    // (seen with 15.20 and 18.6): without the marks they are as a server of the same month would have left them.
+    for db in [&mut other, &mut old.connect()] {
+        db.batch_execute("update pg_attribute set attoptions = null where attoptions::text like '{pg_attver=%}'")
+            .expect("marks");
+    }
     drop(other);
     let expected: Vec<_> = ROWS.iter().map(|query| rows(&mut old.connect(), query)).collect();
     let from = old.version();

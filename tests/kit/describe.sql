@@ -11,7 +11,9 @@ member as (
 ),
 
 class as (
-  select class.* from pg_catalog.pg_class as class, member where member.classid = class.tableoid and member.objid = class.oid
+  select class.*, pg_catalog.acldefault((case class.relkind when 'S' then 's' else 'r' end)::"char", class.relowner) as usual_acl
+  from pg_catalog.pg_class as class, member
+  where member.classid = class.tableoid and member.objid = class.oid
 )
 
 select 'extension in ' || extnamespace::regnamespace from extension
@@ -30,11 +32,14 @@ select concat('rights ', pg_catalog.pg_describe_object(proc.tableoid, proc.oid, 
 from pg_catalog.pg_proc as proc, member
 where member.classid = proc.tableoid and member.objid = proc.oid
 union all
-select concat('rights ', class.oid::regclass, ' ', class.relacl) from class
+-- Those of the owner alone are what no rights at all mean.
+select concat('rights ', class.oid::regclass, ' ', nullif(class.relacl, class.usual_acl)) from class
 union all
 select concat('initial rights ', pg_catalog.pg_describe_object(initial.classoid, initial.objoid, initial.objsubid), ' ', initial.initprivs)
 from pg_catalog.pg_init_privs as initial, member
-where initial.classoid = member.classid and initial.objoid = member.objid
+where
+  initial.classoid = member.classid and initial.objoid = member.objid
+  and not exists (select from class where class.oid = initial.objoid and class.usual_acl = initial.initprivs)
 union all
 select concat(class.relkind, ' ', class.oid::regclass, ' of ', class.relowner::regrole, ' rls ', class.relrowsecurity, class.relforcerowsecurity)
 from class

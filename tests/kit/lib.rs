@@ -310,7 +310,13 @@ impl Cluster {
         upgrade.args(["-U", "postgres", "--no-sync", "-b"]).arg(&self.server.0).arg("-B").arg(&new.server.0);
         upgrade.arg("-d").arg(self.data()).arg("-D").arg(new.data()).arg("-s").arg(new.home.path());
         let output = upgrade.current_dir(new.home.path()).stdin(Stdio::null()).output().expect("pg_upgrade");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let logs = || {
+            // It keeps them where it fails, and says in which.
+            let mut tail = Command::new("sh");
+            tail.args(["-c", "tail -n 40 pg_upgrade_output.d/*/log/*.log"]).current_dir(new.data());
+            String::from_utf8_lossy(&tail.output().expect("sh").stdout).into_owned()
+        };
+        assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), logs());
     }
 
     /// Runs another of the server's programs against this cluster.
