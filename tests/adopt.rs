@@ -1,5 +1,7 @@
 //! Schemas that graphile-worker made, taken over with all that is in them; and the way back.
 
+use kongtask_tests::readme::blocks;
+use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
 use kongtask_tests::{Cluster, describe, error, reference, rows, text};
 use postgres::Client;
@@ -50,7 +52,10 @@ fn cluster() -> Cluster {
     cluster
 }
 
-const ADOPT: &str = "create extension kongtask schema graphile_worker";
+/// The statement that README.md has for it.
+fn adopt() -> &'static str {
+    blocks("sql adopt")[0]
+}
 
 #[test]
 fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
@@ -70,7 +75,7 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
         let mut theirs = cluster.connect_as("postgres", &beside);
         reference::migrate(&mut theirs, VERSION, migration + 1..=LATEST, "graphile_worker");
         let mut db = cluster.connect_as("postgres", &format!("d{migration}"));
-        db.batch_execute(ADOPT).unwrap_or_else(|e| panic!("{migration}: {}", describe(&e)));
+        db.batch_execute(adopt()).unwrap_or_else(|e| panic!("{migration}: {}", describe(&e)));
 
         for query in [
             // Not updated_at, which tells when their migration 2 was.
@@ -133,7 +138,7 @@ fn what_is_taken_over_is_run_at_once_and_survives_a_dump_with_its_rights() {
            $$ insert into public.done values (j.task_identifier) $$;",
     )
     .expect("a handler");
-    let said = cluster.client_program("psql", &["-d", "shop", "-c", ADOPT]);
+    let said = cluster.client_program("psql", &["-d", "shop", "-c", adopt()]);
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(
         said.contains(
@@ -266,7 +271,7 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             dump.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
         };
         let before = dump();
-        let failure = db.batch_execute(ADOPT).expect_err(change);
+        let failure = db.batch_execute(adopt()).expect_err(change);
         let failure = failure.as_db_error().expect("an error of the server's");
         assert!(["55000", "2BP01"].contains(&failure.code().code()), "{change}: {failure}");
         assert!(failure.message().contains(message), "{change}: {}", failure.message());
@@ -279,4 +284,60 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
     cluster.sql("create database unasked template template");
     let (code, message) = error(&mut cluster.connect_as("postgres", "unasked"), "create extension kongtask");
     assert_eq!((code.as_str(), message.as_str()), ("55000", "schema graphile_worker is not empty"));
+}
+
+#[test]
+fn the_way_back_keeps_the_jobs() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 2", "kongtask.shutdown_timeout = '500ms'"]);
+    cluster.sql(
+        "create table done (job bigint);
+         create function nap(p json) returns void language plpgsql as $$ begin
+           insert into public.done values ((kongtask.current_job()).id); perform pg_sleep(60); end $$;
+         select kongtask.register_task('nap', 'nap(json)');
+         select graphile_worker.add_job('nap', '{\"a\":  1}', 'q');
+         select graphile_worker.add_job('there', '{}', 'q', now() + interval '1 day', job_key := 'k');
+         select graphile_worker.add_job('there', '{}', 'r');
+         select graphile_worker.get_job('an-external-worker', '{there}');
+         insert into graphile_worker.known_crontabs values ('c', '2020-01-01')",
+    );
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'running'", "1");
+    let queries = [
+        "select id, queue_name, task_identifier, payload, priority, run_at, max_attempts, created_at, key, revision, flags
+         from graphile_worker.jobs order by id",
+        "select id, locked_by, locked_at from graphile_worker.jobs where id = 3",
+        "select queue_name, job_count from graphile_worker.job_queues order by 1",
+        "select locked_by, locked_at from graphile_worker.job_queues where queue_name = 'r'",
+        "select * from graphile_worker.known_crontabs",
+        "select last_value, is_called from graphile_worker.jobs_id_seq",
+    ];
+    let mut db = cluster.connect();
+    let before: Vec<_> = queries.iter().map(|query| rows(&mut db, query)).collect();
+    db.batch_execute(blocks("sql before")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    if text(&mut db, "select count(*) from pg_available_extensions where name = 'pgcrypto'") == "1" {
+        let mut install = Worker::start(&cluster, ("postgres", "postgres"), VERSION, &[], "", &["--schema-only"]);
+        assert!(install.end(), "{}", install.log());
+    } else {
+        // Its own installation asks for pgcrypto.
+        reference::install(&mut db, VERSION, LATEST, "graphile_worker");
+    }
+    db.batch_execute(blocks("sql after")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    for (query, before) in queries.iter().zip(&before) {
+        assert_eq!(&rows(&mut db, query), before, "{query}");
+    }
+    // What ran here did nothing, and is free.
+    assert_eq!(text(&mut db, "select count(*) from done"), "0");
+    assert_eq!(
+        text(&mut db, "select locked_by is null and locked_at is null from graphile_worker.jobs where id = 1"),
+        "t"
+    );
+    assert_eq!(text(&mut db, "select count(*) from pg_namespace where nspname in ('kept', 'kongtask')"), "0");
+    let _worker = Worker::start(
+        &cluster,
+        ("postgres", "postgres"),
+        VERSION,
+        &[("nap", "await helpers.query('insert into done values ($1)', [helpers.job.id]);")],
+        "",
+        &[],
+    );
+    cluster.wait_for("select job from done", "1");
 }

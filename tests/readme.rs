@@ -1,14 +1,7 @@
-//! The README's SQL runs, in its order, and does what the text says.
+//! The README's SQL runs, in its order, and does what the text says. What adopts and leaves is run by `adopt`.
 
+use kongtask_tests::readme::{README, blocks};
 use kongtask_tests::{Cluster, describe};
-
-const README: &str = include_str!("../README.md");
-
-/// The fenced blocks of one language.
-fn blocks(language: &str) -> Vec<&'static str> {
-    let fence = format!("```{language}\n");
-    README.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
-}
 
 #[test]
 fn its_sql_runs() {

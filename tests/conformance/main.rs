@@ -244,7 +244,7 @@ fn seed() -> [u8; 32] {
 
 /// README.md, its lines joined.
 fn readme() -> String {
-    include_str!("../../README.md").split_whitespace().collect::<Vec<_>>().join(" ")
+    kongtask_tests::readme::README.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
+pub mod readme;
 pub mod reference;
 pub mod schema;
 
