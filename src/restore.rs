@@ -1,20 +1,24 @@
 //! A dump that is being restored: its jobs would find half of their tables, and what they do would be done again, or
-//! collide with what is still to be loaded. So nothing runs in that database until the session that loads the jobs ends.
+//! collide with what is still to be loaded. So nothing runs in that database until the session that loads the jobs ends,
+//! or turns check_function_bodies on again, as DISCARD ALL does.
 
 use crate::pg::background;
 use crate::pg::catch::{Level, log};
 use crate::pg::hooks;
-use crate::shmem;
+use crate::pg::xact;
+use crate::{shmem, wake};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
+thread_local! {
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
+    static WATCHES_EXIT: Cell<bool> = const { Cell::new(false) };
+}
+
 /// To be called for each job that is added, before that commits.
 pub fn note_job_added() {
-    thread_local! {
-        static HOLDING: Cell<bool> = const { Cell::new(false) };
-    }
-    if hooks::is_loading_a_dump() && !HOLDING.replace(true) {
+    if hooks::is_loading_a_dump() && !HOLDS.replace(true) {
         hold();
     }
 }
@@ -24,11 +28,24 @@ fn hold() {
     let Some(entry) = shmem::board().and_then(|board| board.database_or_new(database)) else { return };
     entry.holds.fetch_add(1, SeqCst);
     entry.scheduler.set();
-    background::at_exit(release, database.to_u32() as usize);
+    if !WATCHES_EXIT.replace(true) {
+        background::at_exit(release, database.to_u32() as usize);
+    }
+    wake::watch_transactions();
     log(Level::Log, "a dump is being restored: kongtask runs no job in this database until this session ends");
 }
 
+/// To be called at the end of each transaction; must not raise.
+pub fn note_transaction_end() {
+    if HOLDS.get() && xact::checks_function_bodies() {
+        release(background::database().to_u32() as usize);
+    }
+}
+
 fn release(database: usize) {
+    if !HOLDS.replace(false) {
+        return;
+    }
     let Some(board) = shmem::board() else { return };
     if let Some(entry) = board.database(Oid::from(database as u32)) {
         entry.wanted.store(true, SeqCst);

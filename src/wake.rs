@@ -6,6 +6,7 @@
 
 use crate::pg::clock::{self, NEVER, Timestamp};
 use crate::pg::{background, xact};
+use crate::restore;
 use crate::shmem::{self, Board, Database, State};
 use pgrx::pg_sys::Oid;
 use std::cell::RefCell;
@@ -31,8 +32,13 @@ thread_local! {
     static NOTES: RefCell<Option<Notes>> = const { RefCell::new(None) };
 }
 
-fn note(change: impl FnOnce(&mut Notes)) {
+/// Has this backend's transactions tell at their end.
+pub fn watch_transactions() {
     xact::at_end(end);
+}
+
+fn note(change: impl FnOnce(&mut Notes)) {
+    watch_transactions();
     NOTES.with_borrow_mut(|notes| change(notes.get_or_insert_default()));
 }
 
@@ -71,6 +77,7 @@ pub fn note_held(database: Oid) {
 
 /// Called at the end of a transaction; must not raise.
 fn end(committed: bool) {
+    restore::note_transaction_end();
     let (Some(notes), Some(board)) = (NOTES.take(), shmem::board()) else { return };
     for held in &notes.held {
         if let Some(entry) = board.database(*held) {

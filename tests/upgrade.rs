@@ -80,7 +80,7 @@ fn an_upgraded_schema_is_a_fresh_one_and_is_served_before_and_after() {
 
 #[test]
 fn a_restored_dump_is_the_same_and_its_jobs_run_once_it_is_whole() {
-    let cluster = asleep(&["kongtask.workers = 2"]);
+    let cluster = asleep(&["kongtask.workers = 2", "max_worker_processes = 40"]);
     let mut db = cluster.connect();
     db.batch_execute(GRANT).expect("a grant");
     let expected: Vec<_> = ROWS.iter().map(|query| rows(&mut db, query)).collect();
@@ -107,7 +107,7 @@ fn a_restored_dump_is_the_same_and_its_jobs_run_once_it_is_whole() {
 
     // Into databases that are served: at once and in parallel, by pg_restore and by psql.
     cluster.sql("update graphile_worker.jobs set run_at = 'infinity'");
-    cluster.reload(&["kongtask.databases = 'at_once, in_one, in_parallel, by_psql, by_inserts'"]);
+    cluster.reload(&["kongtask.databases = 'at_once, in_one, in_parallel, by_psql, by_inserts, by_pool'"]);
     for (database, options) in
         [("at_once", &[][..]), ("in_one", &["--single-transaction"]), ("in_parallel", &["--jobs", "3"])]
     {
@@ -123,10 +123,18 @@ fn a_restored_dump_is_the_same_and_its_jobs_run_once_it_is_whole() {
     assert_eq!(text(&mut cluster.connect_as("postgres", "by_psql"), "select count(*) from early"), "0");
     assert_runs(&cluster, "by_psql");
     // INSERTs don't look like a dump, so that jobs run as they come.
-    cluster.sql("create database by_inserts; ");
+    cluster.sql("create database by_inserts");
     let inserts = cluster.client_program("pg_dump", &["--inserts", "quiet"]).stdout;
     cluster.run_file(&String::from_utf8(inserts).expect("UTF-8"), "by_inserts");
     assert_runs(&cluster, "by_inserts");
+    // A session that stays, as a pool's do, lets go as soon as it is itself again.
+    cluster.sql("create database by_pool");
+    let mut pooled = cluster.psql("by_pool");
+    pooled.send(&format!("{plain}\nselect 'loaded';\n"));
+    pooled.wait_for("loaded");
+    assert_eq!(text(&mut cluster.connect_as("postgres", "by_pool"), "select count(*) from early"), "0");
+    pooled.send("discard all;\n");
+    assert_runs(&cluster, "by_pool");
     assert!(cluster.log().contains("LOG:  a dump is being restored: kongtask runs no job in this database until"));
 }
 
@@ -134,7 +142,7 @@ fn a_restored_dump_is_the_same_and_its_jobs_run_once_it_is_whole() {
 fn a_dump_of_another_schema_is_restored_under_its_name() {
     let cluster = Cluster::with(&["kongtask.databases = ''"]);
     cluster.sql("create schema \"Jobs\"; create extension kongtask schema \"Jobs\"; select \"Jobs\".add_job('a', queue_name := 'q')");
-    cluster.sql("create database restored; ");
+    cluster.sql("create database restored");
     let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
     cluster.restore(&dump, "restored", &[]);
     let mut restored = cluster.connect_as("postgres", "restored");

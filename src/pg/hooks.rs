@@ -1,5 +1,6 @@
 //! Seeing utility statements before they run.
 
+use super::xact;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
@@ -146,10 +147,10 @@ pub fn create_extension_names_schema() -> Option<bool> {
         .map(|statement| unsafe { option((*statement).options, &[c"schema"]) }.is_some())
 }
 
-/// Whether the client is running a COPY out of a dump: dumps, and hardly anybody else, turn check_function_bodies off.
+/// Whether the client is running a COPY out of a dump.
 pub fn is_loading_a_dump() -> bool {
-    // SAFETY: reads a variable; a valid node.
-    !unsafe { pg_sys::check_function_bodies }
+    // SAFETY: a valid node.
+    !xact::checks_function_bodies()
         && client_statements().any(|node| unsafe { (*node).type_ } == pg_sys::NodeTag::T_CopyStmt)
 }
 

@@ -59,6 +59,12 @@ pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
     }
 }
 
+/// Whether CREATE FUNCTION checks bodies: dumps, and hardly anybody else, turn that off for their session.
+pub fn checks_function_bodies() -> bool {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::check_function_bodies }
+}
+
 /// Commits. On an error (a deferred constraint, say) the transaction is still to be [`abort`]ed.
 pub fn commit() -> Result<(), PgError> {
     // SAFETY: pairs the snapshot of `begin`; the closure is one C call.

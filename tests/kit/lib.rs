@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -297,6 +297,20 @@ impl Cluster {
         self.client_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", &file]);
     }
 
+    /// A psql that stays in a database.
+    pub fn psql(&self, database: &str) -> Psql {
+        let log = self.home.path().join(format!("psql-{database}"));
+        let said = fs::File::create(&log).expect("a file");
+        let mut psql = self.server.program("psql");
+        psql.arg("-h")
+            .arg(self.home.path())
+            .args(["-U", "postgres", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1"])
+            .arg(database);
+        let child =
+            psql.stdin(Stdio::piped()).stdout(said.try_clone().expect("a file")).stderr(said).spawn().expect("psql");
+        Psql { child, log }
+    }
+
     /// A file that the server's programs can read.
     fn file(&self, bytes: &[u8]) -> String {
         let file = self.home.path().join("file");
@@ -340,6 +354,33 @@ impl Drop for Cluster {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
+    }
+}
+
+/// A psql that is told what to run.
+pub struct Psql {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Psql {
+    pub fn send(&mut self, statements: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        stdin.write_all(statements.as_bytes()).and_then(|()| stdin.flush()).expect("psql reads");
+    }
+
+    /// Waits until it has said something.
+    pub fn wait_for(&self, text: &str) {
+        let said = || fs::read_to_string(&self.log).unwrap_or_default();
+        assert!(wait_until(SOON, || said().contains(text)), "no {text:?} in\n{}", said());
+    }
+}
+
+impl Drop for Psql {
+    fn drop(&mut self) {
+        // It ends when it is told no more.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }
 
