@@ -162,6 +162,34 @@ fn what_is_taken_over_is_run_at_once_and_survives_a_dump_with_its_rights() {
 }
 
 #[test]
+fn a_worker_that_runs_meanwhile_goes_on() {
+    let cluster = cluster();
+    let mut app = with_reference(&cluster, "shop", LATEST);
+    app.batch_execute("create table done (job bigint)").expect("a table");
+    let worker = Worker::start(
+        &cluster,
+        ("app", "shop"),
+        VERSION,
+        &[("there", "await helpers.query('insert into done values ($1)', [helpers.job.id]);")],
+        "",
+        &[],
+    );
+    worker.wait_for("looking for jobs");
+    let mut done = |jobs: &str| {
+        app.batch_execute("select graphile_worker.add_job('there')").expect("add_job");
+        let came = kongtask_tests::wait_until(kongtask_tests::SOON, || {
+            text(&mut app, "select string_agg(job::text, ' ' order by job) from done") == jobs
+        });
+        assert!(came, "{jobs}\n{}", worker.log());
+    };
+    done("1");
+    done("1 2");
+    cluster.connect_as("postgres", "shop").batch_execute(adopt()).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    done("1 2 3");
+    done("1 2 3 4");
+}
+
+#[test]
 fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
     let cluster = cluster();
     with_reference(&cluster, "template", LATEST);
