@@ -55,7 +55,8 @@ impl Server {
     fn initdb(&self, data: &Path, options: &[&str]) {
         run(self
             .program("initdb")
-            .args(["--auth=trust", "--username=postgres", "--no-sync"])
+            // The same wherever the tests run, whatever locale is set there.
+            .args(["--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"])
             .args(options)
             .arg("-D")
             .arg(data));
