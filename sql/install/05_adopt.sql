@@ -213,7 +213,7 @@ begin
   ) as held
   cross join lateral pg_catalog.aclexplode(held.acl) as acl
   where
-    acl.grantee operator(pg_catalog.<>) held.owner
+    acl.grantee operator(pg_catalog.<>) all (array[held.owner, current_user::pg_catalog.regrole])
     and not (held.kind operator(pg_catalog.=) 'function' and acl.grantee operator(pg_catalog.=) 0);
   if v_owner operator(pg_catalog.<>) current_user::pg_catalog.regrole then
     insert into kongtask.adopted (statement)
@@ -264,7 +264,7 @@ begin
     where
       class.relnamespace operator(pg_catalog.=) v_namespace
       and class.relkind operator(pg_catalog.=) any ('{r,S}')
-      and acl.grantee operator(pg_catalog.<>) class.relowner
+      and acl.grantee operator(pg_catalog.<>) all (array[class.relowner, current_user::pg_catalog.regrole])
   loop
     execute v_statement;
   end loop;

@@ -1,13 +1,4 @@
-where
-  $3
-  or (
-    spec.job_key is not null
-    and not exists (
-      select 1
-      from @extschema@.jobs
-      where jobs.key operator(pg_catalog.=) spec.job_key
-    )
-  )
+where $3 is null or spec.job_key operator(pg_catalog.=) any ($3)
 on conflict (key) do update set
   task_identifier = excluded.task_identifier,
   payload = case

@@ -14,6 +14,7 @@ pub mod attribute {
     pub const ATTEMPTS: i16 = 7;
     pub const MAX_ATTEMPTS: i16 = 8;
     pub const UPDATED_AT: i16 = 11;
+    pub const KEY: i16 = 12;
     pub const LOCKED_AT: i16 = 13;
     pub const LOCKED_BY: i16 = 14;
     pub const REVISION: i16 = 15;
