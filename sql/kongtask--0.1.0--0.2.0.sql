@@ -68,10 +68,59 @@ create trigger _100_unlock_arriving
   before insert on jobs for each row when (pg_catalog.starts_with(new.locked_by, 'kongtask:'))
   execute function tg_jobs__unlock_arriving();
 
+-- Only jobs that are in a queue pay for it.
+create index jobs_queue_name_priority_run_at_id_idx
+  on jobs (queue_name, priority, run_at, id)
+  where queue_name is not null and attempts < max_attempts;
+comment on index jobs_queue_name_priority_run_at_id_idx is 'The order in which the jobs of one queue run';
+
+alter table kongtask.tasks
+  add column max_batch int not null default 1 check (max_batch between 1 and 10000),
+  add column in_place boolean not null default true;
+comment on column kongtask.tasks.max_batch is 'How many jobs may share a transaction, or a call of a set-based handler';
+comment on column kongtask.tasks.in_place is 'Whether first attempts may run in the transaction that takes the job';
+
+-- The function takes options now. Whoever might call it still may.
+do $$
+declare
+  v_former constant pg_catalog.oid = 'kongtask.register_task(text, regprocedure)'::pg_catalog.regprocedure;
+  v_rights constant pg_catalog.aclitem[] = (
+    select proc.proacl from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_former
+  );
+  v_owner constant pg_catalog.oid = (
+    select proc.proowner from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_former
+  );
+  v_right pg_catalog.record;
+begin
+  drop function kongtask.register_task(text, regprocedure);
+  create function kongtask.register_task(
+    identifier text,
+    handler regprocedure,
+    max_batch integer = null,
+    in_place boolean = true
+  ) returns kongtask.tasks
+    language c volatile
+    as 'MODULE_PATHNAME', 'kongtask_register_task';
+  revoke all on function kongtask.register_task from public;
+  for v_right in
+    select acl.grantee, acl.is_grantable
+    from pg_catalog.aclexplode(v_rights) as acl
+    where acl.grantee operator(pg_catalog.<>) 0 and acl.grantee operator(pg_catalog.<>) v_owner
+  loop
+    execute pg_catalog.format(
+      'grant execute on function kongtask.register_task to %s%s',
+      v_right.grantee::pg_catalog.regrole,
+      case when v_right.is_grantable then ' with grant option' else '' end
+    );
+  end loop;
+end
+$$;
 comment on function kongtask.register_task is
   'Lets workers in the server run the jobs of a task by calling handler as the current role. The handler takes one of (), '
-  '(json), (jsonb), (jobs), (json, jobs), where jobs is the queue''s table; what it returns is ignored. Registering a task again '
-  'replaces it, and only the same role or a superuser may';
+  '(json), (jsonb), (jobs), (json, jobs), or, for many jobs in one call, (json[]), (jobs[]), where jobs is the queue''s table; '
+  'what it returns is ignored. max_batch: how many jobs may share a transaction (1 to 60, 1 by default), or a call (1 to '
+  '10000, 1000 by default). in_place: whether first attempts of jobs without key and queue run in the transaction that takes '
+  'them. Registering a task again replaces it, and only the same role or a superuser may';
 
 -- Row level security keeps rows from whoever was granted too much. Workers may see them.
 create policy workers on jobs

@@ -16,6 +16,8 @@ pub enum Error {
     NotInstalled,
     NullArgument(&'static str),
     InvalidTaskIdentifier,
+    /// What it may be at most.
+    InvalidMaxBatch(usize),
     NoSuchHandler(String),
     HandlerNotCallable {
         handler: String,
@@ -56,7 +58,7 @@ impl From<Error> for Failure {
 }
 
 /// The signatures a handler may have, for users.
-const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (jobs), (json, jobs), where jobs is the queue's table.";
+const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (jobs), (json, jobs), or, for many jobs in one call, (json[]), (jobs[]), where jobs is the queue's table.";
 
 impl Error {
     /// What it says. What Postgres says is to be read before the transaction is rolled back.
@@ -75,6 +77,7 @@ impl Error {
             Error::NotInstalled => (b"55000", "the tables of extension kongtask are not there".into()),
             Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
             Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
+            Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
             Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
             Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
@@ -98,6 +101,9 @@ impl Error {
             Error::RoleCannotLogIn(_) => {
                 Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
             }
+            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => {
+                Some("Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server.".into())
+            }
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
@@ -112,6 +118,9 @@ impl Error {
             Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
             Error::HandlerForbidden { handler, role } => {
                 format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}, and USAGE on its schema.")
+            }
+            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => {
+                "A handler that takes json[] or jobs[] gets up to 10000 jobs in one call.".into()
             }
             Error::NoSuchHandler(_) => {
                 "Create the function again, or register another with kongtask.register_task.".into()

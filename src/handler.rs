@@ -4,8 +4,9 @@ use crate::error::Error;
 use crate::pg::procedure::{self, Procedure};
 use crate::pg::spi::Value;
 use crate::pg::{invalidation, role, version};
+use crate::queue::job::{Job, begun};
 use crate::schema;
-use pgrx::pg_sys::{Datum, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
+use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
@@ -17,6 +18,9 @@ enum Takes {
     Jsonb,
     Row,
     JsonAndRow,
+    /// Many jobs at once.
+    JsonSet,
+    RowSet,
 }
 
 /// A function that may run jobs for the current role.
@@ -41,13 +45,15 @@ impl Handler {
         if let Some(why) = why {
             return Err(Error::HandlerNotCallable { handler, why });
         }
-        let row = schema::queue()?.row;
+        let (row, rows) = (schema::queue()?.row, schema::queue()?.rows);
         let takes = match procedure.arguments[..] {
             [] => Takes::Nothing,
             [JSONOID] => Takes::Json,
             [JSONBOID] => Takes::Jsonb,
             [only] if only == row => Takes::Row,
             [JSONOID, second] if second == row => Takes::JsonAndRow,
+            [JSONARRAYOID] => Takes::JsonSet,
+            [only] if only == rows => Takes::RowSet,
             _ => return Err(Error::HandlerSignature { handler }),
         };
         if !version::may_execute(function, role) {
@@ -75,20 +81,39 @@ impl Handler {
         Ok(handler)
     }
 
-    /// Runs a job: `row` is its row, `payload` the json in it. What the handler returns is ignored.
-    pub fn call(&self, row: Datum, payload: Value) -> Result<(), Error> {
-        let _current = Current::set(row);
-        let row = Some(row);
+    /// Whether it takes many jobs at once.
+    pub fn takes_sets(&self) -> bool {
+        matches!(self.takes, Takes::JsonSet | Takes::RowSet)
+    }
+
+    /// Runs a job. What the handler returns is ignored.
+    pub fn call(&self, job: &Job) -> Result<(), Error> {
+        let _current = Current::set(job.row());
+        let (payload, row) = (job.payload(), || Some(begun(job.row())));
         match self.takes {
             Takes::Nothing => procedure::call(self.function, &[]),
             Takes::Json => procedure::call(self.function, &[payload]),
-            Takes::Jsonb => {
-                let payload = payload.map(procedure::jsonb).transpose()?;
-                procedure::call(self.function, &[payload])
-            }
-            Takes::Row => procedure::call(self.function, &[row]),
-            Takes::JsonAndRow => procedure::call(self.function, &[payload, row]),
+            Takes::Jsonb => procedure::call(self.function, &[payload.map(procedure::jsonb).transpose()?]),
+            Takes::Row => procedure::call(self.function, &[row()]),
+            Takes::JsonAndRow => procedure::call(self.function, &[payload, row()]),
+            Takes::JsonSet | Takes::RowSet => return self.call_for_all(std::slice::from_ref(job)),
         }?;
+        Ok(())
+    }
+
+    /// Runs many jobs at once, if it [takes sets](Handler::takes_sets).
+    pub fn call_for_all(&self, jobs: &[Job]) -> Result<(), Error> {
+        let set = match self.takes {
+            Takes::RowSet => {
+                let rows: Vec<Datum> = jobs.iter().map(|job| begun(job.row())).collect();
+                procedure::array(&rows, schema::queue()?.row)
+            }
+            _ => {
+                let payloads: Vec<Datum> = jobs.iter().filter_map(Job::payload).collect();
+                procedure::array(&payloads, JSONOID)
+            }
+        };
+        procedure::call(self.function, &[Some(set)])?;
         Ok(())
     }
 }
@@ -115,7 +140,7 @@ impl Drop for Current {
 
 /// The row of the job that runs, copied to the current memory context; `None` outside a handler.
 pub fn current_row() -> Value {
-    CURRENT.get().map(procedure::copy_row)
+    CURRENT.get().map(|row| procedure::copy_row(begun(row)))
 }
 
 /// Calls a function without arguments that returns text[], as the current role. Errors as for a handler.

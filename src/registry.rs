@@ -10,35 +10,74 @@ use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
-#[derive(Clone)]
 pub struct Task {
+    pub identifier: String,
     /// The function, schema and argument types included, as `regprocedure` reads it.
     pub handler: String,
     /// The role it runs as.
     pub role: Oid,
+    /// How many jobs may share a transaction, or a call.
+    pub max_batch: usize,
+    /// Whether first attempts may run in the transaction that takes the job.
+    pub in_place: bool,
+}
+
+impl Task {
+    /// Whether one call of its handler takes many jobs.
+    pub fn takes_sets(&self) -> bool {
+        self.handler.ends_with("[])")
+    }
 }
 
 /// The tasks at some moment.
 #[derive(Default)]
-pub struct Tasks(HashMap<String, Task>);
+pub struct Tasks {
+    by_identifier: HashMap<String, Rc<Task>>,
+    by_tag: HashMap<u32, Rc<Task>>,
+}
+
+/// Tells a task from others in few bytes. Two may have the same, seldom enough for a hint.
+pub fn tag(identifier: &str) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    identifier.hash(&mut hasher);
+    hasher.finish() as u32
+}
 
 impl Tasks {
-    pub fn get(&self, identifier: &str) -> Option<&Task> {
-        self.0.get(identifier)
+    fn of(tasks: impl Iterator<Item = Task>) -> Tasks {
+        let mut all = Tasks::default();
+        for task in tasks.map(Rc::new) {
+            all.by_tag.insert(tag(&task.identifier), task.clone());
+            all.by_identifier.insert(task.identifier.clone(), task);
+        }
+        all
     }
 
-    /// The identifiers whose handlers run as `role`, and the rest.
-    pub fn split(&self, role: Oid) -> (Vec<String>, Vec<String>) {
-        let (own, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|(_, task)| task.role == role);
-        let identifiers = |tasks: Vec<(&String, &Task)>| tasks.into_iter().map(|(name, _)| name.clone()).collect();
-        (identifiers(own), identifiers(others))
+    pub fn get(&self, identifier: &str) -> Option<&Rc<Task>> {
+        self.by_identifier.get(identifier)
+    }
+
+    /// The task with this [`tag`].
+    pub fn tagged(&self, tag: u32) -> Option<&Rc<Task>> {
+        self.by_tag.get(&tag)
+    }
+
+    /// The identifiers of those that run as `role`.
+    pub fn of_role(&self, role: Oid) -> Vec<String> {
+        self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
+    }
+
+    /// The identifiers of all.
+    pub fn identifiers(&self) -> Vec<String> {
+        self.by_identifier.keys().cloned().collect()
     }
 
     /// The roles that have tasks, in order of their OIDs.
     pub fn roles(&self) -> Vec<Oid> {
-        let mut roles: Vec<_> = self.0.values().map(|task| task.role).collect();
+        let mut roles: Vec<_> = self.by_identifier.values().map(|task| task.role).collect();
         roles.sort_unstable_by_key(|role| role.to_u32());
         roles.dedup();
         roles
@@ -49,9 +88,15 @@ thread_local! {
     static TASKS: RefCell<Option<Rc<Tasks>>> = const { RefCell::new(None) };
 }
 
+static WATCH: Watch = Watch::new();
+
+/// Whether the tasks may have changed since they were last read, as far as this backend has been told.
+pub fn is_stale() -> bool {
+    WATCH.is_stale()
+}
+
 /// The tasks as they are now. Within a transaction.
 pub fn tasks() -> Result<Rc<Tasks>, Error> {
-    static WATCH: Watch = Watch::new();
     static TASKS_NOW: Plan = plan!("tasks");
     if !WATCH.is_stale()
         && let Some(tasks) = TASKS.with_borrow(Clone::clone)
@@ -63,27 +108,37 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let _snapshot = xact::LatestSnapshot::take();
     let session = schema::session().inspect_err(|_| WATCH.spoil())?;
     let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| WATCH.spoil())?;
-    let tasks = (0..rows.count())
-        .filter_map(|row| {
-            let task = Task { handler: rows.get(row, 1)?, role: rows.get(row, 2)? };
-            Some((rows.get(row, 0)?, task))
+    let tasks = (0..rows.count()).filter_map(|row| {
+        Some(Task {
+            identifier: rows.get(row, 0)?,
+            handler: rows.get(row, 1)?,
+            role: rows.get(row, 2)?,
+            max_batch: usize::try_from(rows.get::<i32>(row, 3)?).ok()?,
+            in_place: rows.get(row, 4)?,
         })
-        .collect();
-    let tasks = Rc::new(Tasks(tasks));
+    });
+    let tasks = Rc::new(Tasks::of(tasks));
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
 }
 
-/// Registers a task for `caller`, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
-/// has registered it, and `caller` is no superuser. Locks the row.
-pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, Error> {
-    static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
-    let superuser = role::is_superuser(caller);
-    let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
+/// Registers a task for its role, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
+/// has registered it, and this one is no superuser. Locks the row.
+pub fn register(task: &Task) -> Result<Value, Error> {
+    static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID, INT4OID, BOOLOID);
+    let superuser = role::is_superuser(task.role);
+    let values = [
+        text(&task.identifier),
+        text(&task.handler),
+        task.role.into_datum(),
+        Some(superuser.into()),
+        i32::try_from(task.max_batch).ok().into_datum(),
+        Some(task.in_place.into()),
+    ];
     let row = schema::one_row(&REGISTER, &values)?;
     if row.is_none() {
-        let role = registered_by(identifier)?.unwrap_or_default();
-        return Err(Error::TaskOfAnother { task: identifier.into(), role });
+        let role = registered_by(&task.identifier)?.unwrap_or_default();
+        return Err(Error::TaskOfAnother { task: task.identifier.clone(), role });
     }
     Ok(row)
 }

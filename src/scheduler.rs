@@ -23,14 +23,16 @@ use crate::pg::clock::{self, NEVER, Timestamp, after, until};
 use crate::pg::spi::text;
 use crate::pg::{latch, xact};
 use crate::pool::Pool;
-use crate::queue::{due, recover, renew};
+use crate::queue::ready::{self, Found, Search};
+use crate::queue::{recover, renew};
+use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
-use crate::shmem::{self, Board, Database, State};
+use crate::shmem::{self, Board, Database, Held, Shelf, State};
 use crate::{schema, wake};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What `backend_type` says.
 pub const KIND: &str = "kongtask scheduler";
@@ -60,6 +62,8 @@ fn main(database: usize) -> Result<(), Error> {
         extension,
         pool: Pool::new(board, database, name.clone()),
         poll_at: 0,
+        search_at: 0,
+        searched: i64::MIN,
         renew_at: 0,
         recovered: false,
         tasks: Rc::default(),
@@ -109,6 +113,10 @@ struct Scheduler {
     pool: Pool,
     /// When to look for jobs that no wake-up told of.
     poll_at: Timestamp,
+    /// When to search the whole table again.
+    search_at: Timestamp,
+    /// Up to which run_at all jobs have been searched for.
+    searched: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
     renew_at: Timestamp,
     /// Whether everything that dead workers of the server's former life held is released.
@@ -137,25 +145,23 @@ impl Scheduler {
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::now();
         self.release_what_the_gone_held(now)?;
-        let polls = now >= self.poll_at;
-        if polls {
+        if now >= self.poll_at {
             self.poll_at = after(now, guc::poll_interval());
             if !self.recovered {
                 self.recover()?;
             }
         }
-        let looks_ahead = polls || now >= self.entry.next_due.load(SeqCst);
-        if looks_ahead {
-            // Before the snapshot: what is committed after it is told anew.
-            wake::take_due(self.entry);
-        }
         xact::begin();
         let tasks = registry::tasks()?;
         let roles = tasks.roles();
-        let short = self.look(&tasks, &roles, now)?;
-        if looks_ahead && let Some(due) = due::next_due(now)? {
-            self.entry.lower_due(due);
+        if !Rc::ptr_eq(&tasks, &self.tasks) {
+            self.search_at = now;
+            for shelf in roles.iter().filter_map(|&role| self.board.shelf(self.database, role)) {
+                // What was passed for its task may be somebody's now.
+                shelf.with(|ready| ready.lower(Place::START));
+            }
         }
+        let short = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         if !Rc::ptr_eq(&tasks, &self.tasks) {
             // Something has changed: what failed may work now.
@@ -173,24 +179,83 @@ impl Scheduler {
         self.renew(now)
     }
 
-    /// Wakes idle workers for what can run; the roles that have more jobs than idle workers.
-    fn look(&self, tasks: &Tasks, roles: &[Oid], now: Timestamp) -> Result<Vec<Oid>, Error> {
-        let flags = guc::forbidden_flags();
-        let most = guc::workers().max(1);
+    /// Sees to it that what can run is on its role's shelf, and wakes idle workers for it; the roles that have more jobs than
+    /// idle workers.
+    fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Timestamp) -> Result<Vec<Oid>, Error> {
+        let scope = self.scope(now);
+        let begun = Instant::now();
         let mut short = Vec::new();
         for &role in roles {
-            let (own, others) = tasks.split(role);
-            let runnable = due::runnable(&own, &others, guc::job_expiry(), &flags, now, most)?;
-            if wake::wake(self.board, self.database, role, runnable) < runnable {
+            let shelf = self.board.shelf(self.database, role);
+            let waiting = match (shelf, &scope) {
+                (None, _) => self.search(tasks, role, Place::START, i64::MIN)?.hints.len(),
+                (Some(shelf), Scope::All) => {
+                    let known = shelf.with(|ready| ready.begins());
+                    let found = self.search(tasks, role, Place::START, i64::MIN)?;
+                    self.stock(shelf, found, known)
+                }
+                (Some(shelf), Scope::DueSince(since)) => {
+                    let from = Place { run_at: *since, ..Place::START };
+                    let found = self.search(tasks, role, from, *since)?;
+                    self.stock(shelf, found, Place::END)
+                }
+                (Some(shelf), Scope::Nothing) => shelf.with(|ready| waiting(ready)),
+            };
+            if wake::wake(self.board, self.database, role, waiting) < waiting {
                 short.push(role);
             }
+        }
+        if !matches!(scope, Scope::Nothing) {
+            self.searched = now;
+            if let Some(due) = ready::next_due(now)? {
+                self.entry.lower_due(due);
+            }
+        }
+        if matches!(scope, Scope::All) {
+            // A safety net, which is to take little of the time however much has to be passed.
+            self.search_at = after(now, guc::poll_interval().max(begun.elapsed() * 50));
         }
         Ok(short)
     }
 
+    /// What to search for now.
+    fn scope(&self, now: Timestamp) -> Scope {
+        let all = now >= self.search_at;
+        if !all && now < self.entry.next_due.load(SeqCst) {
+            return Scope::Nothing;
+        }
+        // Before the snapshot: what is committed after it is told anew.
+        let told = wake::take_due(self.entry);
+        if all { Scope::All } else { Scope::DueSince(told.min(self.searched)) }
+    }
+
+    /// The first jobs of a role that can run.
+    fn search(&self, tasks: &Tasks, role: Oid, from: Place, since: Timestamp) -> Result<Found, Error> {
+        const MOST: usize = 500;
+        let (tasks, forbidden_flags) = (tasks.of_role(role), guc::forbidden_flags());
+        ready::search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from, since, most: MOST })
+    }
+
+    /// Puts on a shelf what was found before the place where what was `known` began, and nobody runs; how many jobs wait
+    /// there.
+    fn stock(&self, shelf: &Shelf, found: Found, known: Place) -> usize {
+        let held: Vec<Held> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
+        let runs = |place: Place| {
+            held.iter().any(|held| held.begins <= place && held.ids.0 <= place.id && place.id <= held.ids.1)
+        };
+        let hints = found.hints.into_iter().filter(|hint| hint.place < known && !runs(hint.place));
+        shelf.with(|ready| {
+            hints.for_each(|hint| ready.offer(hint));
+            if found.to < known {
+                ready.lower(found.to);
+            }
+            waiting(ready)
+        })
+    }
+
     fn next_pass(&self) -> Timestamp {
         let due = self.entry.next_due.load(SeqCst);
-        [self.poll_at, self.renew_at, due, self.pool.next_event(clock::now())].into_iter().min().unwrap_or(NEVER)
+        [self.poll_at, self.search_at, self.renew_at, due, self.pool.next_event(clock::now())].into_iter().min().unwrap_or(NEVER)
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
@@ -210,10 +275,12 @@ impl Scheduler {
             if worker.state() != State::Gone {
                 continue;
             }
-            if let (Some(job), Some(id)) = (worker.job(), worker.id()) {
-                let Some(was_held) = in_transaction(|| recover::release(text(&id), job))? else { continue };
-                if was_held {
-                    log(Level::Log, format!("job {job} was released: the worker that ran it is gone"));
+            if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
+                let Some(released) = in_transaction(|| recover::release(text(&id), held.ids))? else { continue };
+                match released {
+                    0 => (),
+                    1 => log(Level::Log, format!("job {} was released: the worker that ran it is gone", held.ids.0)),
+                    _ => log(Level::Log, format!("{released} jobs were released: the worker that ran them is gone")),
                 }
             }
             self.pool.gone(slot, now);
@@ -225,21 +292,15 @@ impl Scheduler {
     /// the latest.
     fn renew(&mut self, now: Timestamp) -> Result<(), Error> {
         self.renew_at = after(now, renewal_interval());
-        let (mut jobs, mut ids) = (Vec::new(), Vec::new());
         for (_, worker) in self.board.workers_of(self.database) {
             if worker.state() == State::Running
                 && after(worker.renewed.load(SeqCst), renewal_interval()) <= now
-                && let (Some(job), Some(id)) = (worker.job(), worker.id())
+                && let (Some(held), Some(id)) = (worker.held(), worker.id())
             {
                 worker.renewed.store(now, SeqCst);
-                jobs.push(job);
-                ids.push(id);
+                in_transaction(|| renew::renew(&id, held.ids))?;
             }
         }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        in_transaction(|| renew::renew(jobs, &ids))?;
         Ok(())
     }
 
@@ -261,6 +322,20 @@ impl Scheduler {
             latch::wait(Some(MOMENT));
         }
     }
+}
+
+/// What the scheduler searches the table for.
+enum Scope {
+    Nothing,
+    /// Jobs that fell due since then.
+    DueSince(Timestamp),
+    /// Everything: a hint may have been lost.
+    All,
+}
+
+/// How many jobs wait on a shelf, as far as it knows.
+fn waiting(ready: &Ready) -> usize {
+    ready.len().max(usize::from(ready.has_more()))
 }
 
 /// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, and is to be tried again.

@@ -22,8 +22,9 @@ pub struct Queue {
     /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
     /// temporary type called json before the real one.
     pub path: CString,
-    /// The type of the rows of `jobs`.
+    /// The type of the rows of `jobs`, and of arrays of them.
     pub row: Oid,
+    pub rows: Oid,
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
     schema_owner: Oid,
@@ -70,7 +71,15 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
     };
     let name = rows.get(0, 1).unwrap_or_default();
     let path = CString::new(format!("pg_catalog, {}, pg_temp", home.schema)).unwrap_or_default();
-    let queue = Rc::new(Queue { home, name, path, row: oid(3), owner: oid(4), schema_owner: oid(5) });
+    let queue = Rc::new(Queue {
+        home,
+        name,
+        path,
+        row: oid(3),
+        rows: catalog::array_of(oid(3)),
+        owner: oid(4),
+        schema_owner: oid(5),
+    });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)
 }
@@ -109,7 +118,9 @@ pub fn session() -> Result<Session, Error> {
 
 /// Runs one statement as the owner of the tables; the composite that it returns in the caller's memory context, if any.
 pub fn one_row(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
-    Ok(session()?.execute(plan, values)?.carry())
+    let session = session()?;
+    let rows = session.execute(plan, values)?;
+    Ok(if rows.count() == 0 { None } else { rows.carry(0) })
 }
 
 /// Runs one statement as the owner of the tables; how many rows it affected.

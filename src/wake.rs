@@ -1,11 +1,13 @@
-//! Wake-up at commit. A transaction notes what work it adds; once it has committed, idle workers' latches are set: as
-//! many as it added jobs, no more. Nothing is sent on rollback, and nothing to processes that have nothing to do.
+//! Wake-up at commit. A transaction notes what work it adds; once it has committed, what can run is put on its role's
+//! shelf and idle workers' latches are set: as many as it added jobs, no more. Nothing is sent on rollback, and nothing to
+//! processes that have nothing to do.
 //!
-//! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then compares
-//! the generation with the one it read before it looked.
+//! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
+//! shelf once more.
 
-use crate::pg::clock::{self, NEVER, Timestamp};
+use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::{background, xact};
+use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
 use crate::shmem::{self, Board, Database, State};
 use pgrx::pg_sys::Oid;
@@ -16,16 +18,36 @@ use std::sync::atomic::Ordering::SeqCst;
 #[derive(Default)]
 struct Notes {
     /// Jobs that can run now, by the role that runs them.
-    jobs: Vec<(Oid, usize)>,
+    jobs: Vec<(Oid, Jobs)>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
-    /// A queue was released: its next job may be anybody's.
-    queue_released: bool,
     tasks_changed: bool,
     /// The extension is new in this database.
     created: bool,
     /// Databases that must stay empty until this transaction ends.
     held: Vec<Oid>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    count: usize,
+    /// The first of them: as many as a shelf holds, or a few more.
+    hints: Vec<Hint>,
+    /// Where others begin.
+    others: Option<Place>,
+}
+
+impl Jobs {
+    fn add(&mut self, hint: Hint) {
+        self.count += 1;
+        self.hints.push(hint);
+        if self.hints.len() > CAPACITY * 2 {
+            self.hints.sort_unstable_by_key(|hint| hint.place);
+            let first = self.hints[CAPACITY].place;
+            self.others = Some(self.others.map_or(first, |others| others.min(first)));
+            self.hints.truncate(CAPACITY);
+        }
+    }
 }
 
 thread_local! {
@@ -42,22 +64,17 @@ fn note(change: impl FnOnce(&mut Notes)) {
     NOTES.with_borrow_mut(|notes| change(notes.get_or_insert_default()));
 }
 
-/// A job of a task that runs as `role` is there, to be run at `run_at`.
-pub fn note_job(role: Oid, run_at: Timestamp) {
-    note(|notes| {
-        if run_at > clock::transaction_start() {
-            notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at)));
-        } else if let Some((_, count)) = notes.jobs.iter_mut().find(|(of, _)| *of == role) {
-            *count += 1;
-        } else {
-            notes.jobs.push((role, 1));
-        }
+/// A job of a task that runs as `role` can run.
+pub fn note_job(role: Oid, hint: Hint) {
+    note(|notes| match notes.jobs.iter_mut().find(|(of, _)| *of == role) {
+        Some((_, jobs)) => jobs.add(hint),
+        None => notes.jobs.push((role, Jobs { count: 1, hints: vec![hint], others: None })),
     });
 }
 
-/// A queue was released.
-pub fn note_queue_released() {
-    note(|notes| notes.queue_released = true);
+/// A job is to be run later.
+pub fn note_due(run_at: Timestamp) {
+    note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
 }
 
 /// kongtask.tasks has changed.
@@ -87,11 +104,11 @@ fn end(committed: bool) {
         board.launcher().set();
     }
     if committed {
-        tell(board, &notes);
+        tell(board, notes);
     }
 }
 
-fn tell(board: Board, notes: &Notes) {
+fn tell(board: Board, notes: Notes) {
     let oid = background::database();
     let entry = board.database(oid).filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
     let Some(entry) = entry else {
@@ -111,19 +128,29 @@ fn tell(board: Board, notes: &Notes) {
     {
         entry.scheduler.set();
     }
-    if notes.queue_released || !notes.jobs.is_empty() {
-        entry.generation.fetch_add(1, SeqCst);
-    }
     let mut short = false;
-    for &(role, count) in &notes.jobs {
-        short |= wake(board, oid, role, count) < count;
-    }
-    if notes.queue_released {
-        wake_each_role(board, oid);
+    for (role, mut jobs) in notes.jobs {
+        jobs.hints.sort_unstable_by_key(|hint| hint.place);
+        offer(board, oid, role, &jobs.hints, jobs.others);
+        short |= wake(board, oid, role, jobs.count) < jobs.count;
     }
     if short && entry.elastic.load(SeqCst) {
         entry.scheduler.set();
     }
+}
+
+/// Puts jobs on a role's shelf, if it has one: a worker that makes it later finds them by itself. There may be others from
+/// a place on.
+pub fn offer(board: Board, database: Oid, role: Oid, hints: &[Hint], others: Option<Place>) {
+    let Some(shelf) = board.shelf(database, role) else { return };
+    shelf.with_of(database, role, |ready| {
+        for &hint in hints {
+            ready.offer(hint);
+        }
+        if let Some(place) = others {
+            ready.lower(place);
+        }
+    });
 }
 
 /// Wakes up to `count` idle workers of a role; how many it found.
@@ -139,28 +166,6 @@ pub fn wake(board: Board, database: Oid, role: Oid, count: usize) -> usize {
         }
     }
     woken
-}
-
-/// Wakes one idle worker of each role that this process does not itself look for.
-fn wake_each_role(board: Board, database: Oid) {
-    let me = background::pid();
-    let mut served: Vec<Oid> = board
-        .workers_of(database)
-        .filter(|(_, worker)| worker.pid.load(SeqCst) == me)
-        .map(|(_, worker)| worker.role.get())
-        .collect();
-    for (_, worker) in board.workers_of(database) {
-        let role = worker.role.get();
-        if !served.contains(&role) && worker.change(State::Idle, State::Looking) {
-            worker.latch.set();
-            served.push(role);
-        }
-    }
-}
-
-/// The generation to compare before going to sleep; to be read before looking.
-pub fn generation(entry: &Database) -> u64 {
-    entry.generation.load(SeqCst)
 }
 
 /// The time of the scheduler's next look, taken: from here on, every commit of an earlier job is told anew.

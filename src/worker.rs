@@ -1,30 +1,29 @@
-//! A worker: logged in as a role, it runs the jobs of that role's tasks, one at a time.
+//! A worker: logged in as a role, it runs the jobs of that role's tasks.
 //!
 //! ```text
-//! look ── a job ──► claim, commit ──► handler, complete, commit ──► look
-//!   │                                   └─ error: roll back, fail, commit ──► look
-//!   └── none ──► idle ──► woken ──► look
+//! take from the shelf ── jobs ──► run them (run/) ──► take
+//!   │ it is empty
+//!   ├── there may be more in the table ──► search ──► take
+//!   └── there is nothing ──► idle ──► woken ──► take
 //! ```
 //!
-//! The claim is a transaction of its own, so that nobody who adds a job with the same key or to the same queue waits for
-//! the handler. What the handler did and the deletion of its job are one transaction. An error in a statement of the
-//! queue's own ends the process: the scheduler releases what it held, and starts another.
+//! An error in a statement of the queue's own ends the process: the scheduler releases what it held, and starts another.
 
-use crate::error::{Error, headline, last_error};
+use crate::error::Error;
 use crate::flags::Flags;
-use crate::handler::Handler;
-use crate::pg::catch::{Level, Raise, log, log_with};
+use crate::pg::catch::{Level, log};
 use crate::pg::clock;
 use crate::pg::memory::Arena;
-use crate::pg::spi::{Value, interval, text, texts, texts_or_null};
 use crate::pg::{background, latch, role, xact};
-use crate::queue::job::Job;
-use crate::queue::{claim, complete, fail, recover};
-use crate::shmem::{self, Board, State, Worker};
-use crate::{guc, registry, schema, wake};
+use crate::queue::ready::{self, Search};
+use crate::ready::{CAPACITY, Hint, Place};
+use crate::registry::{self, Task, Tasks};
+use crate::run::{Runner, Taken};
+use crate::shmem::{self, Board, Held, Shelf, State, Worker};
+use crate::{guc, wake};
 use pgrx::pg_sys::Oid;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
 
 /// What `backend_type` says.
 pub const KIND: &str = "kongtask worker";
@@ -60,6 +59,15 @@ fn leave(slot: usize) {
     let Some(board) = shmem::board() else { return };
     let me = &board.workers()[slot];
     me.latch.is_nobodys();
+    if me.uses_shelf.swap(false, SeqCst)
+        && let Some(shelf) = board.shelf(me.database.get(), me.role.get())
+    {
+        if let Some(held) = me.held() {
+            // What ran in place, nobody else is told of.
+            shelf.with(|ready| ready.lower(held.begins));
+        }
+        board.leave_shelf(shelf, background::pid());
+    }
     me.enter(State::Gone, clock::now());
     if let Some(entry) = board.database(me.database.get()) {
         entry.scheduler.set();
@@ -70,23 +78,24 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid) -> Result<()
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);
+    let Some(shelf) = board.join_shelf(database, role) else { return Ok(()) };
+    me.uses_shelf.store(true, SeqCst);
     let mut this = This {
         board,
-        me,
+        shelf,
         database,
-        role,
-        id: shmem::worker_id(id),
-        arena: Arena::new(c"kongtask job"),
+        tasks: Rc::default(),
         flags: Flags::default(),
+        forbidden: None,
+        settled: false,
+        runner: Runner { me, role, id: shmem::worker_id(id), arena: Arena::new(c"kongtask job") },
     };
     log(Level::Log, format!("{name} started"));
     me.enter(State::Looking, clock::now());
     while this.goes_on() {
-        let generation = this.generation();
-        this.arena.empty();
-        match this.take()? {
-            Some(job) => this.run(&job)?,
-            None => this.sleep(generation),
+        if !this.run_next()? {
+            this.sleep();
+            this.settled = false;
         }
     }
     log(Level::Log, format!("{name} stopped"));
@@ -107,169 +116,121 @@ fn introduce(database: Oid, role: Oid) -> Result<String, Error> {
 
 struct This {
     board: Board,
-    me: &'static Worker,
+    shelf: &'static Shelf,
     database: Oid,
-    role: Oid,
-    /// As in `locked_by`.
-    id: String,
-    /// Where the job that runs, and what is said about it, lives.
-    arena: Arena,
+    /// As of the latest look.
+    tasks: Rc<Tasks>,
     flags: Flags,
-}
-
-/// How an attempt ended that raised no error.
-enum Outcome {
-    Completed,
-    /// Somebody else has the job: nothing was committed.
-    LockLost,
-    /// The task was unregistered, or taken over by another role, after the job was taken.
-    NotOurs,
+    /// The flags that were forbidden at the latest look; `None` before the first, and while that cannot be known.
+    forbidden: Option<Vec<String>>,
+    /// Whether nothing has happened since that only a further look can tell.
+    settled: bool,
+    runner: Runner,
 }
 
 impl This {
-    fn goes_on(&self) -> bool {
+    fn goes_on(&mut self) -> bool {
         latch::serve_interrupts();
-        latch::reload_if_asked();
-        !latch::stop_asked() && !self.me.leave.load(SeqCst)
+        self.settled &= !latch::reload_if_asked();
+        !latch::stop_asked() && !self.runner.me.leave.load(SeqCst)
     }
 
-    fn generation(&self) -> u64 {
-        self.board.database(self.database).map_or(0, wake::generation)
+    /// Runs what is next; whether there was something.
+    fn run_next(&mut self) -> Result<bool, Error> {
+        if !self.settled || registry::is_stale() || guc::forbidden_flags_function().is_some() {
+            self.look_around()?;
+        }
+        if self.forbidden.is_none() || !self.shelf.with(|ready| ready.has_more()) {
+            return Ok(false);
+        }
+        let hints = self.take();
+        let Some(first) = hints.first() else { return self.search() };
+        if self.own_task(first).is_none() {
+            // It may be new.
+            self.look_around()?;
+        }
+        // If it is not our task's now, and becomes that, all is searched again.
+        let Some(task) = self.own_task(first).cloned() else { return Ok(true) };
+        let taken = Taken { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
+        let left = self.runner.run(&taken)?;
+        if !left.is_empty() {
+            wake::offer(self.board, self.database, self.runner.role, &left, None);
+        }
+        Ok(true)
     }
 
-    /// Sleeps until there is something to do, unless work was added since `generation` was read.
-    fn sleep(&self, generation: u64) {
+    fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
+        self.tasks.tagged(hint.task).filter(|task| task.role == self.runner.role)
+    }
+
+    /// Sees which tasks there are, and which flags are forbidden.
+    fn look_around(&mut self) -> Result<(), Error> {
+        xact::begin_for_queue();
+        self.tasks = registry::tasks()?;
+        let forbidden = self.flags.forbidden()?;
+        xact::commit()?;
+        self.settled = true;
+        if forbidden != self.forbidden {
+            if self.forbidden.is_some() {
+                // What was passed for its flags may run now.
+                self.shelf.with(|ready| ready.lower(Place::START));
+            }
+            self.forbidden = forbidden;
+        }
+        Ok(())
+    }
+
+    /// Takes the first job off the shelf, and others of its task if they may share a transaction, but leaves the other
+    /// workers their part.
+    fn take(&self) -> Vec<Hint> {
+        let users = self.shelf.users().max(1);
+        let hints = self.shelf.with(|ready| {
+            let share = ready.len().div_ceil(users);
+            ready.take(|hint| self.own_task(hint).map_or(1, |task| task.max_batch.min(share)))
+        });
+        if !hints.is_empty() {
+            // From here on they are looked for if this process ends.
+            self.runner.me.hold(Held::of(&hints), "");
+        }
+        hints
+    }
+
+    /// Searches the table where the shelf's list ends; whether the shelf is to be looked at again.
+    fn search(&mut self) -> Result<bool, Error> {
+        /// Enough for the search to be little beside the jobs.
+        const AT_LEAST: usize = 500;
+        let Some(from) = self.shelf.with(|ready| ready.begin_scan(background::pid())) else { return Ok(false) };
+        let tasks = self.tasks.of_role(self.runner.role);
+        let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
+        xact::begin_for_queue();
+        let found = ready::search(&Search {
+            tasks: &tasks,
+            forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
+            from,
+            since: i64::MIN,
+            most: (largest.unwrap_or(1) * self.shelf.users()).clamp(AT_LEAST, CAPACITY),
+        })?;
+        xact::commit()?;
+        self.shelf.with(|ready| ready.end_scan(&found.hints, found.to));
+        // This worker takes one, others the rest.
+        let others = found.hints.len().saturating_sub(1);
+        wake::wake(self.board, self.database, self.runner.role, others);
+        Ok(true)
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&self) {
+        let me = self.runner.me;
         background::report_statistics(true);
-        self.me.enter(State::Idle, clock::now());
+        me.enter(State::Idle, clock::now());
         if let Some(entry) = self.board.database(self.database).filter(|entry| entry.short.load(SeqCst)) {
             // Another role may want this place.
             entry.scheduler.set();
         }
-        if self.generation() == generation && !self.me.leave.load(SeqCst) {
+        let nothing = self.forbidden.is_none() || !self.shelf.with(|ready| ready.has_more());
+        if nothing && !me.leave.load(SeqCst) {
             latch::wait(None);
         }
-        self.me.change(State::Idle, State::Looking);
-    }
-
-    /// Takes the next job, and commits that.
-    fn take(&mut self) -> Result<Option<Job>, Error> {
-        xact::begin_for_queue();
-        // A lost claim is no harm: the job is still there.
-        xact::commit_lazily();
-        let job = self.claim()?;
-        if let Some(job) = &job {
-            // Before the commit: should the process end in between, the scheduler finds nothing to release.
-            self.me.set_job(job.id, &job.task);
-        }
-        xact::commit()?;
-        Ok(job)
-    }
-
-    fn claim(&mut self) -> Result<Option<Job>, Error> {
-        let (tasks, others) = registry::tasks()?.split(self.role);
-        let forbidden = self.flags.forbidden()?;
-        let Some(forbidden) = forbidden.filter(|_| !tasks.is_empty()) else { return Ok(None) };
-        self.arena.within(|| {
-            let row = claim::claim(&claim::Claim {
-                worker_id: text(&self.id),
-                task_identifiers: texts(&tasks),
-                job_expiry: interval(guc::job_expiry()),
-                others: texts_or_null(&others),
-                forbidden_flags: texts_or_null(&forbidden),
-                now: Some(clock::transaction_start().into()),
-            })?;
-            Ok(row.map(Job::new))
-        })
-    }
-
-    fn run(&self, job: &Job) -> Result<(), Error> {
-        let begun = Instant::now();
-        let now = clock::now();
-        self.me.renewed.store(now, SeqCst);
-        self.me.enter(State::Running, now);
-        match self.attempt(job) {
-            Ok(Outcome::Completed) => log(
-                Level::Debug,
-                format!("job {} ({}) succeeded in {:.3} ms", job.id, job.task, begun.elapsed().as_secs_f64() * 1e3),
-            ),
-            Ok(Outcome::LockLost) => {
-                xact::abort();
-                log_with(
-                    Level::Warning,
-                    format!("job {} ({}) lost its lock while it ran", job.id, job.task),
-                    Some(
-                        "What its handler did was rolled back: another worker has taken the job, or completed it."
-                            .into(),
-                    ),
-                    None,
-                );
-            }
-            Ok(Outcome::NotOurs) => {
-                xact::abort();
-                xact::begin_for_queue();
-                recover::release(self.worker_id(), job.id)?;
-                xact::commit()?;
-            }
-            Err(error) => {
-                // Read before the rollback frees it.
-                let error = error.read();
-                xact::abort();
-                self.record_failure(job, error)?;
-            }
-        }
-        background::report_idle();
-        background::report_statistics(false);
-        self.me.set_job(0, "");
-        self.me.enter(State::Looking, clock::now());
-        Ok(())
-    }
-
-    /// Handler and completion, in one transaction. On an error, and if the lock was lost, it is still to be rolled back.
-    fn attempt(&self, job: &Job) -> Result<Outcome, Error> {
-        xact::begin();
-        if let Some(value) = guc::synchronous_commit() {
-            xact::set_local(c"synchronous_commit", &value);
-        }
-        let task = registry::tasks()?.get(&job.task).filter(|task| task.role == self.role).cloned();
-        let Some(task) = task else { return Ok(Outcome::NotOurs) };
-        background::report_running(&format!(
-            "select {} /* job {}, task {}, attempt {} */",
-            task.handler, job.id, job.task, job.attempts
-        ));
-        {
-            let _settings = xact::Settings::keep();
-            Handler::find(&task.handler)?.call(job.row.datum(), job.payload())?;
-        }
-        xact::allow_writes();
-        if !complete::complete_held(job, self.worker_id())? {
-            return Ok(Outcome::LockLost);
-        }
-        xact::commit()?;
-        Ok(Outcome::Completed)
-    }
-
-    fn record_failure(&self, job: &Job, error: Raise) -> Result<(), Error> {
-        xact::begin_for_queue();
-        let recorded = fail::fail(self.worker_id(), Some(job.id.into()), text(&last_error(&error)))?.map(Job::new);
-        let (attempts, max_attempts) = recorded.map_or((job.attempts, job.max_attempts), |job| {
-            // As they are now: add_job may have taken the further attempts away.
-            (job.attempts, job.max_attempts)
-        });
-        let schema = schema::queue()?.home.schema.clone();
-        xact::commit()?;
-        let attempt = format!("{} of {max_attempts}: {}", job.attempts, headline(&error));
-        let job = format!("job {} ({})", job.id, job.task);
-        if attempts >= max_attempts {
-            let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
-            let message = format!("{job} failed for good on attempt {attempt}");
-            Raise { sqlstate: *b"01000", message, hint: Some(hint), ..error }.log(Level::Warning);
-        } else {
-            Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
-        }
-        Ok(())
-    }
-
-    fn worker_id(&self) -> Value {
-        text(&self.id)
+        me.change(State::Idle, State::Looking);
     }
 }

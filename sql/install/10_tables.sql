@@ -60,6 +60,11 @@ begin
 end
 $$;
 
+-- Only jobs that are in a queue pay for it.
+create index jobs_queue_name_priority_run_at_id_idx
+  on jobs (queue_name, priority, run_at, id)
+  where queue_name is not null and attempts < max_attempts;
+
 comment on column migrations.breaking is 'Whether older workers must not use the schema after it; never so for 1 to 9';
 comment on table migrations is
   'The graphile-worker migrations this schema stands for, so that its workers find nothing to migrate';
@@ -82,4 +87,5 @@ comment on column jobs.locked_by is 'The worker that runs the job; kongtask work
 comment on column jobs.revision is 'How often add_job replaced the job by its key';
 comment on column jobs.flags is 'An object with a member for each flag; workers can be told to leave jobs with some flags alone';
 comment on index jobs_priority_run_at_id_locked_at_without_failures_idx is 'The order in which jobs run';
+comment on index jobs_queue_name_priority_run_at_id_idx is 'The order in which the jobs of one queue run';
 comment on table known_crontabs is 'Crontab items seen, and when each was last turned into a job';

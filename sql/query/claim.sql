@@ -16,23 +16,6 @@ where jobs.id operator(pg_catalog.=) (
         where
           queue.queue_name operator(pg_catalog.=) job.queue_name
           and (queue.locked_at is null or queue.locked_at operator(pg_catalog.<) ($5 operator(pg_catalog.-) $3))
-          -- Jobs of one queue run in order, also where their tasks are different roles'. This is asked before the queue is
-          -- locked: who locks it in vain has others skip it.
-          and (
-            $6 is null
-            or not exists (
-              select 1
-              from @extschema@.jobs as earlier
-              where
-                earlier.queue_name operator(pg_catalog.=) job.queue_name
-                and (earlier.priority, earlier.run_at, earlier.id)
-                operator(pg_catalog.<) (job.priority, job.run_at, job.id)
-                and earlier.task_identifier operator(pg_catalog.=) any ($6)
-                and earlier.run_at operator(pg_catalog.<=) $5
-                and earlier.attempts operator(pg_catalog.<) earlier.max_attempts
-                and (earlier.flags operator(pg_catalog.?|) $4) is not true
-            )
-          )
         for update
         skip locked
       )

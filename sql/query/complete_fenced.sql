@@ -1,2 +1,2 @@
 delete from @extschema@.jobs
-where jobs.id operator(pg_catalog.=) $1 and jobs.locked_by operator(pg_catalog.=) $2
+where jobs.id operator(pg_catalog.=) any ($1) and jobs.locked_by operator(pg_catalog.=) $2

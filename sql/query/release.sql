@@ -3,5 +3,8 @@ set
   attempts = greatest(jobs.attempts operator(pg_catalog.-) 1, 0),
   locked_by = null,
   locked_at = null
-where jobs.id operator(pg_catalog.=) $1 and jobs.locked_by operator(pg_catalog.=) $2
-returning jobs
+where
+  jobs.id operator(pg_catalog.>=) $1
+  and jobs.id operator(pg_catalog.<=) $2
+  and jobs.locked_by operator(pg_catalog.=) $3
+returning jobs.queue_name

@@ -4,7 +4,10 @@ where jobs.id operator(pg_catalog.=) any (
   array(
     select job.id
     from @extschema@.jobs as job
-    where job.id operator(pg_catalog.=) any ($1) and job.locked_by operator(pg_catalog.=) any ($2)
+    where
+      job.id operator(pg_catalog.>=) $1
+      and job.id operator(pg_catalog.<=) $2
+      and job.locked_by operator(pg_catalog.=) $3
     for update
     skip locked
   )

@@ -44,7 +44,6 @@ pub fn get_job(call: &mut Call) -> Result<Value, Error> {
     claim::claim(&claim::Claim {
         worker_id: call.value(0),
         task_identifiers: call.value(1),
-        others: None,
         job_expiry: call.value(2),
         forbidden_flags: call.value(3),
         now: call.value(4),

@@ -7,9 +7,10 @@ use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{invalidation, role, version};
-use crate::{registry, schema, wake};
+use crate::registry::{self, Task};
+use crate::{run, schema, wake};
 
-/// Errors: 22004 (NULL), 22023 (identifier), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
+/// Errors: 22004 (NULL), 22023 (identifier, max_batch), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
 /// role's task). Locks the task's row.
 pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?;
@@ -18,11 +19,20 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         return Err(Error::InvalidTaskIdentifier);
     }
     let caller = role::current();
-    Handler::check(function, caller)?;
+    let takes_sets = Handler::check(function, caller)?.takes_sets();
+    let (usual, most) = if takes_sets { (run::USUAL_SET, run::LARGEST_SET) } else { (1, run::LARGEST_BATCH) };
+    let max_batch = call.int4(2).map_or(Some(usual), |given| usize::try_from(given).ok());
+    let max_batch = max_batch.filter(|given| (1..=most).contains(given)).ok_or(Error::InvalidMaxBatch(most))?;
     if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
         return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
     }
-    registry::register(&identifier.read(), &schema::name_of(function)?, caller)
+    registry::register(&Task {
+        identifier: identifier.read(),
+        handler: schema::name_of(function)?,
+        role: caller,
+        max_batch,
+        in_place: call.bool(3).unwrap_or(true),
+    })
 }
 
 /// Errors: 42501 (another role's task). Locks the task's row.

@@ -53,6 +53,24 @@ impl Row {
         (!is_null).then_some(datum)
     }
 
+    /// A copy with some attributes changed, in the current memory context.
+    pub fn with(&self, changes: &[(i16, Option<Datum>)]) -> Datum {
+        // SAFETY: a flat composite of a registered type; its descriptor is released after use.
+        unsafe {
+            let header = self.0.cast_mut_ptr::<pg_sys::HeapTupleHeaderData>();
+            let (kind, modifier) =
+                ((*header).t_choice.t_datum.datum_typeid, (*header).t_choice.t_datum.datum_typmod);
+            let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(kind, modifier);
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: varlena::varsize_any(header.cast()) as u32,
+                t_data: header,
+                ..Default::default()
+            };
+            let changed = super::trigger::changed(&mut tuple, descriptor, changes);
+            pg_sys::heap_copy_tuple_as_datum(changed, descriptor)
+        }
+    }
+
     /// An attribute read as a Rust type that fits it.
     pub fn get<T: FromDatum>(&self, attribute: i16) -> Option<T> {
         // SAFETY: callers name the attribute's type.

@@ -21,3 +21,9 @@ pub fn extension(name: &str) -> Option<Oid> {
     let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
+
+/// The type of arrays of a type.
+pub fn array_of(element: Oid) -> Oid {
+    // SAFETY: a look-up through a system cache.
+    unsafe { pg_sys::get_array_type(element) }
+}

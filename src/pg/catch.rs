@@ -93,6 +93,7 @@ pub(super) fn unpack_sqlstate(packed: c_int) -> [u8; 5] {
 }
 
 /// What an error says. One of ours is built first, raised last, so that nothing is left to drop when the jump is made.
+#[derive(Clone)]
 pub struct Raise {
     pub sqlstate: [u8; 5],
     pub message: String,
@@ -198,6 +199,12 @@ impl Failure {
             }
         }
     }
+}
+
+/// Whether a line at this level would be written.
+pub fn is_logged(level: Level) -> bool {
+    // SAFETY: reads the settings.
+    unsafe { pg_sys::message_level_is_interesting(level.code()) }
 }
 
 /// Writes a plain line to the server's log.

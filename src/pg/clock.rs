@@ -25,6 +25,11 @@ pub fn after(when: Timestamp, length: Duration) -> Timestamp {
     i64::try_from(length.as_micros()).map_or(NEVER, |us| when.saturating_add(us))
 }
 
+/// `when` and `length` earlier.
+pub fn before(when: Timestamp, length: Duration) -> Timestamp {
+    i64::try_from(length.as_micros()).map_or(i64::MIN, |us| when.saturating_sub(us))
+}
+
 /// How long it is until `when`; zero if that has passed, `None` if it never comes.
 pub fn until(when: Timestamp) -> Option<Duration> {
     (when != NEVER).then(|| Duration::from_micros(u64::try_from(when.saturating_sub(now())).unwrap_or(0)))

@@ -73,12 +73,14 @@ pub fn stop_asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
-/// Reads the configuration again if that was asked since the last call.
-pub fn reload_if_asked() {
-    if RELOAD.swap(false, Ordering::Relaxed) {
+/// Reads the configuration again if that was asked since the last call; whether it was.
+pub fn reload_if_asked() -> bool {
+    let asked = RELOAD.swap(false, Ordering::Relaxed);
+    if asked {
         // SAFETY: called at the top of a worker's loop, as every backend does.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) }
     }
+    asked
 }
 
 /// Installs the handlers of a background worker, and lets signals in.

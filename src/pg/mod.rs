@@ -13,6 +13,7 @@ pub mod function;
 pub mod hooks;
 pub mod invalidation;
 pub mod latch;
+pub mod lock;
 pub mod memory;
 pub mod notify;
 pub mod procedure;

@@ -110,3 +110,15 @@ pub fn copy_row(row: Datum) -> Datum {
     // SAFETY: composites are by-reference varlenas.
     unsafe { datumCopy(row, false, -1) }
 }
+
+/// An array of non-null `elements`, by-reference varlenas of type `of`, in the current memory context.
+pub fn array(elements: &[Datum], of: Oid) -> Datum {
+    let (mut length, mut by_value, mut alignment) = (0, false, 0);
+    // SAFETY: a catalog look-up, and a copy of values of that type.
+    unsafe {
+        pg_sys::get_typlenbyvalalign(of, &mut length, &mut by_value, &mut alignment);
+        let count = elements.len() as c_int;
+        let elements = elements.as_ptr().cast_mut();
+        Datum::from(pg_sys::construct_array(elements, count, of, c_int::from(length), by_value, alignment))
+    }
+}

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 unsafe extern "C-unwind" {
-    fn SPI_prepare(text: *const c_char, nargs: c_int, types: *mut Oid) -> pg_sys::SPIPlanPtr;
+    fn SPI_prepare_cursor(text: *const c_char, nargs: c_int, types: *mut Oid, options: c_int) -> pg_sys::SPIPlanPtr;
     fn SPI_execute_plan(
         plan: pg_sys::SPIPlanPtr,
         values: *mut Datum,
@@ -40,9 +40,11 @@ impl Home {
 pub struct Plan {
     text: &'static str,
     types: &'static [Oid],
-    in_index_order: bool,
+    by_index: bool,
     /// The plan, and the number of the home that it was made for.
     kept: Cell<(pg_sys::SPIPlanPtr, u64)>,
+    /// Whether it has run.
+    planned: Cell<bool>,
 }
 
 // SAFETY: a backend has one thread.
@@ -51,14 +53,28 @@ unsafe impl Sync for Plan {}
 impl Plan {
     /// `text`, with parameters of these types. Where it says `@extschema@` it means the home of the session it is run in.
     pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
-        Plan { text, types, in_index_order: false, kept: Cell::new((std::ptr::null_mut(), 0)) }
+        Plan { text, types, by_index: false, kept: Cell::new((std::ptr::null_mut(), 0)), planned: Cell::new(false) }
     }
 
-    /// For a statement that takes the first rows in the order of an index: it is never planned to sort. The planner would,
-    /// where a table's statistics are older than its rows, and a queue's are never young enough.
-    pub const fn in_index_order(mut self) -> Plan {
-        self.in_index_order = true;
+    /// For a statement that finds its rows by an index, or takes the first in the order of one: it is never planned to
+    /// read all, or to sort, and planned once for all parameters. The planner would do either where a table's statistics
+    /// are older than its rows, and a queue's are never young enough.
+    pub const fn by_index(mut self) -> Plan {
+        self.by_index = true;
         self
+    }
+
+    /// What it is to be planned with, if it is to be planned now.
+    fn planning(&self, plan: pg_sys::SPIPlanPtr) -> Option<Settings> {
+        // SAFETY: a kept plan.
+        if !self.by_index || (self.planned.replace(true) && unsafe { pg_sys::SPI_plan_is_valid(plan) }) {
+            return None;
+        }
+        let settings = Settings::keep();
+        for scan in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan"] {
+            set_local(scan, c"off");
+        }
+        Some(settings)
     }
 
     fn kept(&self, home: &Home) -> Result<pg_sys::SPIPlanPtr, PgError> {
@@ -70,12 +86,14 @@ impl Plan {
         // statement whose trigger renamed the schema.
         let text = CString::new(self.text.replace("@extschema@", &home.schema)).expect("no NUL in a statement");
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+        let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
-        let plan = unsafe { catch(|| SPI_prepare(text, nargs, types)) }?;
-        assert!(!plan.is_null(), "SPI_prepare takes any statement that parses");
+        let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }?;
+        assert!(!plan.is_null(), "SPI_prepare_cursor takes any statement that parses");
         // SAFETY: a fresh plan.
         unsafe { pg_sys::SPI_keepplan(plan) };
         self.kept.set((plan, home.number));
+        self.planned.set(false);
         Ok(plan)
     }
 }
@@ -129,17 +147,11 @@ impl Session {
                 (datums[i], nulls[i]) = (datum, b' ' as c_char);
             }
         }
-        let _settings = plan.in_index_order.then(|| {
-            let settings = Settings::keep();
-            for scan in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan"] {
-                set_local(scan, c"off");
-            }
-            settings
-        });
-        let plan = plan.kept(&self.home)?;
+        let kept = plan.kept(&self.home)?;
+        let _planning = plan.planning(kept);
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
-        let code = unsafe { catch(|| SPI_execute_plan(plan, datums, nulls, read_only, 0)) }?;
+        let code = unsafe { catch(|| SPI_execute_plan(kept, datums, nulls, read_only, 0)) }?;
         assert!(code > 0, "SPI_execute_plan: {code}");
         // SAFETY: SPI's own result variables, just set.
         Ok(unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, session: PhantomData } })
@@ -184,17 +196,20 @@ impl Rows<'_> {
         self.value(row, column).and_then(|datum| unsafe { T::from_datum(datum, false) })
     }
 
-    /// The first column of the first row, a composite, copied to where the session was opened from.
-    pub fn carry(&self) -> Value {
-        if self.count == 0 {
-            return None;
-        }
+    /// The first column of a row, a composite, copied to where the session was opened from.
+    pub fn carry(&self, row: usize) -> Value {
         // SAFETY: composites are by-reference varlenas. Within a row, a small one has got a short header, which whoever
         // reads its attributes must not meet.
-        self.value(0, 0).map(|datum| unsafe {
+        self.value(row, 0).map(|datum| unsafe {
             let whole = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
             pg_sys::SPI_datumTransfer(Datum::from(whole), false, -1)
         })
+    }
+
+    /// Frees them before the session ends.
+    pub fn free(self) {
+        // SAFETY: SPI's table, or null, and `self` is gone after this.
+        unsafe { pg_sys::SPI_freetuptable(self.table) }
     }
 
     /// The rows as tuples, for [`super::function::Call::return_rows`].
@@ -220,14 +235,4 @@ pub fn texts(values: &[String]) -> Value {
 /// A `text[]` value; NULL if there are none.
 pub fn texts_or_null(values: &[String]) -> Value {
     if values.is_empty() { None } else { texts(values) }
-}
-
-/// An `interval` of whole microseconds, in the current memory context.
-pub fn interval(length: std::time::Duration) -> Value {
-    // SAFETY: a fresh palloc of the right size, wholly written.
-    unsafe {
-        let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
-        (*interval).time = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
-        Some(Datum::from(interval))
-    }
 }

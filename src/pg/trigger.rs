@@ -83,20 +83,25 @@ impl TriggerRow {
 
     /// A copy with some attributes changed, as a BEFORE trigger returns it.
     pub fn with(&self, changes: &[(i16, Value)]) -> Value {
-        let mut columns: Vec<i32> = changes.iter().map(|&(attribute, _)| i32::from(attribute)).collect();
-        let mut values: Vec<Datum> = changes.iter().map(|&(_, value)| value.unwrap_or(Datum::from(0))).collect();
-        let mut nulls: Vec<bool> = changes.iter().map(|(_, value)| value.is_none()).collect();
-        // SAFETY: the tuple is of this descriptor; three arrays of as many columns.
-        let tuple = unsafe {
-            pg_sys::heap_modify_tuple_by_cols(
-                self.tuple,
-                self.descriptor,
-                columns.len() as i32,
-                columns.as_mut_ptr(),
-                values.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-            )
-        };
-        Some(Datum::from(tuple))
+        // SAFETY: the tuple is of this descriptor.
+        Some(Datum::from(unsafe { changed(self.tuple, self.descriptor, changes) }))
     }
+}
+
+/// A copy of a tuple with some attributes changed.
+///
+/// # Safety
+/// The tuple is of this descriptor, and the values are of the attributes' types.
+pub(super) unsafe fn changed(
+    tuple: HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+    changes: &[(i16, Value)],
+) -> HeapTuple {
+    let mut columns: Vec<i32> = changes.iter().map(|&(attribute, _)| i32::from(attribute)).collect();
+    let mut values: Vec<Datum> = changes.iter().map(|&(_, value)| value.unwrap_or(Datum::from(0))).collect();
+    let mut nulls: Vec<bool> = changes.iter().map(|(_, value)| value.is_none()).collect();
+    let (count, columns, values, nulls) =
+        (columns.len() as i32, columns.as_mut_ptr(), values.as_mut_ptr(), nulls.as_mut_ptr());
+    // SAFETY: by the caller's word; three arrays of as many columns.
+    unsafe { pg_sys::heap_modify_tuple_by_cols(tuple, descriptor, count, columns, values, nulls) }
 }

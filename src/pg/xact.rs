@@ -37,6 +37,31 @@ pub fn allow_writes() {
     unsafe { pg_sys::XactReadOnly = false }
 }
 
+/// While it lives, the current transaction may write; then again only if it might before.
+pub struct Writes(bool);
+
+impl Writes {
+    pub fn allow() -> Writes {
+        // SAFETY: reads a variable.
+        let former = Writes(unsafe { pg_sys::XactReadOnly });
+        allow_writes();
+        former
+    }
+}
+
+impl Drop for Writes {
+    fn drop(&mut self) {
+        // SAFETY: sets a variable.
+        unsafe { pg_sys::XactReadOnly = self.0 }
+    }
+}
+
+/// Whether transactions begin READ COMMITTED and may write, unless told otherwise.
+pub fn defaults_are_plain() -> bool {
+    // SAFETY: reads two variables.
+    unsafe { pg_sys::DefaultXactIsoLevel == pg_sys::XACT_READ_COMMITTED as i32 && !pg_sys::DefaultXactReadOnly }
+}
+
 /// Lets this transaction's commit return before its WAL is flushed: for what may be lost in a crash.
 pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");

@@ -1,4 +1,4 @@
-//! Taking the next job.
+//! Taking the next job: what get_job does for external workers. Ours take what their shelf has, see [`super::take`].
 
 use super::{affected, one_row, plan};
 use crate::error::Error;
@@ -11,8 +11,6 @@ pub struct Claim {
     pub worker_id: Value,
     /// text[]; NULL: any task.
     pub task_identifiers: Value,
-    /// text[]: tasks that others see to, and whose jobs go before later ones of their queue; NULL: none.
-    pub others: Value,
     /// interval: the age at which a lock is taken to be dead.
     pub job_expiry: Value,
     /// text[]; NULL: none.
@@ -24,11 +22,11 @@ pub struct Claim {
 /// about to take.
 pub fn claim(claim: &Claim) -> Result<Value, Error> {
     static CLAIM: Plan =
-        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID).in_index_order();
+        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID).by_index();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID);
     let row = one_row(
         &CLAIM,
-        &[claim.worker_id, claim.task_identifiers, claim.job_expiry, claim.forbidden_flags, claim.now, claim.others],
+        &[claim.worker_id, claim.task_identifiers, claim.job_expiry, claim.forbidden_flags, claim.now],
     )?;
     let queue_name = row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME));
     if queue_name.is_some() {

@@ -2,6 +2,8 @@
 
 use crate::pg::args::Row;
 use crate::pg::clock::Timestamp;
+use crate::ready::Place;
+use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
 /// The attributes of `jobs`, by their numbers.
@@ -10,6 +12,7 @@ pub mod attribute {
     pub const QUEUE_NAME: i16 = 2;
     pub const TASK_IDENTIFIER: i16 = 3;
     pub const PAYLOAD: i16 = 4;
+    pub const PRIORITY: i16 = 5;
     pub const RUN_AT: i16 = 6;
     pub const ATTEMPTS: i16 = 7;
     pub const MAX_ATTEMPTS: i16 = 8;
@@ -20,33 +23,61 @@ pub mod attribute {
     pub const REVISION: i16 = 15;
 }
 
-/// A job that a worker holds. Lives as long as the memory its row was copied to.
+/// A job that a worker took. Lives as long as the memory its row was copied to.
 pub struct Job {
-    pub row: Row,
+    row: Row,
     pub id: i64,
-    pub task: String,
-    pub queue_name: Option<Datum>,
-    pub attempts: i32,
-    pub max_attempts: i32,
 }
 
 impl Job {
     /// `row` is a row of `jobs`.
     pub fn new(row: Datum) -> Job {
         let row = Row::new(row);
-        Job {
-            row,
-            id: row.get(attribute::ID).unwrap_or(0),
-            task: row.get(attribute::TASK_IDENTIFIER).unwrap_or_default(),
-            queue_name: row.value(attribute::QUEUE_NAME),
-            attempts: row.get(attribute::ATTEMPTS).unwrap_or(0),
-            max_attempts: row.get(attribute::MAX_ATTEMPTS).unwrap_or(0),
-        }
+        Job { row, id: row.get(attribute::ID).unwrap_or(0) }
     }
 
     /// What the handler gets: a `json`.
     pub fn payload(&self) -> Option<Datum> {
         self.row.value(attribute::PAYLOAD)
+    }
+
+    /// Its row, as it was taken.
+    pub fn row(&self) -> Datum {
+        self.row.datum()
+    }
+
+    pub fn queue_name(&self) -> Option<Datum> {
+        self.row.value(attribute::QUEUE_NAME)
+    }
+
+    /// Attempts begun, this one included.
+    pub fn attempts(&self) -> i32 {
+        self.number(attribute::ATTEMPTS).max(1)
+    }
+
+    pub fn max_attempts(&self) -> i32 {
+        self.number(attribute::MAX_ATTEMPTS)
+    }
+
+    fn number(&self, attribute: i16) -> i32 {
+        self.row.get(attribute).unwrap_or(0)
+    }
+
+    pub fn place(&self) -> Place {
+        Place {
+            priority: self.number(attribute::PRIORITY),
+            run_at: timestamp(self.row.value(attribute::RUN_AT)).unwrap_or(0),
+            id: self.id,
+        }
+    }
+}
+
+/// A job's row with the attempt counted that has begun: where a job runs in place, nothing is written to say so.
+pub fn begun(row: Datum) -> Datum {
+    let row = Row::new(row);
+    match row.get(attribute::ATTEMPTS) {
+        Some(0) => row.with(&[(attribute::ATTEMPTS, 1.into_datum())]),
+        _ => row.datum(),
     }
 }
 

@@ -7,11 +7,12 @@ pub mod add_many;
 pub mod admin;
 pub mod claim;
 pub mod complete;
-pub mod due;
 pub mod fail;
 pub mod job;
+pub mod ready;
 pub mod recover;
 pub mod renew;
+pub mod take;
 pub mod triggers;
 
 use crate::pg::spi::plan;

@@ -1,19 +1,21 @@
 //! Releasing what dead workers of this server held.
 
 use super::complete::unlock_queue;
-use super::{affected, one_row, plan};
+use super::{affected, plan};
 use crate::error::Error;
-use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value, text, texts};
-use crate::queue::job::attribute;
+use crate::schema;
 
-/// Releases a job that a worker was asked to drop, or died with: it can run again at once, and the attempt is not
-/// counted. Whether it was still held.
-pub fn release(worker_id: Value, job_id: i64) -> Result<bool, Error> {
-    static RELEASE: Plan = plan!("release", INT8OID, TEXTOID);
-    let row = one_row(&RELEASE, &[Some(job_id.into()), worker_id])?;
-    unlock_queue(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
-    Ok(row.is_some())
+/// Releases the jobs, with ids from one to another, that a worker holds and does not run, or died with: they can run again
+/// at once, and the attempt is not counted. How many there were.
+pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
+    static RELEASE: Plan = plan!("release", INT8OID, INT8OID, TEXTOID).by_index();
+    let session = schema::session()?;
+    let rows = session.execute(&RELEASE, &[Some(ids.0.into()), Some(ids.1.into()), worker_id])?;
+    for row in 0..rows.count() {
+        unlock_queue(rows.value(row, 0), worker_id)?;
+    }
+    Ok(rows.count())
 }
 
 /// Releases every job whose lock bears our mark but belongs to none of the `living`: after a crash of the server, a

@@ -2,15 +2,14 @@
 
 use super::{affected, plan};
 use crate::error::Error;
-use crate::pg::spi::{Plan, texts};
-use pgrx::IntoDatum;
+use crate::pg::spi::{Plan, texts, text};
 
-/// Renews the locks of these jobs, held by these workers, and of their queues. Skips what is being completed.
-pub fn renew(jobs: Vec<i64>, workers: &[String]) -> Result<(), Error> {
-    static JOBS: Plan = plan!("renew_jobs", INT8ARRAYOID, TEXTARRAYOID);
+/// Renews the locks of the jobs, with ids from one to another, that a worker holds, and of their queue. Skips what is being
+/// completed.
+pub fn renew(worker_id: &str, ids: (i64, i64)) -> Result<(), Error> {
+    static JOBS: Plan = plan!("renew_jobs", INT8OID, INT8OID, TEXTOID).by_index();
     static QUEUES: Plan = plan!("renew_queues", TEXTARRAYOID);
-    let workers = texts(workers);
-    affected(&JOBS, &[jobs.into_datum(), workers])?;
-    affected(&QUEUES, &[workers])?;
+    affected(&JOBS, &[Some(ids.0.into()), Some(ids.1.into()), text(worker_id)])?;
+    affected(&QUEUES, &[texts(&[worker_id.to_string()])])?;
     Ok(())
 }

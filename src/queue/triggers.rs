@@ -9,7 +9,9 @@ use crate::pg::notify;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::trigger::{Trigger, TriggerRow, nothing};
 use crate::queue::job::{attribute, timestamp};
-use crate::{registry, restore, schema, wake};
+use crate::queue::ready;
+use crate::ready::{Hint, Place};
+use crate::{guc, registry, restore, schema, wake};
 use pgrx::IntoDatum;
 
 /// Before an update of a job: updated_at is now, or a millisecond after what it was.
@@ -48,13 +50,16 @@ pub fn decrease_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     static DECREASE: Plan = plan!("queue_decrease", TEXTOID);
     static DELETE: Plan = plan!("queue_delete", TEXTOID);
     let queue_name = Trigger::of(call)?.row().value(attribute::QUEUE_NAME);
-    let last = {
+    let left = {
         let session = schema::session()?;
         let rows = session.execute(&DECREASE, &[queue_name]).map_err(Error::from)?;
-        rows.count() == 1 && rows.get::<i32>(0, 0).is_some_and(|count| count <= 0)
+        (rows.count() == 1).then(|| (rows.get::<i32>(0, 0).unwrap_or(0), rows.get::<bool>(0, 1).unwrap_or(false)))
     };
-    if last {
-        affected(&DELETE, &[queue_name])?;
+    match left {
+        Some((..=0, _)) => _ = affected(&DELETE, &[queue_name])?,
+        // Whoever was about to take its next job found it locked by us.
+        Some((_, true)) => note_head(queue_name)?,
+        _ => (),
     }
     Ok(nothing())
 }
@@ -73,27 +78,31 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
     if trigger.is_insert() {
         restore::note_job_added();
     }
-    let attempts = |attribute| row.get::<i32>(attribute).unwrap_or(0);
-    let can_run =
-        attempts(attribute::ATTEMPTS) < attempts(attribute::MAX_ATTEMPTS) && row.value(attribute::LOCKED_AT).is_none();
-    if !can_run {
+    let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
+    let attempts = number(attribute::ATTEMPTS);
+    if attempts >= number(attribute::MAX_ATTEMPTS) || row.value(attribute::LOCKED_AT).is_some() {
         return Ok(nothing());
     }
     let identifier: String = row.get(attribute::TASK_IDENTIFIER).unwrap_or_default();
     let tasks = registry::tasks()?;
-    match tasks.get(&identifier) {
-        Some(task) => {
-            if row.value(attribute::QUEUE_NAME).is_some() && tasks.roles().len() > 1 {
-                // Its queue is locked by this transaction meanwhile: whoever looks for the queue's first job, which may
-                // be another role's, finds it locked and goes to sleep.
-                wake::note_queue_released();
-            }
-            let run_at = timestamp(row.value(attribute::RUN_AT)).unwrap_or(0);
-            wake::note_job(task.role, run_at);
+    let Some(task) = tasks.get(&identifier) else {
+        if is_news {
+            notify::notify(c"jobs:insert", c"");
         }
-        None if is_news => notify::notify(c"jobs:insert", c""),
-        None => (),
+        return Ok(nothing());
+    };
+    let run_at = timestamp(row.value(attribute::RUN_AT)).unwrap_or(0);
+    if run_at > clock::transaction_start() {
+        wake::note_due(run_at);
+        return Ok(nothing());
     }
+    let is_plain = attempts == 0 && row.value(attribute::KEY).is_none();
+    let hint = Hint {
+        place: Place { priority: number(attribute::PRIORITY), run_at, id: row.get(attribute::ID).unwrap_or(0) },
+        task: registry::tag(&identifier),
+        kind: ready::kind(row.value(attribute::QUEUE_NAME).is_some(), is_plain),
+    };
+    wake::note_job(task.role, hint);
     Ok(nothing())
 }
 
@@ -103,9 +112,19 @@ fn revision(row: &TriggerRow) -> Option<i32> {
 
 /// After a queue was released.
 pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
-    Trigger::of(call)?;
-    wake::note_queue_released();
+    const QUEUE_NAME: i16 = 1;
+    let trigger = Trigger::of(call)?;
+    note_head(trigger.row().value(QUEUE_NAME))?;
     Ok(nothing())
+}
+
+/// A queue's next job can run: notes who is to be woken at commit.
+fn note_head(queue_name: Value) -> Result<(), Error> {
+    let tasks = registry::tasks()?;
+    if let Some(head) = ready::head(queue_name, &tasks, &guc::forbidden_flags())? {
+        wake::note_job(head.task.role, head.hint);
+    }
+    Ok(())
 }
 
 /// Before a migration of graphile-worker's is noted that it would apply itself: refused, as it would rewrite these tables.

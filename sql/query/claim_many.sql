@@ -1,0 +1,23 @@
+update @extschema@.jobs
+set
+  attempts = jobs.attempts operator(pg_catalog.+) 1,
+  locked_by = $5,
+  locked_at = $3
+where jobs.id operator(pg_catalog.=) any (
+  array(
+    select job.id
+    from @extschema@.jobs as job
+    where
+      job.id operator(pg_catalog.=) any ($1)
+      and job.task_identifier operator(pg_catalog.=) $2
+      and job.run_at operator(pg_catalog.<=) $3
+      and ($4 is null or (job.flags operator(pg_catalog.?|) $4) is not true)
+      -- Whoever takes a job of a queue holds the queue.
+      and (job.queue_name is null or job.queue_name operator(pg_catalog.=) $7)
+      and (job.locked_at is null or job.locked_at operator(pg_catalog.<) $6)
+      and job.attempts operator(pg_catalog.<) job.max_attempts
+    for update
+    skip locked
+  )
+)
+returning jobs

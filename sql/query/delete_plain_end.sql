@@ -1,0 +1,3 @@
+  )
+)
+returning jobs

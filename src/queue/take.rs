@@ -1,0 +1,107 @@
+//! Taking jobs that a shelf gave the ids of. Each statement checks again that they can run, and skips what anybody has
+//! locked.
+
+use super::{affected, plan};
+use crate::error::Error;
+use crate::guc;
+use crate::pg::clock::{self, before};
+use crate::pg::spi::{Plan, Value, text, texts_or_null};
+use crate::queue::job::Job;
+use crate::queue::ready::{self, Head};
+use crate::registry::{Task, Tasks};
+use crate::schema;
+use pgrx::IntoDatum;
+use std::rc::Rc;
+
+/// What is taken.
+pub struct Take<'a> {
+    pub ids: &'a [i64],
+    pub task: &'a str,
+    pub forbidden_flags: &'a [String],
+}
+
+impl Take<'_> {
+    fn values(&self) -> [Value; 4] {
+        let now = Some(clock::now().into());
+        [self.ids.to_vec().into_datum(), text(self.task), now, texts_or_null(self.forbidden_flags)]
+    }
+}
+
+/// Deletes jobs that have no key and no queue and were never tried: they are done once this transaction commits.
+pub fn delete(take: &Take) -> Result<Vec<Job>, Error> {
+    static DELETE: Plan =
+        plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
+            .by_index();
+    rows(&DELETE, &take.values())
+}
+
+/// Locks such jobs for this transaction.
+pub fn lock(take: &Take) -> Result<Vec<Job>, Error> {
+    static LOCK: Plan = plan!(["lock_plain", "plain"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
+    rows(&LOCK, &take.values())
+}
+
+/// Marks jobs that are in no queue as this worker's, so that the mark is there once this transaction commits.
+pub fn claim(take: &Take, worker_id: Value) -> Result<Vec<Job>, Error> {
+    claim_in(take, worker_id, None)
+}
+
+fn claim_in(take: &Take, worker_id: Value, queue_name: Value) -> Result<Vec<Job>, Error> {
+    static CLAIM: Plan = plan!(
+        "claim_many",
+        INT8ARRAYOID,
+        TEXTOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTOID,
+        TIMESTAMPTZOID,
+        TEXTOID
+    )
+    .by_index();
+    let [ids, task, now, flags] = take.values();
+    let expired = Some(before(clock::now(), guc::job_expiry()).into());
+    rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])
+}
+
+/// What came of looking for the next job of a queue.
+pub enum Next {
+    Taken(Job, Rc<Task>),
+    /// It is another role's.
+    Anothers(Head),
+    /// There is none, or somebody has it, or holds the queue.
+    None,
+}
+
+/// Locks the queue that a job is in, and marks the queue's next job as this worker's, if it `is_ours`.
+pub fn claim_next(
+    of: i64,
+    worker_id: Value,
+    tasks: &Tasks,
+    forbidden_flags: &[String],
+    is_ours: impl FnOnce(&Head) -> bool,
+) -> Result<Next, Error> {
+    static FREE_QUEUE: Plan = plan!("free_queue_of", INT8OID, TIMESTAMPTZOID).by_index();
+    static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
+    let now = clock::now();
+    let session = schema::session()?;
+    let queues = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
+    if queues.count() == 0 {
+        return Ok(Next::None);
+    }
+    let queue_name = queues.value(0, 0);
+    let Some(head) = ready::head(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };
+    if !is_ours(&head) {
+        return Ok(Next::Anothers(head));
+    }
+    let take = Take { ids: &[head.hint.place.id], task: &head.task.identifier, forbidden_flags };
+    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::None) };
+    affected(&LOCK_QUEUE, &[queue_name, worker_id, Some(now.into())])?;
+    Ok(Next::Taken(job, head.task))
+}
+
+/// Runs a statement that returns rows of `jobs`; they live in the memory context of the caller.
+fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
+    let session = schema::session()?;
+    let rows = session.execute(plan, values)?;
+    Ok((0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect())
+}

@@ -1,0 +1,119 @@
+//! One job, in a transaction of its own.
+
+use super::{Attempt, Hold, Runner, Taken};
+use crate::error::Error;
+use crate::pg::xact;
+use crate::queue::complete;
+use crate::queue::job::Job;
+use crate::queue::take::{self, Next};
+use crate::registry;
+use crate::shmem::Held;
+use crate::wake;
+use std::time::Instant;
+
+/// How an attempt ended that raised no error.
+enum Outcome {
+    Completed,
+    /// Somebody else has the job: nothing was committed.
+    LockLost,
+    /// The task was unregistered, or taken over by another role.
+    NotOurs,
+}
+
+impl Runner {
+    /// Runs the one job that was taken, if it can still be had.
+    pub(super) fn alone(&self, taken: &Taken, hold: Hold) -> Result<(), Error> {
+        if hold == Hold::Claimed {
+            return match self.claim(taken)?.pop() {
+                Some(job) => self.claimed(&job, taken),
+                None => Ok(()),
+            };
+        }
+        self.begin();
+        match self.delete(taken, &taken.ids()) {
+            Ok(mut jobs) => match jobs.pop() {
+                Some(job) => self.attempt(&job, &Attempt { task: &taken.task, hold }),
+                None => Ok(xact::commit()?),
+            },
+            // A trigger of a user's, say: that is the job's failure, and only a job that is held can be said to have failed.
+            Err(_) => {
+                xact::abort();
+                self.alone(taken, Hold::Claimed)
+            }
+        }
+    }
+
+    /// Runs a job that is claimed already.
+    pub(super) fn claimed(&self, job: &Job, taken: &Taken) -> Result<(), Error> {
+        self.begin();
+        self.attempt(job, &Attempt { task: &taken.task, hold: Hold::Claimed })
+    }
+
+    /// Runs the next job of the queue that a job is in.
+    pub(super) fn next_of_queue(&self, taken: &Taken, of: i64) -> Result<(), Error> {
+        xact::begin_for_queue();
+        // As for any claim.
+        xact::commit_lazily();
+        let tasks = registry::tasks()?;
+        let next = self.arena.within(|| {
+            take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |head| {
+                // Before the commit: should the process end in between, the scheduler finds nothing to release.
+                self.me.hold(Held::of(&[head.hint]), &head.task.identifier);
+                head.task.role == self.role
+            })
+        })?;
+        match next {
+            Next::Taken(job, task) => {
+                xact::commit()?;
+                self.begin();
+                self.attempt(&job, &Attempt { task: &task, hold: Hold::Claimed })
+            }
+            Next::Anothers(head) => {
+                // Its workers may have looked for it while we held the queue.
+                wake::note_job(head.task.role, head.hint);
+                Ok(xact::commit()?)
+            }
+            Next::None => Ok(xact::commit()?),
+        }
+    }
+
+    /// Handler and completion, in the transaction that has begun, and its end.
+    fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        let begun = Instant::now();
+        match self.try_to_complete(job, attempt) {
+            Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
+            Ok(Outcome::LockLost) => {
+                xact::abort();
+                self.warn_of_lost_lock(job, attempt.task);
+            }
+            Ok(Outcome::NotOurs) => {
+                xact::abort();
+                self.release(&[job.id])?;
+            }
+            Err(error) => {
+                // Read before the rollback frees it.
+                let error = error.read();
+                xact::abort();
+                self.record_one_failure(job, attempt, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
+        let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
+        self.report(&attempt.task.handler, job, &attempt.task.identifier);
+        {
+            let _settings = xact::Settings::keep();
+            handler.call(job)?;
+        }
+        if attempt.hold == Hold::Claimed {
+            xact::allow_writes();
+            if !complete::complete_one_held(job, self.worker_id())? {
+                return Ok(Outcome::LockLost);
+            }
+        }
+        xact::commit()?;
+        Ok(Outcome::Completed)
+    }
+}

@@ -1,0 +1,151 @@
+//! Several jobs of a task in one transaction, each in a subtransaction of its own.
+//!
+//! What a job did stays, with its locks, until all have run. So none may wait for a lock, and no more are begun once the
+//! time is up. A job that would have had to wait, or met a deadlock or a serialization failure, is run again alone: it may
+//! have been its companions' fault.
+
+use super::{Attempt, Failed, Hold, Runner, Taken};
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::pg::catch::Raise;
+use crate::pg::{background, latch, xact};
+use crate::queue::job::Job;
+use crate::queue::{complete, take};
+use crate::ready::Hint;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+/// How many jobs may share a transaction. A backend tells others of at most 64 subtransactions; past that, every session
+/// has to look up whose they are.
+pub const MOST: usize = 60;
+
+/// No job is begun once a transaction has taken this long.
+const BUDGET: Duration = Duration::from_millis(10);
+
+/// How long a statement waits for a lock: the shortest time that lock_timeout can be.
+const PATIENCE: &std::ffi::CStr = c"1ms";
+
+/// What became of each job.
+#[derive(Default)]
+struct Outcomes<'j> {
+    done: Vec<&'j Job>,
+    failed: Vec<(&'j Job, Raise)>,
+    /// To be run alone.
+    alone: Vec<&'j Job>,
+    /// Not begun.
+    left: Vec<&'j Job>,
+}
+
+impl Runner {
+    /// Runs jobs together; those that time did not suffice for are still to be run.
+    pub(super) fn batch(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
+        let mut jobs = match hold {
+            Hold::InPlace => {
+                self.begin();
+                let ids = taken.ids();
+                self.arena.within(|| take::lock(&self.take(taken, &ids)))?
+            }
+            Hold::Claimed => {
+                let jobs = self.claim(taken)?;
+                self.begin();
+                jobs
+            }
+        };
+        jobs.sort_by_key(Job::place);
+        let Some(handler) = self.handler(&taken.task).transpose() else {
+            xact::abort();
+            if hold == Hold::Claimed {
+                self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
+            }
+            return Ok(Vec::new());
+        };
+        let attempt = Attempt { task: &taken.task, hold };
+        let outcomes = match handler {
+            Ok(handler) => self.together(&jobs, &attempt, &handler)?,
+            // Each is to fail for that.
+            Err(_) => {
+                xact::abort();
+                Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() }
+            }
+        };
+        for job in &outcomes.alone {
+            self.me.run(job.id);
+            match hold {
+                Hold::InPlace => self.alone(&taken.only(job.id), hold)?,
+                Hold::Claimed => self.claimed(job, taken)?,
+            }
+            background::report_statistics(false);
+        }
+        let left: Vec<i64> = outcomes.left.iter().map(|job| job.id).collect();
+        if hold == Hold::Claimed && !left.is_empty() {
+            // That puts them back on the shelf.
+            self.release(&left)?;
+            return Ok(Vec::new());
+        }
+        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.place.id)).copied().collect())
+    }
+
+    fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
+        let begun = Instant::now();
+        let mut outcomes = self.run_each(jobs, attempt, handler);
+        match self.settle(&outcomes, attempt) {
+            Ok(Some(failed)) => {
+                failed.into_iter().for_each(Failed::log);
+                outcomes.done.iter().for_each(|job| self.succeeded(job, attempt.task, begun));
+            }
+            // A lock that is lost, a deferred constraint: whose it is, each shows alone.
+            Ok(None) | Err(_) => {
+                xact::abort();
+                outcomes.alone.append(&mut outcomes.done);
+                outcomes.alone.extend(outcomes.failed.drain(..).map(|(job, _)| job));
+                outcomes.alone.sort_by_key(|job| job.place());
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn run_each<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Outcomes<'j> {
+        let mut outcomes = Outcomes::default();
+        let begun = Instant::now();
+        xact::set_local(c"lock_timeout", PATIENCE);
+        for job in jobs {
+            if begun.elapsed() > BUDGET || latch::stop_asked() || self.me.leave.load(SeqCst) {
+                outcomes.left.push(job);
+                continue;
+            }
+            self.me.run(job.id);
+            self.report(&attempt.task.handler, job, &attempt.task.identifier);
+            let result = xact::in_subtransaction(|| {
+                let _settings = xact::Settings::keep();
+                handler.call(job).map_err(|error| error.read())
+            });
+            match result {
+                Ok(()) => outcomes.done.push(job),
+                Err(error) if may_be_its_companions_fault(&error) => outcomes.alone.push(job),
+                Err(error) => outcomes.failed.push((job, error)),
+            }
+        }
+        outcomes
+    }
+
+    /// Completes what was done, records what failed, and commits; what to log then, or `None` if a lock was lost, and
+    /// nothing committed.
+    fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
+        xact::allow_writes();
+        let done: Vec<i64> = outcomes.done.iter().map(|job| job.id).collect();
+        match attempt.hold {
+            Hold::InPlace => complete::complete_locked(done)?,
+            Hold::Claimed if complete::complete_held(done, self.worker_id())? => (),
+            Hold::Claimed => return Ok(None),
+        }
+        let failures = outcomes.failed.iter();
+        let failed = failures.map(|(job, error)| self.record_failure(job, attempt, error)).collect::<Result<_, _>>()?;
+        xact::commit()?;
+        Ok(Some(failed))
+    }
+}
+
+/// Lock not available, deadlock, serialization failure.
+fn may_be_its_companions_fault(error: &Raise) -> bool {
+    [*b"55P03", *b"40P01", *b"40001"].contains(&error.sqlstate)
+}

@@ -1,0 +1,245 @@
+//! Running what a worker has taken off its shelf. However many jobs, and however they are held, it is always: take them,
+//! call the handler, settle them, commit.
+//!
+//! ```text
+//!                   ┌─ in place ─► begin ─► delete ────────────────► handler ─────────────► commit
+//!  alone (alone.rs) ┤
+//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler ─► delete ──► commit
+//!
+//!                   ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
+//!  batch (batch.rs) ┤                                                └ each in a subtransaction
+//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler × n ─► delete ─► commit
+//!
+//!                   ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
+//!  set (set.rs) ────┤
+//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► delete ─► handler, once ─► commit
+//! ```
+//!
+//! In place, nobody is told that the jobs run: the rows' locks are the mark, and they vanish with the worker. Jobs that have
+//! a key are claimed, so that nobody who adds one with the same key waits for the handler, and so are jobs of a queue, and
+//! those that were tried before. Where the role or the database asks for another isolation level than READ COMMITTED, or for
+//! read-only transactions, all jobs are claimed: our statements need neither.
+
+mod alone;
+mod batch;
+mod set;
+
+pub use batch::MOST as LARGEST_BATCH;
+pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
+
+use crate::error::{Error, headline, last_error};
+use crate::guc;
+use crate::handler::Handler;
+use crate::pg::catch::{Level, Raise, is_logged, log, log_with};
+use crate::pg::memory::Arena;
+use crate::pg::spi::{Value, text};
+use crate::pg::{background, clock, xact};
+use crate::queue::job::Job;
+use crate::queue::take::{self, Take};
+use crate::queue::{fail, recover};
+use crate::ready::{Hint, Kind};
+use crate::registry::{self, Task};
+use crate::schema;
+use crate::shmem::{Held, State, Worker};
+use pgrx::pg_sys::Oid;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
+
+/// Runs jobs, for one worker.
+pub struct Runner {
+    pub me: &'static Worker,
+    pub role: Oid,
+    /// As in `locked_by`.
+    pub id: String,
+    /// Where the jobs that run, and what is said about them, live.
+    pub arena: Arena,
+}
+
+/// How jobs are held while they run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    InPlace,
+    Claimed,
+}
+
+/// Jobs that somebody has asked to be run: of one task.
+pub struct Taken {
+    pub hints: Vec<Hint>,
+    pub task: Rc<Task>,
+    pub forbidden_flags: Vec<String>,
+}
+
+impl Taken {
+    /// One of them.
+    fn only(&self, id: i64) -> Taken {
+        let hints = self.hints.iter().filter(|hint| hint.place.id == id).copied().collect();
+        Taken { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        self.hints.iter().map(|hint| hint.place.id).collect()
+    }
+}
+
+/// What an attempt is part of.
+struct Attempt<'a> {
+    task: &'a Task,
+    hold: Hold,
+}
+
+impl Runner {
+    /// Runs jobs; those that it could not get to in time, to be given back.
+    pub fn run(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+        self.arena.empty();
+        let now = clock::now();
+        self.me.renewed.store(now, SeqCst);
+        self.me.hold(Held::of(&taken.hints), &taken.task.identifier);
+        self.me.enter(State::Running, now);
+        let left = self.dispatch(taken)?;
+        background::report_idle();
+        background::report_statistics(false);
+        self.me.let_go();
+        self.me.enter(State::Looking, clock::now());
+        Ok(left)
+    }
+
+    fn dispatch(&self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+        let [first, ..] = taken.hints[..] else { return Ok(Vec::new()) };
+        let hold = self.hold(taken);
+        if first.kind == Kind::Queued {
+            self.next_of_queue(taken, first.place.id)?;
+        } else if let [_] = taken.hints[..] {
+            self.alone(taken, hold)?;
+        } else if taken.task.takes_sets() {
+            self.set(taken, hold)?;
+        } else {
+            return self.batch(taken, hold);
+        }
+        Ok(Vec::new())
+    }
+
+    fn hold(&self, taken: &Taken) -> Hold {
+        let is_plain = taken.hints.iter().all(|hint| hint.kind == Kind::Plain);
+        if is_plain && taken.task.in_place && xact::defaults_are_plain() { Hold::InPlace } else { Hold::Claimed }
+    }
+
+    /// Marks jobs as ours, and commits that.
+    fn claim(&self, taken: &Taken) -> Result<Vec<Job>, Error> {
+        xact::begin_for_queue();
+        // A lost claim is no harm: the jobs are still there.
+        xact::commit_lazily();
+        let ids = taken.ids();
+        let take = self.take(taken, &ids);
+        let jobs = self.arena.within(|| take::claim(&take, self.worker_id()))?;
+        xact::commit()?;
+        Ok(jobs)
+    }
+
+    /// Deletes jobs, in the current transaction.
+    fn delete(&self, taken: &Taken, ids: &[i64]) -> Result<Vec<Job>, Error> {
+        self.arena.within(|| take::delete(&self.take(taken, ids)))
+    }
+
+    fn take<'a>(&self, taken: &'a Taken, ids: &'a [i64]) -> Take<'a> {
+        Take { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
+    }
+
+    /// Begins the transaction of a handler.
+    fn begin(&self) {
+        xact::begin();
+        if let Some(value) = guc::synchronous_commit() {
+            xact::set_local(c"synchronous_commit", &value);
+        }
+    }
+
+    /// The handler, if the task is still what it was when the jobs were taken.
+    fn handler(&self, task: &Task) -> Result<Option<Handler>, Error> {
+        let tasks = registry::tasks()?;
+        let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
+        now.map(|now| Handler::find(&now.handler)).transpose()
+    }
+
+    fn report(&self, handler: &str, job: &Job, task: &str) {
+        let attempts = job.attempts();
+        background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
+    }
+
+    fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
+        if is_logged(Level::Debug) {
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
+            log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
+        }
+    }
+
+    /// Gives back jobs that are claimed, with the attempt not counted: they can run again at once.
+    fn release(&self, ids: &[i64]) -> Result<(), Error> {
+        xact::begin_for_queue();
+        for &id in ids {
+            recover::release(self.worker_id(), (id, id))?;
+        }
+        Ok(xact::commit()?)
+    }
+
+    /// Records a failed attempt, in the current transaction; what to log once that is committed.
+    fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
+        let message = text(&last_error(error));
+        let row = match attempt.hold {
+            Hold::InPlace => fail::fail_plain(job.id, message)?,
+            Hold::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+        };
+        // As they are now: add_job may have taken the further attempts away.
+        let recorded = row.map(Job::new);
+        let recorded = recorded.as_ref().unwrap_or(job);
+        Ok(Failed {
+            job: format!("job {} ({})", job.id, attempt.task.identifier),
+            attempt: format!("{} of {}: {}", job.attempts(), recorded.max_attempts(), headline(error)),
+            for_good: recorded.attempts() >= recorded.max_attempts(),
+            schema: schema::queue()?.home.schema.to_string(),
+            error: error.clone(),
+        })
+    }
+
+    fn record_one_failure(&self, job: &Job, attempt: &Attempt, error: Raise) -> Result<(), Error> {
+        xact::begin_for_queue();
+        let failed = self.record_failure(job, attempt, &error)?;
+        xact::commit()?;
+        failed.log();
+        Ok(())
+    }
+
+    fn warn_of_lost_lock(&self, job: &Job, task: &Task) {
+        log_with(
+            Level::Warning,
+            format!("job {} ({}) lost its lock while it ran", job.id, task.identifier),
+            Some("What its handler did was rolled back: another worker has taken the job, or completed it.".into()),
+            None,
+        );
+    }
+
+    fn worker_id(&self) -> Value {
+        text(&self.id)
+    }
+}
+
+/// What the log says of a failed attempt.
+struct Failed {
+    job: String,
+    attempt: String,
+    for_good: bool,
+    schema: String,
+    error: Raise,
+}
+
+impl Failed {
+    fn log(self) {
+        let Failed { job, attempt, for_good, schema, error } = self;
+        if for_good {
+            let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
+            let message = format!("{job} failed for good on attempt {attempt}");
+            Raise { sqlstate: *b"01000", message, hint: Some(hint), ..error }.log(Level::Warning);
+        } else {
+            Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Many jobs in one call of their handler. If it raises, the set is halved until those whose fault it is are alone: they
+//! have failed, and the others complete.
+
+use super::{Hold, Runner, Taken};
+use crate::error::Error;
+use crate::pg::{background, xact};
+use crate::queue::complete;
+use crate::queue::job::Job;
+use crate::ready::Hint;
+
+/// How many jobs a call may get: as many as a shelf holds.
+pub const MOST: usize = crate::ready::CAPACITY;
+
+/// How many it gets unless the task says otherwise.
+pub const USUAL: usize = 1000;
+
+/// A part of a set.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// Still to be taken, in the transaction that runs them.
+    InPlace(&'a [Hint]),
+    Claimed(&'a [Job]),
+}
+
+/// How a call ended that raised no error.
+enum Outcome {
+    Completed,
+    LockLost,
+    /// The task was unregistered, or taken over by another role.
+    NotOurs,
+}
+
+impl Runner {
+    pub(super) fn set(&self, taken: &Taken, hold: Hold) -> Result<(), Error> {
+        let claimed;
+        let whole = match hold {
+            Hold::InPlace => Part::InPlace(&taken.hints),
+            Hold::Claimed => {
+                claimed = self.claim(taken)?;
+                Part::Claimed(&claimed)
+            }
+        };
+        let mut parts = vec![whole];
+        while let Some(part) = parts.pop() {
+            match part {
+                Part::InPlace([]) | Part::Claimed([]) => continue,
+                Part::InPlace([hint]) => self.alone(&taken.only(hint.place.id), hold)?,
+                Part::Claimed([job]) => self.claimed(job, taken)?,
+                _ => match self.call(taken, part) {
+                    Ok(Outcome::Completed) => (),
+                    Ok(Outcome::NotOurs) => {
+                        xact::abort();
+                        let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
+                        return self.release(&left);
+                    }
+                    Ok(Outcome::LockLost) | Err(_) => {
+                        xact::abort();
+                        let (first, second) = part.halves();
+                        parts.extend([second, first]);
+                    }
+                },
+            }
+            background::report_statistics(false);
+        }
+        Ok(())
+    }
+
+    /// Completes the jobs and calls their handler. On an error, and if a lock was lost, all of it is to be rolled back.
+    fn call(&self, taken: &Taken, part: Part) -> Result<Outcome, Error> {
+        self.begin();
+        let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
+        let deleted;
+        let jobs = match part {
+            Part::InPlace(hints) => {
+                let ids: Vec<i64> = hints.iter().map(|hint| hint.place.id).collect();
+                let mut jobs = self.delete(taken, &ids)?;
+                jobs.sort_by_key(Job::place);
+                deleted = jobs;
+                &deleted
+            }
+            Part::Claimed(jobs) => {
+                let writes = xact::Writes::allow();
+                let held = complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())?;
+                drop(writes);
+                if !held {
+                    return Ok(Outcome::LockLost);
+                }
+                jobs
+            }
+        };
+        if let [first, ..] = jobs {
+            self.me.run(first.id);
+            let (handler_name, task) = (&taken.task.handler, &taken.task.identifier);
+            background::report_running(&format!("select {handler_name} /* {} jobs, task {task} */", jobs.len()));
+            let _settings = xact::Settings::keep();
+            handler.call_for_all(jobs)?;
+        }
+        xact::commit()?;
+        Ok(Outcome::Completed)
+    }
+}
+
+impl<'a> Part<'a> {
+    fn halves(self) -> (Part<'a>, Part<'a>) {
+        match self {
+            Part::InPlace(hints) => {
+                let (first, second) = hints.split_at(hints.len() / 2);
+                (Part::InPlace(first), Part::InPlace(second))
+            }
+            Part::Claimed(jobs) => {
+                let (first, second) = jobs.split_at(jobs.len() / 2);
+                (Part::Claimed(first), Part::Claimed(second))
+            }
+        }
+    }
+
+    /// The ids of jobs that are claimed.
+    fn claimed(&self) -> Vec<i64> {
+        match self {
+            Part::InPlace(_) => Vec::new(),
+            Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
+        }
+    }
+}

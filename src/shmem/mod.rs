@@ -1,0 +1,225 @@
+//! The board: what the processes of one server know of each other. Databases that are served, workers and what they do.
+//!
+//! Everything on it is atomic, so that the commit hook can read and wake without a lock, but for the lists of what is
+//! ready to run, each of which has its own. The board's lock guards the taking and freeing of entries, slots and shelves.
+//! No lock is held across anything that can raise.
+
+mod database;
+mod shelf;
+mod worker;
+
+pub use database::Database;
+pub use shelf::Shelf;
+pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
+
+use crate::pg::clock::Timestamp;
+use crate::pg::latch::LatchOf;
+use crate::pg::lock::Lock;
+use pgrx::pg_sys::{self, InvalidOid, Oid};
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+
+/// An OID that others may read.
+#[derive(Default)]
+pub struct SharedOid(AtomicU32);
+
+impl SharedOid {
+    pub fn get(&self) -> Oid {
+        Oid::from(self.0.load(Acquire))
+    }
+
+    pub fn set(&self, oid: Oid) {
+        self.0.store(oid.to_u32(), Release);
+    }
+}
+
+/// The head of the board.
+pub struct Head {
+    pub launcher: LatchOf,
+    capacity: AtomicUsize,
+}
+
+/// The board itself.
+#[derive(Clone, Copy)]
+pub struct Board(NonNull<Head>);
+
+thread_local! {
+    static BOARD: Cell<Option<Board>> = const { Cell::new(None) };
+}
+
+/// The board; `None` where the library was not preloaded.
+pub fn board() -> Option<Board> {
+    BOARD.get()
+}
+
+impl Board {
+    fn head(&self) -> &'static Head {
+        // SAFETY: shared memory, mapped for the life of the process, initialised before any other could see it.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub fn launcher(&self) -> &'static LatchOf {
+        &self.head().launcher
+    }
+
+    /// Every entry for a database, taken or not.
+    pub fn databases(&self) -> &'static [Database] {
+        let capacity = self.head().capacity.load(Relaxed);
+        // SAFETY: laid out by `size`, behind the head.
+        unsafe { std::slice::from_raw_parts(self.0.add(1).cast().as_ptr(), capacity) }
+    }
+
+    /// Every slot for a worker, taken or not.
+    pub fn workers(&self) -> &'static [Worker] {
+        let databases = self.databases();
+        // SAFETY: laid out by `size`, behind the databases.
+        unsafe { std::slice::from_raw_parts(databases.as_ptr().add(databases.len()).cast(), databases.len()) }
+    }
+
+    /// Every shelf, used or not.
+    pub fn shelves(&self) -> &'static [Shelf] {
+        let workers = self.workers();
+        // SAFETY: laid out by `size`, behind the workers.
+        unsafe { std::slice::from_raw_parts(workers.as_ptr().add(workers.len()).cast(), workers.len()) }
+    }
+
+    /// The shelf of a role in a database; `None` if it has no worker there.
+    pub fn shelf(&self, database: Oid, role: Oid) -> Option<&'static Shelf> {
+        self.shelves().iter().find(|shelf| shelf.is_of(database, role))
+    }
+
+    /// Has a worker use its role's shelf. There are as many as there can be workers.
+    pub fn join_shelf(&self, database: Oid, role: Oid) -> Option<&'static Shelf> {
+        let _lock = Lock::take(BOARD_LOCK);
+        let shelf = self
+            .shelf(database, role)
+            .or_else(|| self.shelves().iter().find(|shelf| shelf.users() == 0))?;
+        shelf.join(database, role);
+        Some(shelf)
+    }
+
+    /// A worker no longer uses its role's shelf.
+    pub fn leave_shelf(&self, shelf: &Shelf, pid: i32) {
+        let _lock = Lock::take(BOARD_LOCK);
+        shelf.leave(pid);
+    }
+
+    /// The entry of a database.
+    pub fn database(&self, oid: Oid) -> Option<&'static Database> {
+        self.databases().iter().find(|entry| entry.oid.get() == oid)
+    }
+
+    /// The entry of a database, taken for it if it has none; `None` if all are taken.
+    pub fn database_or_new(&self, oid: Oid) -> Option<&'static Database> {
+        let _lock = Lock::take(BOARD_LOCK);
+        self.database(oid).or_else(|| {
+            let entry = self.databases().iter().find(|entry| entry.oid.get() == InvalidOid)?;
+            entry.reset(oid);
+            Some(entry)
+        })
+    }
+
+    /// Frees the entry of a database that nobody serves, wants or holds; whether it was freed.
+    pub fn forget(&self, entry: &Database) -> bool {
+        let _lock = Lock::take(BOARD_LOCK);
+        let unused =
+            entry.scheduler_pid.load(SeqCst) == 0 && entry.holds.load(SeqCst) == 0 && !entry.wanted.load(SeqCst);
+        if unused {
+            entry.oid.set(InvalidOid);
+        }
+        unused
+    }
+
+    /// The workers of a database, those that are gone and not yet cleared away included.
+    pub fn workers_of(&self, database: Oid) -> impl Iterator<Item = (usize, &'static Worker)> {
+        self.workers()
+            .iter()
+            .enumerate()
+            .filter(move |(_, worker)| worker.state() != State::Free && worker.database.get() == database)
+    }
+
+    /// Takes a slot for a worker that is about to be started; its index and ticket.
+    pub fn take_slot(&self, database: Oid, role: Oid, now: Timestamp) -> Option<(usize, u32)> {
+        let _lock = Lock::take(BOARD_LOCK);
+        let (index, worker) = self.workers().iter().enumerate().find(|(_, worker)| worker.state() == State::Free)?;
+        worker.database.set(database);
+        worker.role.set(role);
+        worker.leave.store(false, SeqCst);
+        worker.leave_since.store(0, SeqCst);
+        worker.begun.store(now, SeqCst);
+        let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
+        worker.enter(State::Starting, now);
+        Some((index, ticket))
+    }
+}
+
+/// The number of the board's own lock. The shelves' follow.
+const BOARD_LOCK: usize = 0;
+
+const NAME: &std::ffi::CStr = c"kongtask";
+
+/// How many databases can be served, and how many workers live, at once: each needs a background worker slot.
+fn capacity() -> usize {
+    // SAFETY: reads a variable, set by the time it is asked for.
+    usize::try_from(unsafe { pg_sys::max_worker_processes }).unwrap_or(1).max(1)
+}
+
+fn size() -> usize {
+    size_of::<Head>() + capacity() * (size_of::<Database>() + size_of::<Worker>() + size_of::<Shelf>())
+}
+
+/// Asks for the board's memory, and lays it out once there is any. To be called while preloading.
+pub fn request() {
+    thread_local! {
+        static NEXT_REQUEST: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
+        static NEXT_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+    }
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn on_request() {
+        // SAFETY: the hook's own calls.
+        unsafe {
+            if let Some(next) = NEXT_REQUEST.get() {
+                next();
+            }
+            pg_sys::RequestAddinShmemSpace(size());
+            Lock::request(1 + capacity());
+        }
+    }
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn on_startup() {
+        // SAFETY: the postmaster calls this before it starts any process, so no lock is needed; zeroed memory is a valid
+        // board of no capacity, as every field is an atomic number.
+        unsafe {
+            if let Some(next) = NEXT_STARTUP.get() {
+                next();
+            }
+            let mut found = false;
+            let memory = pg_sys::ShmemInitStruct(NAME.as_ptr(), size(), &mut found).cast::<Head>();
+            if !found {
+                // What the shelves hold is written when they are first used.
+                let shelves = capacity() * size_of::<Shelf>();
+                memory.cast::<u8>().write_bytes(0, size() - shelves);
+                (*memory).capacity.store(capacity(), Relaxed);
+            }
+            let board = NonNull::new(memory).map(Board);
+            if let Some(board) = board.filter(|_| !found) {
+                for (number, shelf) in board.shelves().iter().enumerate() {
+                    shelf.lay_out(BOARD_LOCK + 1 + number);
+                }
+            }
+            BOARD.set(board);
+        }
+    }
+
+    // SAFETY: called once, while libraries are preloaded.
+    unsafe {
+        NEXT_REQUEST.set(pg_sys::shmem_request_hook);
+        pg_sys::shmem_request_hook = Some(on_request);
+        NEXT_STARTUP.set(pg_sys::shmem_startup_hook);
+        pg_sys::shmem_startup_hook = Some(on_startup);
+    }
+}
