@@ -113,8 +113,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             identifier: rows.get(row, 0)?,
             handler: rows.get(row, 1)?,
             role: rows.get(row, 2)?,
-            max_batch: usize::try_from(rows.get::<i32>(row, 3)?).ok()?,
-            in_place: rows.get(row, 4)?,
+            max_batch: rows.get::<i32>(row, 3).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
+            in_place: rows.get(row, 4).unwrap_or(true),
         })
     });
     let tasks = Rc::new(Tasks::of(tasks));
@@ -122,25 +122,24 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     Ok(tasks)
 }
 
-/// Registers a task for its role, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
-/// has registered it, and this one is no superuser. Locks the row.
-pub fn register(task: &Task) -> Result<Value, Error> {
-    static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID, INT4OID, BOOLOID);
-    let superuser = role::is_superuser(task.role);
-    let values = [
-        text(&task.identifier),
-        text(&task.handler),
-        task.role.into_datum(),
-        Some(superuser.into()),
-        i32::try_from(task.max_batch).ok().into_datum(),
-        Some(task.in_place.into()),
-    ];
+/// Registers a task for `caller`, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
+/// has registered it, and `caller` is no superuser. Locks the row.
+pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, Error> {
+    static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
+    let superuser = role::is_superuser(caller);
+    let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
     let row = schema::one_row(&REGISTER, &values)?;
     if row.is_none() {
-        let role = registered_by(&task.identifier)?.unwrap_or_default();
-        return Err(Error::TaskOfAnother { task: task.identifier.clone(), role });
+        let role = registered_by(identifier)?.unwrap_or_default();
+        return Err(Error::TaskOfAnother { task: identifier.into(), role });
     }
     Ok(row)
+}
+
+/// Sets a task's options; its row.
+pub fn set_options(identifier: &str, max_batch: usize, in_place: bool) -> Result<Value, Error> {
+    static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID);
+    schema::one_row(&OPTIONS, &[text(identifier), i32::try_from(max_batch).ok().into_datum(), Some(in_place.into())])
 }
 
 /// Unregisters a task; whether it was registered. Errors and locks as for [`register`].

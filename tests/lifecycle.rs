@@ -349,7 +349,7 @@ fn too_few_process_slots_are_said_and_lived_with() {
 fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
     let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '200ms'"]);
     cluster.wait_for(IDLE, "2");
-    cluster.sql("alter table graphile_worker.jobs rename column locked_by to taken_by");
+    cluster.sql("alter table graphile_worker.jobs rename column locked_at to taken_at");
     cluster.sql("insert into graphile_worker.jobs (task_identifier, payload) values ('note', '1')");
     let came = wait_until(SOON, || {
         cluster
@@ -361,7 +361,7 @@ fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
     std::thread::sleep(Duration::from_secs(3));
     let errors = cluster.log_lines(&["ERROR"]).len();
     assert!(errors < 60, "{errors} errors: it runs in circles");
-    cluster.sql("alter table graphile_worker.jobs rename column taken_by to locked_by");
+    cluster.sql("alter table graphile_worker.jobs rename column taken_at to locked_at");
     cluster.wait_for("select what from done", "1");
 }
 

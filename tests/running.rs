@@ -285,7 +285,7 @@ fn a_job_whose_lock_was_taken_commits_nothing() {
     cluster.sql(
         "create function nap() returns void language sql as $$
            insert into done (what) values ('nap'); select pg_sleep(1) $$;
-         select kongtask.register_task('nap', 'nap()');
+         select kongtask.register_task('nap', 'nap()', in_place := false);
          select graphile_worker.add_job('nap')",
     );
     cluster.wait_for("select count(*) from kongtask.workers where state = 'running'", "1");

@@ -4,7 +4,7 @@ select
   job.run_at,
   job.task_identifier,
   job.queue_name is not null,
-  job.key is null and job.attempts operator(pg_catalog.=) 0
+  job.key is null and job.locked_at is null and job.attempts operator(pg_catalog.=) 0
 from @extschema@.jobs as job
 where
   job.priority operator(pg_catalog.=) $1

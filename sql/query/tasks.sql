@@ -1,7 +1,8 @@
+-- The options by way of jsonb: before ALTER EXTENSION UPDATE, an older version's table has not all of them.
 select
   tasks.identifier,
   tasks.handler,
   tasks.role::pg_catalog.oid,
-  tasks.max_batch,
-  tasks.in_place
+  (pg_catalog.to_jsonb(tasks) operator(pg_catalog.->>) 'max_batch')::pg_catalog.int4,
+  (pg_catalog.to_jsonb(tasks) operator(pg_catalog.->>) 'in_place')::pg_catalog.bool
 from kongtask.tasks

@@ -7,8 +7,7 @@ use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{invalidation, role, version};
-use crate::registry::{self, Task};
-use crate::{run, schema, wake};
+use crate::{registry, run, schema, wake};
 
 /// Errors: 22004 (NULL), 22023 (identifier, max_batch), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
 /// role's task). Locks the task's row.
@@ -23,16 +22,14 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let (usual, most) = if takes_sets { (run::USUAL_SET, run::LARGEST_SET) } else { (1, run::LARGEST_BATCH) };
     let max_batch = call.int4(2).map_or(Some(usual), |given| usize::try_from(given).ok());
     let max_batch = max_batch.filter(|given| (1..=most).contains(given)).ok_or(Error::InvalidMaxBatch(most))?;
+    let in_place = call.bool(3).unwrap_or(true);
     if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
         return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
     }
-    registry::register(&Task {
-        identifier: identifier.read(),
-        handler: schema::name_of(function)?,
-        role: caller,
-        max_batch,
-        in_place: call.bool(3).unwrap_or(true),
-    })
+    let identifier = identifier.read();
+    let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
+    // An older version's function takes no options, and its table has none.
+    if call.arguments() == 2 { Ok(row) } else { registry::set_options(&identifier, max_batch, in_place) }
 }
 
 /// Errors: 42501 (another role's task). Locks the task's row.

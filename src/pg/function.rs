@@ -33,13 +33,19 @@ pub(crate) use sql_function;
 pub struct Call(pg_sys::FunctionCallInfo);
 
 impl Call {
-    /// Argument `n`, from 0.
+    /// How many arguments the function is declared with.
+    pub fn arguments(&self) -> usize {
+        // SAFETY: a valid call.
+        unsafe { (*self.0).nargs as usize }
+    }
+
+    /// Argument `n`, from 0. One that an older version's function has not is NULL.
     pub fn value(&self, n: usize) -> Value {
+        if n >= self.arguments() {
+            return None;
+        }
         // SAFETY: Postgres passes as many arguments as the function is declared with.
-        let argument = unsafe {
-            assert!(n < (*self.0).nargs as usize);
-            *(*self.0).args.as_ptr().add(n)
-        };
+        let argument = unsafe { *(*self.0).args.as_ptr().add(n) };
         (!argument.isnull).then_some(argument.value)
     }
 

@@ -83,12 +83,12 @@ pub fn claim_next(
     static FREE_QUEUE: Plan = plan!("free_queue_of", INT8OID, TIMESTAMPTZOID).by_index();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
     let now = clock::now();
-    let session = schema::session()?;
-    let queues = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
-    if queues.count() == 0 {
-        return Ok(Next::None);
-    }
-    let queue_name = queues.value(0, 0);
+    let queue_name: Option<String> = {
+        let session = schema::session()?;
+        let rows = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
+        if rows.count() == 0 { None } else { rows.get(0, 0) }
+    };
+    let Some(queue_name) = queue_name.as_deref().map(text) else { return Ok(Next::None) };
     let Some(head) = ready::head(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };
     if !is_ours(&head) {
         return Ok(Next::Anothers(head));
