@@ -15,6 +15,8 @@ use std::rc::Rc;
 
 pub struct Task {
     pub identifier: String,
+    /// See [`tag`].
+    pub tag: u32,
     /// The function, schema and argument types included, as `regprocedure` reads it.
     pub handler: String,
     /// The role it runs as.
@@ -50,7 +52,7 @@ impl Tasks {
     fn of(tasks: impl Iterator<Item = Task>) -> Tasks {
         let mut all = Tasks::default();
         for task in tasks.map(Rc::new) {
-            all.by_tag.insert(tag(&task.identifier), task.clone());
+            all.by_tag.insert(task.tag, task.clone());
             all.by_identifier.insert(task.identifier.clone(), task);
         }
         all
@@ -109,8 +111,10 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let session = schema::session().inspect_err(|_| WATCH.spoil())?;
     let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| WATCH.spoil())?;
     let tasks = (0..rows.count()).filter_map(|row| {
+        let identifier: String = rows.get(row, 0)?;
         Some(Task {
-            identifier: rows.get(row, 0)?,
+            tag: tag(&identifier),
+            identifier,
             handler: rows.get(row, 1)?,
             role: rows.get(row, 2)?,
             max_batch: rows.get::<i32>(row, 3).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),

@@ -22,7 +22,9 @@ pub struct Queue {
     /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
     /// temporary type called json before the real one.
     pub path: CString,
-    /// The type of the rows of `jobs`, and of arrays of them.
+    /// `jobs`.
+    pub table: Oid,
+    /// The type of its rows, and of arrays of them.
     pub row: Oid,
     pub rows: Oid,
     /// The role that the queue's statements run as: the owner of `jobs`.
@@ -75,6 +77,7 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         home,
         name,
         path,
+        table: oid(2),
         row: oid(3),
         rows: catalog::array_of(oid(3)),
         owner: oid(4),

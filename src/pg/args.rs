@@ -8,7 +8,7 @@ pub struct Text(*mut pg_sys::varlena);
 
 impl Text {
     /// `datum` is a `text`.
-    pub(super) fn new(datum: Datum) -> Text {
+    pub fn new(datum: Datum) -> Text {
         // SAFETY: by the caller's word a varlena; the detoasted copy, if any, is palloc'd.
         Text(unsafe { pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()) })
     }

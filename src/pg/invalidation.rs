@@ -51,6 +51,11 @@ impl Watch {
         self.relation.set(relation);
     }
 
+    /// Whether the cache was built from this relation.
+    pub fn is_of(&self, relation: Oid) -> bool {
+        self.relation.get() == relation
+    }
+
     /// The cache was not built after all.
     pub fn spoil(&self) {
         self.stale.set(true);

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod catch;
 pub mod clock;
 pub mod function;
+pub mod heap;
 pub mod hooks;
 pub mod invalidation;
 pub mod latch;

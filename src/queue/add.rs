@@ -1,6 +1,6 @@
 //! Adding a job.
 
-use super::{one_row, plan};
+use super::{add_plain, one_row, plan};
 use crate::error::Error;
 use crate::pg::args::Text;
 use crate::pg::spi::{Plan, Value};
@@ -75,6 +75,9 @@ static SUPERSEDE: Plan = plan!("supersede", TEXTOID);
 /// Adds a job, or changes the one that has its key; the row. Waits only for a transaction that is adding, changing or
 /// completing a job with the same key.
 pub fn add(job: &NewJob, mode: KeyMode) -> Result<Value, Error> {
+    if let Some(row) = add_plain::add(job)? {
+        return Ok(Some(row));
+    }
     let values = [
         job.identifier,
         job.payload,

@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod add_many;
+mod add_plain;
 pub mod admin;
 pub mod claim;
 pub mod complete;

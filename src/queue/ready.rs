@@ -116,7 +116,7 @@ pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Res
                 run_at: timestamp(rows.value(0, 2)).unwrap_or(0),
                 id: rows.get(0, 0).unwrap_or(0),
             },
-            task: registry::tag(&task.identifier),
+            task: task.tag,
             kind: Kind::Queued,
         },
         task: task.clone(),

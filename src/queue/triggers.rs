@@ -3,7 +3,7 @@
 use super::{affected, plan};
 use crate::error::Error;
 use crate::pg::catch::Failure;
-use crate::pg::clock;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
 use crate::pg::notify;
 use crate::pg::spi::{Plan, Value};
@@ -79,31 +79,56 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         restore::note_job_added();
     }
     let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
-    let attempts = number(attribute::ATTEMPTS);
-    if attempts >= number(attribute::MAX_ATTEMPTS) || row.value(attribute::LOCKED_AT).is_some() {
-        return Ok(nothing());
-    }
-    let identifier: String = row.get(attribute::TASK_IDENTIFIER).unwrap_or_default();
-    let tasks = registry::tasks()?;
-    let Some(task) = tasks.get(&identifier) else {
-        if is_news {
-            notify::notify(c"jobs:insert", c"");
-        }
-        return Ok(nothing());
-    };
-    let run_at = timestamp(row.value(attribute::RUN_AT)).unwrap_or(0);
-    if run_at > clock::transaction_start() {
-        wake::note_due(run_at);
-        return Ok(nothing());
-    }
-    let is_plain = attempts == 0 && row.value(attribute::KEY).is_none();
-    let hint = Hint {
-        place: Place { priority: number(attribute::PRIORITY), run_at, id: row.get(attribute::ID).unwrap_or(0) },
-        task: registry::tag(&identifier),
-        kind: ready::kind(row.value(attribute::QUEUE_NAME).is_some(), is_plain),
-    };
-    wake::note_job(task.role, hint);
+    note(&Changed {
+        id: row.get(attribute::ID).unwrap_or(0),
+        identifier: row.get(attribute::TASK_IDENTIFIER).unwrap_or_default(),
+        priority: number(attribute::PRIORITY),
+        run_at: timestamp(row.value(attribute::RUN_AT)).unwrap_or(0),
+        attempts: number(attribute::ATTEMPTS),
+        max_attempts: number(attribute::MAX_ATTEMPTS),
+        is_queued: row.value(attribute::QUEUE_NAME).is_some(),
+        has_key: row.value(attribute::KEY).is_some(),
+        is_locked: row.value(attribute::LOCKED_AT).is_some(),
+        is_news,
+    })?;
     Ok(nothing())
+}
+
+/// A job that was added or changed.
+pub struct Changed {
+    pub id: i64,
+    pub identifier: String,
+    pub priority: i32,
+    pub run_at: Timestamp,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub is_queued: bool,
+    pub has_key: bool,
+    pub is_locked: bool,
+    /// Whether external workers are to be told.
+    pub is_news: bool,
+}
+
+/// Notes who is to be woken at commit: the workers of a task that is handled here, or listeners for any other.
+pub fn note(job: &Changed) -> Result<(), Error> {
+    if job.attempts >= job.max_attempts || job.is_locked {
+        return Ok(());
+    }
+    let tasks = registry::tasks()?;
+    match tasks.get(&job.identifier) {
+        None if job.is_news => notify::notify(c"jobs:insert", c""),
+        None => (),
+        Some(_) if job.run_at > clock::transaction_start() => wake::note_due(job.run_at),
+        Some(task) => {
+            let hint = Hint {
+                place: Place { priority: job.priority, run_at: job.run_at, id: job.id },
+                task: task.tag,
+                kind: ready::kind(job.is_queued, job.attempts == 0 && !job.has_key),
+            };
+            wake::note_job(task.role, hint);
+        }
+    }
+    Ok(())
 }
 
 fn revision(row: &TriggerRow) -> Option<i32> {
