@@ -37,25 +37,6 @@ pub fn allow_writes() {
     unsafe { pg_sys::XactReadOnly = false }
 }
 
-/// While it lives, the current transaction may write; then again only if it might before.
-pub struct Writes(bool);
-
-impl Writes {
-    pub fn allow() -> Writes {
-        // SAFETY: reads a variable.
-        let former = Writes(unsafe { pg_sys::XactReadOnly });
-        allow_writes();
-        former
-    }
-}
-
-impl Drop for Writes {
-    fn drop(&mut self) {
-        // SAFETY: sets a variable.
-        unsafe { pg_sys::XactReadOnly = self.0 }
-    }
-}
-
 /// Whether transactions begin READ COMMITTED and may write, unless told otherwise.
 pub fn defaults_are_plain() -> bool {
     // SAFETY: reads two variables.

@@ -99,9 +99,14 @@ pub fn claim_next(
     Ok(Next::Taken(job, head.task))
 }
 
-/// Runs a statement that returns rows of `jobs`; they live in the memory context of the caller.
+/// Runs a statement that returns rows of `jobs`, and puts them in the order in which they run. They live in the memory
+/// context of the caller.
 fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
     let session = schema::session()?;
     let rows = session.execute(plan, values)?;
-    Ok((0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect())
+    let mut jobs: Vec<Job> = (0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect();
+    if jobs.len() > 1 {
+        jobs.sort_by_cached_key(Job::place);
+    }
+    Ok(jobs)
 }

@@ -12,7 +12,7 @@
 //!
 //!                   ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
 //!  set (set.rs) ────┤
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► delete ─► handler, once ─► commit
+//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler, once ─► delete ─► commit
 //! ```
 //!
 //! In place, nobody is told that the jobs run: the rows' locks are the mark, and they vanish with the worker. Jobs that have

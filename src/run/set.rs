@@ -3,6 +3,7 @@
 
 use super::{Hold, Runner, Taken};
 use crate::error::Error;
+use crate::handler::Handler;
 use crate::pg::{background, xact};
 use crate::queue::complete;
 use crate::queue::job::Job;
@@ -65,38 +66,35 @@ impl Runner {
         Ok(())
     }
 
-    /// Completes the jobs and calls their handler. On an error, and if a lock was lost, all of it is to be rolled back.
+    /// Calls the handler and completes the jobs. On an error, and if a lock was lost, all of it is to be rolled back.
     fn call(&self, taken: &Taken, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
-        let deleted;
-        let jobs = match part {
+        match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.place.id).collect();
-                let mut jobs = self.delete(taken, &ids)?;
-                jobs.sort_by_key(Job::place);
-                deleted = jobs;
-                &deleted
+                self.call_for(&self.delete(taken, &ids)?, &handler, taken)?;
             }
             Part::Claimed(jobs) => {
-                let writes = xact::Writes::allow();
-                let held = complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())?;
-                drop(writes);
-                if !held {
+                self.call_for(jobs, &handler, taken)?;
+                xact::allow_writes();
+                // Not before: whoever adds a job with the key of one of them would wait.
+                if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
-                jobs
             }
-        };
-        if let [first, ..] = jobs {
-            self.me.run(first.id);
-            let (handler_name, task) = (&taken.task.handler, &taken.task.identifier);
-            background::report_running(&format!("select {handler_name} /* {} jobs, task {task} */", jobs.len()));
-            let _settings = xact::Settings::keep();
-            handler.call_for_all(jobs)?;
         }
         xact::commit()?;
         Ok(Outcome::Completed)
+    }
+
+    fn call_for(&self, jobs: &[Job], handler: &Handler, taken: &Taken) -> Result<(), Error> {
+        let [first, ..] = jobs else { return Ok(()) };
+        self.me.run(first.id);
+        let (name, task) = (&taken.task.handler, &taken.task.identifier);
+        background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
+        let _settings = xact::Settings::keep();
+        handler.call_for_all(jobs)
     }
 }
 
