@@ -76,9 +76,11 @@ comment on index jobs_queue_name_priority_run_at_id_idx is 'The order in which t
 
 alter table kongtask.tasks
   add column max_batch int not null default 1 check (max_batch between 1 and 10000),
-  add column in_place boolean not null default true;
+  add column in_place boolean not null default true,
+  add column timeout interval check (timeout > '0');
 comment on column kongtask.tasks.max_batch is 'How many jobs may share a transaction, or a call of a set-based handler';
 comment on column kongtask.tasks.in_place is 'Whether first attempts may run in the transaction that takes the job';
+comment on column kongtask.tasks.timeout is 'A call of the handler that takes longer is cancelled, and has failed; NULL: none is';
 
 -- The function takes options now. Whoever might call it still may.
 do $$
@@ -97,7 +99,8 @@ begin
     identifier text,
     handler regprocedure,
     max_batch integer = null,
-    in_place boolean = true
+    in_place boolean = true,
+    timeout interval = null
   ) returns kongtask.tasks
     language c volatile
     as 'MODULE_PATHNAME', 'kongtask_register_task';
@@ -120,7 +123,7 @@ comment on function kongtask.register_task is
   '(json), (jsonb), (jobs), (json, jobs), or, for many jobs in one call, (json[]), (jobs[]), where jobs is the queue''s table; '
   'what it returns is ignored. max_batch: how many jobs may share a transaction (1 to 60, 1 by default), or a call (1 to '
   '10000, 1000 by default). in_place: whether first attempts of jobs without key and queue run in the transaction that takes '
-  'them. Registering a task again replaces it, and only the same role or a superuser may';
+  'them. timeout: a call that takes longer is cancelled, and has failed. Registering a task again replaces it, and only the same role or a superuser may';
 
 -- Row level security keeps rows from whoever was granted too much. Workers may see them.
 create policy workers on jobs

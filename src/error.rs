@@ -1,6 +1,7 @@
 //! Everything that can go wrong, each with its SQLSTATE.
 
 use crate::pg::catch::{Failure, PgError, Raise};
+use std::time::Duration;
 
 #[derive(Clone)]
 pub enum Error {
@@ -18,6 +19,9 @@ pub enum Error {
     InvalidTaskIdentifier,
     /// What it may be at most.
     InvalidMaxBatch(usize),
+    InvalidTimeout,
+    /// A job ran for longer than its task allows.
+    TimedOut(Duration, PgError),
     NoSuchHandler(String),
     HandlerNotCallable {
         handler: String,
@@ -78,6 +82,8 @@ impl Error {
             Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
             Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
             Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
+            Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
+            Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
             Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
             Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
@@ -91,7 +97,11 @@ impl Error {
                 ),
             ),
         };
-        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context: None }
+        let context = match self {
+            Error::TimedOut(_, error) => error.read().context,
+            _ => None,
+        };
+        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context }
     }
 
     fn detail(&self) -> Option<String> {

@@ -8,6 +8,7 @@ mod flags;
 mod guc;
 mod handler;
 mod launcher;
+mod marks;
 mod pause;
 mod pg;
 mod pool;
@@ -37,6 +38,7 @@ pub extern "C-unwind" fn _PG_init() {
     guc::define();
     if pg::background::is_preloading() {
         shmem::request();
+        marks::prepare(shmem::capacity());
         utility::watch();
         launcher::register();
     }

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub struct Task {
     pub identifier: String,
@@ -25,6 +26,8 @@ pub struct Task {
     pub max_batch: usize,
     /// Whether first attempts may run in the transaction that takes the job.
     pub in_place: bool,
+    /// How long a call may take.
+    pub timeout: Option<Duration>,
 }
 
 impl Task {
@@ -119,6 +122,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             role: rows.get(row, 2)?,
             max_batch: rows.get::<i32>(row, 3).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
             in_place: rows.get(row, 4).unwrap_or(true),
+            timeout: rows.get(row, 5).map(Duration::from_secs_f64),
         })
     });
     let tasks = Rc::new(Tasks::of(tasks));
@@ -141,9 +145,10 @@ pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, E
 }
 
 /// Sets a task's options; its row.
-pub fn set_options(identifier: &str, max_batch: usize, in_place: bool) -> Result<Value, Error> {
-    static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID);
-    schema::one_row(&OPTIONS, &[text(identifier), i32::try_from(max_batch).ok().into_datum(), Some(in_place.into())])
+pub fn set_options(identifier: &str, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
+    static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
+    let max_batch = i32::try_from(max_batch).ok().into_datum();
+    schema::one_row(&OPTIONS, &[text(identifier), max_batch, Some(in_place.into()), timeout])
 }
 
 /// Unregisters a task; whether it was registered. Errors and locks as for [`register`].

@@ -16,9 +16,9 @@
 //! ```
 
 use crate::error::Error;
-use crate::guc;
+use crate::{guc, marks};
 use crate::pg::background;
-use crate::pg::catch::{Level, log};
+use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, NEVER, Timestamp, after, until};
 use crate::pg::spi::text;
 use crate::pg::{latch, xact};
@@ -63,6 +63,7 @@ fn main(database: usize) -> Result<(), Error> {
         pool: Pool::new(board, database, name.clone()),
         poll_at: 0,
         search_at: 0,
+        may_search_at: 0,
         searched: i64::MIN,
         renew_at: 0,
         recovered: false,
@@ -113,8 +114,9 @@ struct Scheduler {
     pool: Pool,
     /// When to look for jobs that no wake-up told of.
     poll_at: Timestamp,
-    /// When to search the whole table again.
+    /// When to search the whole table again, and when at the earliest.
     search_at: Timestamp,
+    may_search_at: Timestamp,
     /// Up to which run_at all jobs have been searched for.
     searched: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
@@ -213,13 +215,19 @@ impl Scheduler {
         }
         if matches!(scope, Scope::All) {
             // A safety net, which is to take little of the time however much has to be passed.
-            self.search_at = after(now, guc::poll_interval().max(begun.elapsed() * 50));
+            self.may_search_at = after(now, begun.elapsed() * 50);
+            self.search_at = self.may_search_at.max(after(now, guc::poll_interval()));
         }
         Ok(short)
     }
 
     /// What to search for now.
-    fn scope(&self, now: Timestamp) -> Scope {
+    fn scope(&mut self, now: Timestamp) -> Scope {
+        if self.entry.skipped.swap(false, SeqCst) {
+            // Whoever holds a row for long is not asked more often than that.
+            const SOON: Duration = Duration::from_millis(100);
+            self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
+        }
         let all = now >= self.search_at;
         if !all && now < self.entry.next_due.load(SeqCst) {
             return Scope::Nothing;
@@ -263,10 +271,33 @@ impl Scheduler {
         let living: Vec<String> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
         let released = in_transaction(|| recover::release_all_but(shmem::ID_PREFIX, &living))?;
         self.recovered = released.is_some();
+        self.settle_charges()?;
         if let Some(released @ 1..) = released {
             log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
         }
         Ok(())
+    }
+
+    /// Jobs whose workers crashed have failed.
+    fn settle_charges(&self) -> Result<(), Error> {
+        marks::settle(self.database, |charge| {
+            let Some(job) = charge.job else {
+                marks::suspect(self.database, charge.task);
+                log_with(
+                    Level::Warning,
+                    "a worker crashed while many jobs shared one call of their handler",
+                    Some(format!("Jobs of this task are run one by one for {:?}, until it is found which it is.", marks::SUSPICION)),
+                    None,
+                );
+                return Ok(true);
+            };
+            let Some(charged) = in_transaction(|| recover::charge(job, charge.crashed))? else { return Ok(false) };
+            if let Some(charged) = charged {
+                let what = if charged.for_good { "failed for good" } else { "failed" };
+                log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
+            }
+            Ok(true)
+        })
     }
 
     /// A worker that ended while it ran a job: the job can run again at once.

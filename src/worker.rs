@@ -11,6 +11,7 @@
 
 use crate::error::Error;
 use crate::flags::Flags;
+use crate::marks::{self, Mark};
 use crate::pg::catch::{Level, log};
 use crate::pg::clock;
 use crate::pg::memory::Arena;
@@ -51,7 +52,7 @@ fn main(argument: usize) -> Result<(), Error> {
     latch::receive_signals();
     let (database, role) = (me.database.get(), me.role.get());
     background::connect_as_role(database, role);
-    run(board, me, database, role)
+    run(board, me, database, role, marks::mine(slot))
 }
 
 /// The process ends: the scheduler clears up behind it.
@@ -59,6 +60,9 @@ fn leave(slot: usize) {
     let Some(board) = shmem::board() else { return };
     let me = &board.workers()[slot];
     me.latch.is_nobodys();
+    if let Some(mark) = marks::of(slot) {
+        mark.clear();
+    }
     if me.uses_shelf.swap(false, SeqCst)
         && let Some(shelf) = board.shelf(me.database.get(), me.role.get())
     {
@@ -74,7 +78,13 @@ fn leave(slot: usize) {
     }
 }
 
-fn run(board: Board, me: &'static Worker, database: Oid, role: Oid) -> Result<(), Error> {
+fn run(
+    board: Board,
+    me: &'static Worker,
+    database: Oid,
+    role: Oid,
+    mark: Option<&'static Mark>,
+) -> Result<(), Error> {
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);
@@ -88,7 +98,7 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid) -> Result<()
         flags: Flags::default(),
         forbidden: None,
         settled: false,
-        runner: Runner { me, role, id: shmem::worker_id(id), arena: Arena::new(c"kongtask job") },
+        runner: Runner { me, mark, database, role, id: shmem::worker_id(id), arena: Arena::new(c"kongtask job") },
     };
     log(Level::Log, format!("{name} started"));
     me.enter(State::Looking, clock::now());
@@ -186,7 +196,12 @@ impl This {
         let users = self.shelf.users().max(1);
         let hints = self.shelf.with(|ready| {
             let share = ready.len().div_ceil(users);
-            ready.take(|hint| self.own_task(hint).map_or(1, |task| task.max_batch.min(share)))
+            ready.take(|hint| match self.own_task(hint) {
+                Some(task) if task.max_batch > 1 && !marks::is_suspect(self.database, hint.task) => {
+                    task.max_batch.min(share)
+                }
+                _ => 1,
+            })
         });
         if !hints.is_empty() {
             // From here on they are looked for if this process ends.

@@ -4,7 +4,8 @@ create table kongtask.tasks (
   role regrole not null,
   registered_at timestamptz not null default now(),
   max_batch int not null default 1 check (max_batch between 1 and 10000),
-  in_place boolean not null default true
+  in_place boolean not null default true,
+  timeout interval check (timeout > '0')
 );
 comment on table kongtask.tasks is 'Tasks handled inside the server: see kongtask.register_task';
 comment on column kongtask.tasks.identifier is 'What add_job calls the task';
@@ -12,12 +13,14 @@ comment on column kongtask.tasks.handler is 'The function that runs its jobs, sc
 comment on column kongtask.tasks.role is 'The role the handler runs as: the one that registered it';
 comment on column kongtask.tasks.max_batch is 'How many jobs may share a transaction, or a call of a set-based handler';
 comment on column kongtask.tasks.in_place is 'Whether first attempts may run in the transaction that takes the job';
+comment on column kongtask.tasks.timeout is 'A call of the handler that takes longer is cancelled, and has failed; NULL: none is';
 
 create function kongtask.register_task(
   identifier text,
   handler regprocedure,
   max_batch integer = null,
-  in_place boolean = true
+  in_place boolean = true,
+  timeout interval = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_register_task';
@@ -26,7 +29,7 @@ comment on function kongtask.register_task is
   '(json), (jsonb), (jobs), (json, jobs), or, for many jobs in one call, (json[]), (jobs[]), where jobs is the queue''s table; '
   'what it returns is ignored. max_batch: how many jobs may share a transaction (1 to 60, 1 by default), or a call (1 to '
   '10000, 1000 by default). in_place: whether first attempts of jobs without key and queue run in the transaction that takes '
-  'them. Registering a task again replaces it, and only the same role or a superuser may';
+  'them. timeout: a call that takes longer is cancelled, and has failed. Registering a task again replaces it, and only the same role or a superuser may';
 
 create function kongtask.unregister_task(identifier text) returns boolean
   language c volatile strict

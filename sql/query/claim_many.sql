@@ -15,7 +15,8 @@ where jobs.id operator(pg_catalog.=) any (
       -- Whoever takes a job of a queue holds the queue.
       and (job.queue_name is null or job.queue_name operator(pg_catalog.=) $7)
       and (job.locked_at is null or job.locked_at operator(pg_catalog.<) $6)
-      and job.attempts operator(pg_catalog.<) job.max_attempts
+      -- Not as the index of what can run says it, which would be read from end to end.
+      and job.max_attempts operator(pg_catalog.-) job.attempts operator(pg_catalog.>) 0
     for update
     skip locked
   )

@@ -4,7 +4,8 @@ where
   and job.task_identifier operator(pg_catalog.=) $2
   and job.run_at operator(pg_catalog.<=) $3
   and ($4 is null or (job.flags operator(pg_catalog.?|) $4) is not true)
-  and job.key is null
+  -- Not as the index of keys could find it: it would be read from end to end.
+  and coalesce(job.key, '') operator(pg_catalog.=) ''
   and job.queue_name is null
   and job.locked_at is null
   and job.attempts operator(pg_catalog.=) 0

@@ -1,6 +1,6 @@
 update @extschema@.jobs
 set
-  attempts = least(jobs.attempts, jobs.max_attempts operator(pg_catalog.-) 1),
+  attempts = greatest(jobs.attempts operator(pg_catalog.-) 1, 0),
   locked_by = null,
   locked_at = null
 where

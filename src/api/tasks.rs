@@ -6,10 +6,10 @@ use crate::pg::catch::Failure;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
-use crate::pg::{invalidation, role, version};
+use crate::pg::{args, invalidation, role, version};
 use crate::{registry, run, schema, wake};
 
-/// Errors: 22004 (NULL), 22023 (identifier, max_batch), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
+/// Errors: 22004 (NULL), 22023 (identifier, max_batch, timeout), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
 /// role's task). Locks the task's row.
 pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?;
@@ -23,13 +23,17 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let max_batch = call.int4(2).map_or(Some(usual), |given| usize::try_from(given).ok());
     let max_batch = max_batch.filter(|given| (1..=most).contains(given)).ok_or(Error::InvalidMaxBatch(most))?;
     let in_place = call.bool(3).unwrap_or(true);
+    let timeout = call.value(4);
+    if timeout.is_some_and(|timeout| !(1..=i64::from(i32::MAX)).contains(&args::milliseconds(timeout))) {
+        return Err(Error::InvalidTimeout);
+    }
     if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
         return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
     }
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
     // An older version's function takes no options, and its table has none.
-    if call.arguments() == 2 { Ok(row) } else { registry::set_options(&identifier, max_batch, in_place) }
+    if call.arguments() == 2 { Ok(row) } else { registry::set_options(&identifier, max_batch, in_place, timeout) }
 }
 
 /// Errors: 42501 (another role's task). Locks the task's row.

@@ -25,7 +25,8 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
             State::Looking | State::Idle => "idle",
             State::Running => "running",
         };
-        let running = worker.running();
+        // As pg_stat_activity shows queries: to the role itself, its members, and who may read all statistics.
+        let running = worker.running().filter(|_| role::may_see_queries_of(worker.role.get()));
         Some([
             Some(worker.pid.load(SeqCst)).filter(|&pid| pid != 0).into_datum(),
             background::database_name(worker.database.get()).and_then(|name| background::name_value(&name)),

@@ -86,3 +86,12 @@ pub fn texts(array: Option<Datum>) -> Vec<String> {
         .map(|elements| elements.into_iter().flatten().collect())
         .unwrap_or_default()
 }
+
+/// An `interval` in milliseconds, months of 30 days and days of 24 hours.
+pub fn milliseconds(interval: Datum) -> i64 {
+    const DAY: i64 = 24 * 3600 * 1000;
+    // SAFETY: by the caller's word an interval.
+    let interval = unsafe { &*interval.cast_mut_ptr::<pg_sys::Interval>() };
+    let days = i64::from(interval.month) * 30 + i64::from(interval.day);
+    (days * DAY).saturating_add(interval.time / 1000)
+}

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 unsafe extern "C-unwind" {
@@ -95,6 +95,47 @@ pub fn receive_signals() {
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() }
 }
 
+static HOW_IT_ENDS: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+static CRASHED: AtomicU32 = AtomicU32::new(0);
+static INNOCENT: AtomicU32 = AtomicU32::new(0);
+
+/// Has this process write into `how`, if it is not what `innocent` is, why it ends where it cannot say so itself:
+/// `crashed` when it receives the signal of a crash of its own, `innocent` when the postmaster has it quit because of
+/// another's, or of an immediate shutdown.
+pub fn tell_how_it_ends(how: &'static AtomicU32, crashed: u32, innocent: u32) {
+    CRASHED.store(crashed, Ordering::Relaxed);
+    INNOCENT.store(innocent, Ordering::Relaxed);
+    HOW_IT_ENDS.store(std::ptr::from_ref(how).cast_mut(), Ordering::SeqCst);
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGABRT] {
+        handle(signal, on_crash);
+    }
+    handle(libc::SIGQUIT, on_sigquit);
+}
+
+extern "C" fn on_crash(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: what was stored lives as long as the process; the calls are those that a signal handler may make. The signal
+    // is raised again, to do what it does by default.
+    unsafe {
+        if let Some(how) = HOW_IT_ENDS.load(Ordering::SeqCst).as_ref()
+            && how.load(Ordering::SeqCst) != INNOCENT.load(Ordering::Relaxed)
+        {
+            how.store(CRASHED.load(Ordering::Relaxed), Ordering::SeqCst);
+        }
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+extern "C" fn on_sigquit(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: as above; as Postgres's own handler does, nothing is cleared up: shared memory may be what is broken.
+    unsafe {
+        if let Some(how) = HOW_IT_ENDS.load(Ordering::SeqCst).as_ref() {
+            how.store(INNOCENT.load(Ordering::Relaxed), Ordering::SeqCst);
+        }
+        libc::_exit(2);
+    }
+}
+
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 fn handle(signal: c_int, handler: Handler) {
@@ -147,4 +188,38 @@ pub fn terminate(pid: i32) {
 pub fn wait_a_moment(time: Duration) {
     wait_for_latch(time.as_millis() as i64);
     serve_interrupts();
+}
+
+/// A timer that has this process cancel what it runs, as statement_timeout would. Stopped when dropped.
+pub struct Timer(());
+
+// Not in pgrx's bindings.
+unsafe extern "C-unwind" {
+    fn enable_timeout_after(timeout: c_int, milliseconds: c_int);
+    fn disable_timeout(timeout: c_int, keep_indicator: bool);
+    fn get_timeout_indicator(timeout: c_int, reset: bool) -> bool;
+}
+
+/// The same number in every version.
+const STATEMENT_TIMEOUT: c_int = 3;
+
+impl Timer {
+    pub fn start(after: Duration) -> Timer {
+        let milliseconds = c_int::try_from(after.as_millis()).unwrap_or(c_int::MAX).max(1);
+        // SAFETY: every backend has this timeout registered, and a background worker does not use it otherwise.
+        unsafe { enable_timeout_after(STATEMENT_TIMEOUT, milliseconds) };
+        Timer(())
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: stops what `start` started. If it went off too late to cancel anything, that is forgotten.
+        unsafe {
+            if get_timeout_indicator(STATEMENT_TIMEOUT, true) {
+                pg_sys::QueryCancelPending = 0;
+            }
+            disable_timeout(STATEMENT_TIMEOUT, false);
+        }
+    }
 }

@@ -48,6 +48,11 @@ pub fn has_privileges_of(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, of) }
 }
 
+/// Whether the current role may see what `of` runs, as pg_stat_activity has it.
+pub fn may_see_queries_of(of: pg_sys::Oid) -> bool {
+    has_privileges_of(current(), pg_sys::ROLE_PG_READ_ALL_STATS.into()) || has_privileges_of(current(), of)
+}
+
 /// The role's name; `None` if it has been dropped.
 pub fn name(role: pg_sys::Oid) -> Option<String> {
     // SAFETY: a catalog look-up, within a transaction; the name is palloc'd.

@@ -19,7 +19,7 @@ pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
 }
 
 /// Releases every job whose lock bears our mark but belongs to none of the `living`: after a crash of the server, a
-/// promotion, a restore. The attempts count, but a job's last one is given again. How many jobs were released.
+/// promotion, a restore. The attempts are not counted. How many jobs were released.
 ///
 /// Reads all of `jobs`: for the start of a scheduler only.
 pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> {
@@ -29,6 +29,28 @@ pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> 
     let released = affected(&JOBS, &values)?;
     affected(&QUEUES, &values)?;
     Ok(released)
+}
+
+/// What the log is to say of a job that crashed its worker.
+pub struct Charged {
+    pub task: String,
+    pub for_good: bool,
+    pub error: String,
+}
+
+/// Records that a job's worker crashed, or (not `crashed`) was killed, while it ran the job: a failed attempt, and with the
+/// third in a row the last. `None` if the job is not there, or somebody has it.
+pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
+    const MOST: i32 = 3;
+    const MESSAGE: &str = "worker process crashed while it ran this job: crash %s of %s (SQLSTATE 57P02)";
+    static CHARGE: Plan = plan!("charge", INT8OID, TEXTOID, BOOLOID, INT4OID);
+    let session = schema::session()?;
+    let rows = session.execute(&CHARGE, &[Some(job.into()), text(MESSAGE), Some(crashed.into()), Some(MOST.into())])?;
+    Ok((rows.count() > 0).then(|| Charged {
+        for_good: rows.get(0, 0).unwrap_or(false),
+        task: rows.get(0, 1).unwrap_or_default(),
+        error: rows.get(0, 2).unwrap_or_default(),
+    }))
 }
 
 /// Unlocks all that these workers hold. `workers` is a `text[]`.

@@ -68,8 +68,16 @@ pub enum Next {
     Taken(Job, Rc<Task>),
     /// It is another role's.
     Anothers(Head),
-    /// There is none, or somebody has it, or holds the queue.
+    /// There is none yet.
     None,
+    /// Somebody's transaction has it, or holds the queue.
+    Locked,
+}
+
+/// Whether any of these jobs is there, and not marked as anybody's: then somebody's transaction has it locked.
+pub fn still_there(ids: &[i64]) -> Result<bool, Error> {
+    static STILL_THERE: Plan = plan!("still_there", INT8ARRAYOID).by_index();
+    Ok(affected(&STILL_THERE, &[ids.to_vec().into_datum()])? > 0)
 }
 
 /// Locks the queue that a job is in, and marks the queue's next job as this worker's, if it `is_ours`.
@@ -88,13 +96,15 @@ pub fn claim_next(
         let rows = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
         if rows.count() == 0 { None } else { rows.get(0, 0) }
     };
-    let Some(queue_name) = queue_name.as_deref().map(text) else { return Ok(Next::None) };
+    let Some(queue_name) = queue_name.as_deref().map(text) else {
+        return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
+    };
     let Some(head) = ready::head(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };
     if !is_ours(&head) {
         return Ok(Next::Anothers(head));
     }
     let take = Take { ids: &[head.hint.place.id], task: &head.task.identifier, forbidden_flags };
-    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::None) };
+    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     affected(&LOCK_QUEUE, &[queue_name, worker_id, Some(now.into())])?;
     Ok(Next::Taken(job, head.task))
 }

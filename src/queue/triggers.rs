@@ -146,8 +146,11 @@ pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
 /// A queue's next job can run: notes who is to be woken at commit.
 fn note_head(queue_name: Value) -> Result<(), Error> {
     let tasks = registry::tasks()?;
-    if let Some(head) = ready::head(queue_name, &tasks, &guc::forbidden_flags())? {
-        wake::note_job(head.task.role, head.hint);
+    let now = clock::now();
+    match ready::head(queue_name, &tasks, &guc::forbidden_flags())? {
+        Some(head) => wake::note_job(head.task.role, head.hint),
+        // Until this commits, the queue looks locked, and what falls due in it is passed.
+        None => wake::note_due(now),
     }
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use super::{Attempt, Hold, Runner, Taken};
 use crate::error::Error;
-use crate::pg::xact;
+use crate::pg::{clock, xact};
 use crate::queue::complete;
 use crate::queue::job::Job;
 use crate::queue::take::{self, Next};
 use crate::registry;
-use crate::shmem::Held;
 use crate::wake;
 use std::time::Instant;
 
@@ -33,7 +32,10 @@ impl Runner {
         match self.delete(taken, &taken.ids()) {
             Ok(mut jobs) => match jobs.pop() {
                 Some(job) => self.attempt(&job, &Attempt { task: &taken.task, hold }),
-                None => Ok(xact::commit()?),
+                None => {
+                    self.see_what_was_skipped(&taken.ids())?;
+                    Ok(xact::commit()?)
+                }
             },
             // A trigger of a user's, say: that is the job's failure, and only a job that is held can be said to have failed.
             Err(_) => {
@@ -58,7 +60,7 @@ impl Runner {
         let next = self.arena.within(|| {
             take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |head| {
                 // Before the commit: should the process end in between, the scheduler finds nothing to release.
-                self.me.hold(Held::of(&[head.hint]), &head.task.identifier);
+                self.hold_for(&[head.hint], &head.task);
                 head.task.role == self.role
             })
         })?;
@@ -73,7 +75,15 @@ impl Runner {
                 wake::note_job(head.task.role, head.hint);
                 Ok(xact::commit()?)
             }
-            Next::None => Ok(xact::commit()?),
+            Next::None => {
+                // While we held the queue, others passed what fell due in it.
+                wake::note_due(clock::transaction_start());
+                Ok(xact::commit()?)
+            }
+            Next::Locked => {
+                self.skipped();
+                Ok(xact::commit()?)
+            }
         }
     }
 
@@ -103,10 +113,7 @@ impl Runner {
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
-        {
-            let _settings = xact::Settings::keep();
-            handler.call(job)?;
-        }
+        self.call(attempt.task, || handler.call(job))?;
         if attempt.hold == Hold::Claimed {
             xact::allow_writes();
             if !complete::complete_one_held(job, self.worker_id())? {

@@ -68,7 +68,7 @@ impl Runner {
             }
         };
         for job in &outcomes.alone {
-            self.me.run(job.id);
+            self.now_runs(job.id);
             match hold {
                 Hold::InPlace => self.alone(&taken.only(job.id), hold)?,
                 Hold::Claimed => self.claimed(job, taken)?,
@@ -113,11 +113,10 @@ impl Runner {
                 outcomes.left.push(job);
                 continue;
             }
-            self.me.run(job.id);
+            self.now_runs(job.id);
             self.report(&attempt.task.handler, job, &attempt.task.identifier);
             let result = xact::in_subtransaction(|| {
-                let _settings = xact::Settings::keep();
-                handler.call(job).map_err(|error| error.read())
+                self.call(attempt.task, || handler.call(job)).map_err(|error| error.read())
             });
             match result {
                 Ok(()) => outcomes.done.push(job),

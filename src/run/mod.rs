@@ -30,17 +30,18 @@ pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 use crate::error::{Error, headline, last_error};
 use crate::guc;
 use crate::handler::Handler;
+use crate::marks::Mark;
 use crate::pg::catch::{Level, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::{Value, text};
-use crate::pg::{background, clock, xact};
+use crate::pg::{background, clock, latch, session, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Take};
 use crate::queue::{fail, recover};
 use crate::ready::{Hint, Kind};
 use crate::registry::{self, Task};
 use crate::schema;
-use crate::shmem::{Held, State, Worker};
+use crate::shmem::{self, Held, State, Worker};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -49,6 +50,8 @@ use std::time::Instant;
 /// Runs jobs, for one worker.
 pub struct Runner {
     pub me: &'static Worker,
+    pub mark: Option<&'static Mark>,
+    pub database: Oid,
     pub role: Oid,
     /// As in `locked_by`.
     pub id: String,
@@ -94,12 +97,15 @@ impl Runner {
         self.arena.empty();
         let now = clock::now();
         self.me.renewed.store(now, SeqCst);
-        self.me.hold(Held::of(&taken.hints), &taken.task.identifier);
+        self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running, now);
         let left = self.dispatch(taken)?;
         background::report_idle();
         background::report_statistics(false);
         self.me.let_go();
+        if let Some(mark) = self.mark {
+            mark.clear();
+        }
         self.me.enter(State::Looking, clock::now());
         Ok(left)
     }
@@ -119,6 +125,23 @@ impl Runner {
         Ok(Vec::new())
     }
 
+    /// Says what is about to be taken.
+    fn hold_for(&self, hints: &[Hint], task: &Task) {
+        let held = Held::of(hints);
+        if let Some(mark) = self.mark {
+            mark.set(self.database, task, &held, hints.len());
+        }
+        self.me.hold(held, &task.identifier);
+    }
+
+    /// Says which of several jobs runs now.
+    fn now_runs(&self, job: i64) {
+        if let Some(mark) = self.mark {
+            mark.run(job);
+        }
+        self.me.run(job);
+    }
+
     fn hold(&self, taken: &Taken) -> Hold {
         let is_plain = taken.hints.iter().all(|hint| hint.kind == Kind::Plain);
         if is_plain && taken.task.in_place && xact::defaults_are_plain() { Hold::InPlace } else { Hold::Claimed }
@@ -132,6 +155,9 @@ impl Runner {
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::claim(&take, self.worker_id()))?;
+        if jobs.is_empty() {
+            self.see_what_was_skipped(&ids)?;
+        }
         xact::commit()?;
         Ok(jobs)
     }
@@ -143,6 +169,42 @@ impl Runner {
 
     fn take<'a>(&self, taken: &'a Taken, ids: &'a [i64]) -> Take<'a> {
         Take { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
+    }
+
+    /// None of these jobs could be taken: if that is because somebody's transaction has one locked, it may give it back and
+    /// tell nobody.
+    fn see_what_was_skipped(&self, ids: &[i64]) -> Result<(), Error> {
+        if take::still_there(ids)? {
+            self.skipped();
+        }
+        Ok(())
+    }
+
+    fn skipped(&self) {
+        if let Some(entry) = shmem::board().and_then(|board| board.database(self.database)) {
+            entry.skipped.store(true, SeqCst);
+            entry.scheduler.set();
+        }
+    }
+
+    /// Calls a handler, in the current transaction, and puts back what it left of its own.
+    fn call(&self, task: &Task, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let begun = Instant::now();
+        let result = {
+            let _settings = xact::Settings::keep();
+            let _timer = task.timeout.map(latch::Timer::start);
+            call()
+        };
+        session::release_advisory_locks();
+        match (result, task.timeout) {
+            (Ok(()), _) => Ok(session::forget()?),
+            (Err(Error::Postgres(error)), Some(timeout))
+                if begun.elapsed() >= timeout && error.read().sqlstate == *b"57014" =>
+            {
+                Err(Error::TimedOut(timeout, error))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Begins the transaction of a handler.

@@ -47,7 +47,7 @@ impl Runner {
                 Part::InPlace([]) | Part::Claimed([]) => continue,
                 Part::InPlace([hint]) => self.alone(&taken.only(hint.place.id), hold)?,
                 Part::Claimed([job]) => self.claimed(job, taken)?,
-                _ => match self.call(taken, part) {
+                _ => match self.attempt_part(taken, part) {
                     Ok(Outcome::Completed) => (),
                     Ok(Outcome::NotOurs) => {
                         xact::abort();
@@ -67,7 +67,7 @@ impl Runner {
     }
 
     /// Calls the handler and completes the jobs. On an error, and if a lock was lost, all of it is to be rolled back.
-    fn call(&self, taken: &Taken, part: Part) -> Result<Outcome, Error> {
+    fn attempt_part(&self, taken: &Taken, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
         match part {
@@ -93,8 +93,7 @@ impl Runner {
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
-        let _settings = xact::Settings::keep();
-        handler.call_for_all(jobs)
+        self.call(&taken.task, || handler.call_for_all(jobs))
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Database {
     pub elastic: AtomicBool,
     /// Set by the scheduler while a role that is short, or has no worker, waits for another's worker to become idle.
     pub short: AtomicBool,
+    /// Set by a worker that could not take a job as somebody's transaction had it locked.
+    pub skipped: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
     pub next_due: AtomicI64,
 }
@@ -51,6 +53,7 @@ impl Database {
         self.absent.store(false, SeqCst);
         self.elastic.store(false, SeqCst);
         self.short.store(false, SeqCst);
+        self.skipped.store(false, SeqCst);
         self.next_due.store(NEVER, SeqCst);
         self.oid.set(oid);
     }

@@ -12,6 +12,7 @@ pub use database::Database;
 pub use shelf::Shelf;
 pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
 
+use crate::marks;
 use crate::pg::clock::Timestamp;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
@@ -161,7 +162,7 @@ const BOARD_LOCK: usize = 0;
 const NAME: &std::ffi::CStr = c"kongtask";
 
 /// How many databases can be served, and how many workers live, at once: each needs a background worker slot.
-fn capacity() -> usize {
+pub fn capacity() -> usize {
     // SAFETY: reads a variable, set by the time it is asked for.
     usize::try_from(unsafe { pg_sys::max_worker_processes }).unwrap_or(1).max(1)
 }
@@ -207,6 +208,7 @@ pub fn request() {
             }
             let board = NonNull::new(memory).map(Board);
             if let Some(board) = board.filter(|_| !found) {
+                marks::gather();
                 for (number, shelf) in board.shelves().iter().enumerate() {
                     shelf.lay_out(BOARD_LOCK + 1 + number);
                 }

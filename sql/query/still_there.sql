@@ -1,0 +1,4 @@
+select 1
+from @extschema@.jobs
+where jobs.id operator(pg_catalog.=) any ($1) and jobs.locked_at is null
+limit 1

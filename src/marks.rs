@@ -1,0 +1,220 @@
+//! Marks of what each worker runs, which outlive a crash of the server: so that a job whose transaction is gone can be told
+//! to have caused it, and does not take the server down for ever.
+//!
+//! ```text
+//! a worker takes jobs ──► mark ──► they are settled ──► no mark
+//!                          │
+//!                          ├─ its process ends in any orderly way: no mark
+//!                          ├─ another process has crashed, and the postmaster has it quit: no mark
+//!                          └─ its process crashes, or is killed ──► the mark is left
+//!                                         │ the postmaster starts over
+//!                                         ▼
+//!                                       a charge ──► the database's scheduler sees to it ──► no charge
+//! ```
+//!
+//! The marks are a file of the data directory's that is mapped, never read or written: a worker changes a few words.
+
+use crate::pg::catch::{Level, log_with};
+use crate::pg::clock::{self, Timestamp, after};
+use crate::pg::{latch, mapping};
+use crate::registry::Task;
+use crate::shmem::Held;
+use pgrx::pg_sys::Oid;
+use std::cell::Cell;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
+use std::time::Duration;
+
+/// With what other programs keep there: no base backup holds it.
+const FILE: &std::ffi::CStr = c"pg_stat_tmp/kongtask.running";
+
+/// Another layout has another number.
+const LAYOUT: u64 = 0x6b6f_6e67_0000_0001;
+
+#[repr(C)]
+struct Head {
+    layout: AtomicU64,
+    capacity: AtomicU64,
+    suspects: [Suspect; SUSPECTS],
+}
+
+/// What one worker runs.
+#[repr(C)]
+pub struct Mark {
+    state: AtomicU32,
+    database: AtomicU32,
+    /// The task's tag.
+    task: AtomicU32,
+    count: AtomicU32,
+    /// The job that runs; 0: any of them.
+    job: AtomicI64,
+}
+
+const NONE: u32 = 0;
+const RUNS: u32 = 1;
+const CRASHED: u32 = 2;
+
+/// A task whose jobs crashed the server while many shared a call.
+#[repr(C)]
+struct Suspect {
+    database: AtomicU32,
+    task: AtomicU32,
+    until: AtomicI64,
+}
+
+const SUSPECTS: usize = 16;
+
+/// What a worker was running when its process crashed or was killed.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge {
+    pub task: u32,
+    /// `None`: any of many.
+    pub job: Option<i64>,
+    /// Whether it was the process's own doing, as far as its signal tells.
+    pub crashed: bool,
+}
+
+/// The marks of all workers, and behind them as many charges.
+#[derive(Clone, Copy)]
+struct Marks(&'static Head);
+
+thread_local! {
+    static MARKS: Cell<Option<Marks>> = const { Cell::new(None) };
+}
+
+/// Maps the marks. To be called once, by the postmaster, in its data directory.
+pub fn prepare(capacity: usize) {
+    let size = size_of::<Head>() + 2 * capacity * size_of::<Mark>();
+    let Some(memory) = mapping::map(FILE, size) else {
+        let detail = format!("{}: {}", FILE.to_string_lossy(), std::io::Error::last_os_error());
+        log_with(Level::Warning, "kongtask cannot tell which jobs crash the server", Some(detail), None);
+        return;
+    };
+    // SAFETY: as large as that, for the life of the process; every field is an atomic number.
+    let head = unsafe { &*memory.cast::<Head>() };
+    let capacity = capacity as u64;
+    if head.layout.load(SeqCst) != LAYOUT || head.capacity.load(SeqCst) != capacity {
+        // SAFETY: nobody else has it yet.
+        unsafe { memory.write_bytes(0, size) };
+        head.layout.store(LAYOUT, SeqCst);
+        head.capacity.store(capacity, SeqCst);
+    }
+    MARKS.set(Some(Marks(head)));
+}
+
+impl Marks {
+    fn capacity(&self) -> usize {
+        self.0.capacity.load(SeqCst) as usize
+    }
+
+    fn all(&self) -> &'static [Mark] {
+        // SAFETY: laid out so in `prepare`.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self.0).add(1).cast(), 2 * self.capacity()) }
+    }
+
+    fn marks(&self) -> &'static [Mark] {
+        &self.all()[..self.capacity()]
+    }
+
+    fn charges(&self) -> &'static [Mark] {
+        &self.all()[self.capacity()..]
+    }
+}
+
+/// Makes charges of the marks that were left. To be called by the postmaster, before it starts any process.
+pub fn gather() {
+    let Some(marks) = MARKS.get() else { return };
+    for mark in marks.marks().iter().filter(|mark| mark.state.load(SeqCst) != NONE) {
+        let free = marks.charges().iter().find(|charge| charge.state.load(SeqCst) == NONE);
+        if let Some(charge) = free {
+            charge.database.store(mark.database.load(SeqCst), SeqCst);
+            charge.task.store(mark.task.load(SeqCst), SeqCst);
+            charge.count.store(mark.count.load(SeqCst), SeqCst);
+            charge.job.store(mark.job.load(SeqCst), SeqCst);
+            charge.state.store(mark.state.load(SeqCst), SeqCst);
+        }
+        mark.state.store(NONE, SeqCst);
+    }
+}
+
+/// The mark of the worker in a slot.
+pub fn of(slot: usize) -> Option<&'static Mark> {
+    MARKS.get().map(|marks| &marks.marks()[slot])
+}
+
+/// The mark of the worker in a slot, which is this process: from here on signals tell how it ends.
+pub fn mine(slot: usize) -> Option<&'static Mark> {
+    let mark = of(slot)?;
+    latch::tell_how_it_ends(&mark.state, CRASHED, NONE);
+    Some(mark)
+}
+
+impl Mark {
+    /// Jobs of a task are about to be taken.
+    pub fn set(&self, database: Oid, task: &Task, held: &Held, count: usize) {
+        self.database.store(database.to_u32(), SeqCst);
+        self.task.store(task.tag, SeqCst);
+        self.count.store(count as u32, SeqCst);
+        self.job.store(if count == 1 { held.ids.0 } else { 0 }, SeqCst);
+        self.state.store(RUNS, SeqCst);
+    }
+
+    /// One of them runs.
+    pub fn run(&self, job: i64) {
+        self.job.store(job, SeqCst);
+    }
+
+    /// All of them are settled, or will be without this process.
+    pub fn clear(&self) {
+        self.state.store(NONE, SeqCst);
+    }
+}
+
+/// Hands each charge of a database to `f`, and forgets it once `f` has seen to it.
+pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) -> Result<(), E> {
+    let Some(marks) = MARKS.get() else { return Ok(()) };
+    for charge in marks.charges() {
+        let state = charge.state.load(SeqCst);
+        if state == NONE || charge.database.load(SeqCst) != database.to_u32() {
+            continue;
+        }
+        let job = charge.job.load(SeqCst);
+        let settled =
+            f(Charge { task: charge.task.load(SeqCst), job: (job != 0).then_some(job), crashed: state == CRASHED })?;
+        if settled {
+            charge.state.store(NONE, SeqCst);
+        }
+    }
+    Ok(())
+}
+
+/// How long the jobs of a task that is suspected are run one by one.
+pub const SUSPICION: Duration = Duration::from_secs(600);
+
+/// Has the jobs of a task be run one by one for a while, so that the one that crashes the server is found.
+pub fn suspect(database: Oid, task: u32) {
+    let Some(marks) = MARKS.get() else { return };
+    let suspects = &marks.0.suspects;
+    let is_it = |suspect: &&Suspect| suspect.is_of(database, task);
+    let place = suspects.iter().find(is_it).or_else(|| suspects.iter().min_by_key(|suspect| suspect.until.load(SeqCst)));
+    if let Some(suspect) = place {
+        suspect.database.store(database.to_u32(), SeqCst);
+        suspect.task.store(task, SeqCst);
+        suspect.until.store(after(clock::now(), SUSPICION), SeqCst);
+    }
+}
+
+/// Whether the jobs of a task are to be run one by one.
+pub fn is_suspect(database: Oid, task: u32) -> bool {
+    let Some(marks) = MARKS.get() else { return false };
+    let until = |suspect: &Suspect| -> Timestamp { suspect.until.load(SeqCst) };
+    marks.0.suspects.iter().any(|suspect| {
+        suspect.is_of(database, task) && until(suspect) != 0 && until(suspect) > clock::now()
+    })
+}
+
+impl Suspect {
+    fn is_of(&self, database: Oid, task: u32) -> bool {
+        self.database.load(SeqCst) == database.to_u32() && self.task.load(SeqCst) == task
+    }
+}
