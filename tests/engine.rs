@@ -100,7 +100,8 @@ fn a_worker_that_is_terminated_in_place_gives_its_job_back_at_once() {
          select graphile_worker.add_job('nap')",
     );
     cluster.wait_for(RUNNING, "1");
-    cluster.sql("update naps set n = 0; select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");
+    cluster
+        .sql("update naps set n = 0; select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");
     let begun = Instant::now();
     cluster.wait_for(JOBS, "0");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
@@ -148,7 +149,10 @@ fn jobs_share_a_transaction_and_a_failure_leaves_the_others() {
          select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), run_at := now())",
     );
     cluster.wait_for(JOBS, "0");
-    assert_eq!(text(&mut db, "select count(*) || ' ' || min(n) || ' ' || max(n) from done where n > 1000"), "20 2010 2200");
+    assert_eq!(
+        text(&mut db, "select count(*) || ' ' || min(n) || ' ' || max(n) from done where n > 1000"),
+        "20 2010 2200"
+    );
 }
 
 #[test]
@@ -199,7 +203,10 @@ fn deadlocks_and_serialization_failures_in_a_batch_are_nobody_s_fault() {
          select kongtask.register_task('lonely', 'lonely()', max_batch := 50);
          select graphile_worker.add_job('lonely')",
     );
-    cluster.wait_for("select attempts || last_error from graphile_worker.jobs", "1no (SQLSTATE 40001)\nCONTEXT: PL/pgSQL function lonely() line 1 at RAISE");
+    cluster.wait_for(
+        "select attempts || last_error from graphile_worker.jobs",
+        "1no (SQLSTATE 40001)\nCONTEXT: PL/pgSQL function lonely() line 1 at RAISE",
+    );
 }
 
 #[test]
@@ -235,7 +242,10 @@ fn no_job_is_begun_in_a_batch_whose_time_is_up() {
         ));
         cluster.wait_for("select count(*) || ' ' || count(distinct xid) from done", "20 20");
         cluster.wait_for(JOBS, "0");
-        assert_eq!(cluster.text("select string_agg(n::text, ',' order by at) = string_agg(n::text, ',' order by n) from done"), "t");
+        assert_eq!(
+            cluster.text("select string_agg(n::text, ',' order by at) = string_agg(n::text, ',' order by n) from done"),
+            "t"
+        );
     }
     assert!(!cluster.log().contains("failed"), "{}", cluster.log());
 }
@@ -290,12 +300,16 @@ fn a_set_is_one_call_and_is_halved_until_the_culprits_are_alone() {
         cluster.wait_for(JOBS, "2");
         assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct n) from done"), "98 98");
         assert_eq!(
-            rows(&mut db, "select payload, attempts, left(last_error, 24), locked_by from graphile_worker.jobs order by id"),
+            rows(
+                &mut db,
+                "select payload, attempts, left(last_error, 24), locked_by from graphile_worker.jobs order by id"
+            ),
             ["13|1|culprit (SQLSTATE P0001)|", "77|1|culprit (SQLSTATE P0001)|"]
         );
         // What was undone left no trace: only the calls that completed.
         assert_eq!(text(&mut db, "select sum(n) from calls"), "98");
-        cluster.sql("select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), run_at := now())");
+        cluster
+            .sql("select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), run_at := now())");
         cluster.wait_for(JOBS, "0");
         assert_eq!(text(&mut db, "select string_agg(n::text, ' ' order by n) from done where n > 1000"), "1013 1077");
     }
@@ -481,5 +495,8 @@ fn a_plain_job_is_added_without_an_insert_unless_the_table_was_changed() {
     assert_eq!(inserts(), before + 1);
     assert_eq!(error(&mut db, "begin read only; select graphile_worker.add_job('t')").0, "25006");
     // Every index has every job.
-    cluster.client_program("pg_amcheck", &["--install-missing", "--heapallindexed", "--exclude-table=pg_catalog.*", "postgres"]);
+    cluster.client_program(
+        "pg_amcheck",
+        &["--install-missing", "--heapallindexed", "--exclude-table=pg_catalog.*", "postgres"],
+    );
 }
