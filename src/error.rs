@@ -111,9 +111,10 @@ impl Error {
             Error::RoleCannotLogIn(_) => {
                 Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
             }
-            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => {
-                Some("Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server.".into())
-            }
+            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => Some(
+                "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
+                    .into(),
+            ),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())

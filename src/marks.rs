@@ -196,7 +196,8 @@ pub fn suspect(database: Oid, task: u32) {
     let Some(marks) = MARKS.get() else { return };
     let suspects = &marks.0.suspects;
     let is_it = |suspect: &&Suspect| suspect.is_of(database, task);
-    let place = suspects.iter().find(is_it).or_else(|| suspects.iter().min_by_key(|suspect| suspect.until.load(SeqCst)));
+    let place =
+        suspects.iter().find(is_it).or_else(|| suspects.iter().min_by_key(|suspect| suspect.until.load(SeqCst)));
     if let Some(suspect) = place {
         suspect.database.store(database.to_u32(), SeqCst);
         suspect.task.store(task, SeqCst);
@@ -208,9 +209,11 @@ pub fn suspect(database: Oid, task: u32) {
 pub fn is_suspect(database: Oid, task: u32) -> bool {
     let Some(marks) = MARKS.get() else { return false };
     let until = |suspect: &Suspect| -> Timestamp { suspect.until.load(SeqCst) };
-    marks.0.suspects.iter().any(|suspect| {
-        suspect.is_of(database, task) && until(suspect) != 0 && until(suspect) > clock::now()
-    })
+    marks
+        .0
+        .suspects
+        .iter()
+        .any(|suspect| suspect.is_of(database, task) && until(suspect) != 0 && until(suspect) > clock::now())
 }
 
 impl Suspect {

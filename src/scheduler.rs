@@ -16,7 +16,6 @@
 //! ```
 
 use crate::error::Error;
-use crate::{guc, marks};
 use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, NEVER, Timestamp, after, until};
@@ -28,6 +27,7 @@ use crate::queue::{recover, renew};
 use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
 use crate::shmem::{self, Board, Database, Held, Shelf, State};
+use crate::{guc, marks};
 use crate::{schema, wake};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -263,7 +263,10 @@ impl Scheduler {
 
     fn next_pass(&self) -> Timestamp {
         let due = self.entry.next_due.load(SeqCst);
-        [self.poll_at, self.search_at, self.renew_at, due, self.pool.next_event(clock::now())].into_iter().min().unwrap_or(NEVER)
+        [self.poll_at, self.search_at, self.renew_at, due, self.pool.next_event(clock::now())]
+            .into_iter()
+            .min()
+            .unwrap_or(NEVER)
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
@@ -286,7 +289,10 @@ impl Scheduler {
                 log_with(
                     Level::Warning,
                     "a worker crashed while many jobs shared one call of their handler",
-                    Some(format!("Jobs of this task are run one by one for {:?}, until it is found which it is.", marks::SUSPICION)),
+                    Some(format!(
+                        "Jobs of this task are run one by one for {:?}, until it is found which it is.",
+                        marks::SUSPICION
+                    )),
                     None,
                 );
                 return Ok(true);

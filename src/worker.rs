@@ -78,13 +78,7 @@ fn leave(slot: usize) {
     }
 }
 
-fn run(
-    board: Board,
-    me: &'static Worker,
-    database: Oid,
-    role: Oid,
-    mark: Option<&'static Mark>,
-) -> Result<(), Error> {
+fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);

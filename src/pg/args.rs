@@ -58,8 +58,7 @@ impl Row {
         // SAFETY: a flat composite of a registered type; its descriptor is released after use.
         unsafe {
             let header = self.0.cast_mut_ptr::<pg_sys::HeapTupleHeaderData>();
-            let (kind, modifier) =
-                ((*header).t_choice.t_datum.datum_typeid, (*header).t_choice.t_datum.datum_typmod);
+            let (kind, modifier) = ((*header).t_choice.t_datum.datum_typeid, (*header).t_choice.t_datum.datum_typmod);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(kind, modifier);
             let mut tuple = pg_sys::HeapTupleData {
                 t_len: varlena::varsize_any(header.cast()) as u32,

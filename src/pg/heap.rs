@@ -50,10 +50,7 @@ pub struct Index<const KEYS: usize> {
 /// Whether rows may be added now, and as if by a session's own statement.
 pub fn may_insert() -> bool {
     // SAFETY: reads two variables.
-    unsafe {
-        !pg_sys::XactReadOnly
-            && pg_sys::SessionReplicationRole as u32 == pg_sys::SESSION_REPLICATION_ROLE_ORIGIN
-    }
+    unsafe { !pg_sys::XactReadOnly && pg_sys::SessionReplicationRole as u32 == pg_sys::SESSION_REPLICATION_ROLE_ORIGIN }
 }
 
 /// Locks a table as an INSERT does: from here on it stays what it is, and what is known of it is up to date.

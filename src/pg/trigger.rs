@@ -92,11 +92,7 @@ impl TriggerRow {
 ///
 /// # Safety
 /// The tuple is of this descriptor, and the values are of the attributes' types.
-pub(super) unsafe fn changed(
-    tuple: HeapTuple,
-    descriptor: pg_sys::TupleDesc,
-    changes: &[(i16, Value)],
-) -> HeapTuple {
+pub(super) unsafe fn changed(tuple: HeapTuple, descriptor: pg_sys::TupleDesc, changes: &[(i16, Value)]) -> HeapTuple {
     let mut columns: Vec<i32> = changes.iter().map(|&(attribute, _)| i32::from(attribute)).collect();
     let mut values: Vec<Datum> = changes.iter().map(|&(_, value)| value.unwrap_or(Datum::from(0))).collect();
     let mut nulls: Vec<bool> = changes.iter().map(|(_, value)| value.is_none()).collect();

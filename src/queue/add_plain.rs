@@ -16,8 +16,8 @@ use crate::pg::spi::{Plan, Value};
 use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::attribute;
 use crate::{restore, schema};
-use pgrx::pg_sys::Oid;
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 
 /// The table as it is installed.

@@ -21,8 +21,7 @@ pub struct Claim {
 /// Takes the first job that can run, by priority, run_at and id, and locks its queue; the row. Skips what others are
 /// about to take.
 pub fn claim(claim: &Claim) -> Result<Value, Error> {
-    static CLAIM: Plan =
-        plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID).by_index();
+    static CLAIM: Plan = plan!("claim", TEXTOID, TEXTARRAYOID, INTERVALOID, TEXTARRAYOID, TIMESTAMPTZOID).by_index();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID);
     let row = one_row(
         &CLAIM,

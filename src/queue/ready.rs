@@ -44,9 +44,18 @@ pub struct Found {
 ///
 /// One statement for each priority: so that each begins where its jobs do, and ends at those that are not due yet.
 pub fn search(search: &Search) -> Result<Found, Error> {
-    static SCAN: Plan =
-        plan!("scan", INT4OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID)
-            .by_index();
+    static SCAN: Plan = plan!(
+        "scan",
+        INT4OID,
+        TIMESTAMPTZOID,
+        INT8OID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8OID
+    )
+    .by_index();
     static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID).by_index();
     let _snapshot = LatestSnapshot::take();
     let session = schema::session()?;
@@ -102,8 +111,7 @@ pub struct Head {
 pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Result<Option<Head>, Error> {
     static HEAD: Plan = plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID).by_index();
     let session = schema::session()?;
-    let values =
-        [queue_name, clock::now().into_datum(), texts(&tasks.identifiers()), texts_or_null(forbidden_flags)];
+    let values = [queue_name, clock::now().into_datum(), texts(&tasks.identifiers()), texts_or_null(forbidden_flags)];
     let rows = session.execute(&HEAD, &values)?;
     if rows.count() == 0 {
         return Ok(None);

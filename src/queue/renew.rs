@@ -2,7 +2,7 @@
 
 use super::{affected, plan};
 use crate::error::Error;
-use crate::pg::spi::{Plan, texts, text};
+use crate::pg::spi::{Plan, text, texts};
 
 /// Renews the locks of the jobs, with ids from one to another, that a worker holds, and of their queue. Skips what is being
 /// completed.

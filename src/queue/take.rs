@@ -47,17 +47,9 @@ pub fn claim(take: &Take, worker_id: Value) -> Result<Vec<Job>, Error> {
 }
 
 fn claim_in(take: &Take, worker_id: Value, queue_name: Value) -> Result<Vec<Job>, Error> {
-    static CLAIM: Plan = plan!(
-        "claim_many",
-        INT8ARRAYOID,
-        TEXTOID,
-        TIMESTAMPTZOID,
-        TEXTARRAYOID,
-        TEXTOID,
-        TIMESTAMPTZOID,
-        TEXTOID
-    )
-    .by_index();
+    static CLAIM: Plan =
+        plan!("claim_many", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTOID)
+            .by_index();
     let [ids, task, now, flags] = take.values();
     let expired = Some(before(clock::now(), guc::job_expiry()).into());
     rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])

@@ -115,9 +115,8 @@ impl Runner {
             }
             self.now_runs(job.id);
             self.report(&attempt.task.handler, job, &attempt.task.identifier);
-            let result = xact::in_subtransaction(|| {
-                self.call(attempt.task, || handler.call(job)).map_err(|error| error.read())
-            });
+            let result =
+                xact::in_subtransaction(|| self.call(attempt.task, || handler.call(job)).map_err(|error| error.read()));
             match result {
                 Ok(()) => outcomes.done.push(job),
                 Err(error) if may_be_its_companions_fault(&error) => outcomes.alone.push(job),

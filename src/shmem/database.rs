@@ -58,4 +58,3 @@ impl Database {
         self.oid.set(oid);
     }
 }
-

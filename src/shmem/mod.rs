@@ -94,9 +94,7 @@ impl Board {
     /// Has a worker use its role's shelf. There are as many as there can be workers.
     pub fn join_shelf(&self, database: Oid, role: Oid) -> Option<&'static Shelf> {
         let _lock = Lock::take(BOARD_LOCK);
-        let shelf = self
-            .shelf(database, role)
-            .or_else(|| self.shelves().iter().find(|shelf| shelf.users() == 0))?;
+        let shelf = self.shelf(database, role).or_else(|| self.shelves().iter().find(|shelf| shelf.users() == 0))?;
         shelf.join(database, role);
         Some(shelf)
     }

@@ -226,4 +226,3 @@ pub const ID_PREFIX: &str = "kongtask:";
 pub fn worker_id(bits: [u64; 2]) -> String {
     format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1])
 }
-

@@ -18,6 +18,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("CREATE FUNCTION graphile_worker.tg_jobs__unlock_arriving(", "`tg_jobs__unlock_arriving`"),
     ("CREATE TRIGGER _100_unlock_arriving ", "`tg_jobs__unlock_arriving`"),
     ("CREATE FUNCTION graphile_worker.tg_job_queues__released(", "`tg_job_queues__released`"),
+    ("CREATE INDEX jobs_queue_name_priority_run_at_id_idx ", "index `jobs_queue_name_priority_run_at_id_idx`"),
     ("CREATE TRIGGER _900_released ", "`tg_job_queues__released`"),
     ("CREATE TRIGGER _900_notify_worker ", "`_900_notify_worker` is a row trigger"),
     ("CREATE TRIGGER _900_notify_worker_update ", "`_900_notify_worker` is a row trigger"),
