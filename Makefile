@@ -24,7 +24,7 @@ help:
 	@echo "make demo      build, and show an example in a throwaway cluster"
 	@echo "make test      run every test, on PostgreSQL 15 and 18"
 	@echo "make test-one  run every test on the server of PG_CONFIG=$(PG_CONFIG)"
-	@echo "make bench     measure (in throwaway clusters)"
+	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make lint      formatting, clippy, rustdoc"
 	@echo "make fmt       format"
@@ -64,8 +64,10 @@ cluster-test: install
 	$(SUDO) install -m 644 sql/frozen/kongtask--0.1.0.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
+# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
 bench: install
-	cargo bench --locked -p kongtask-tests
+	@scripts/bench-peers
+	cargo run --locked --release -p kongtask-bench -- $(ONLY)
 
 lint: setup
 	cargo fmt --all --check

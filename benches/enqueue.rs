@@ -1,0 +1,132 @@
+//! Adding jobs: statement by statement on one connection, and on many at once.
+
+use crate::Outcome;
+use crate::contest::{Contender, Standing, compete};
+use crate::peers::WORKER_0_9;
+use crate::pgbench::{Commits, Load, run_pgbench};
+use crate::queue::{Queue, Task};
+use crate::report::{Section, Target};
+use crate::server::{Server, run};
+
+const CONNECTIONS: usize = 16;
+const WORKERS: usize = 4;
+const JOBS_TABLE: &str = "graphile_worker.jobs";
+
+const ONE: &str =
+    "One statement a job on one connection, prepared, by pgbench; the task is registered, kongtask.workers 0.";
+const MANY: &str = "One prepared statement a job by pgbench, a commit each, from 16 connections at once. The plain INSERT is of \
+    the same row into a table like jobs, with the same indexes.";
+
+/// A table like jobs, with its indexes and without its triggers.
+const PLAIN: &str = "create table plain (like graphile_worker.jobs including all)";
+
+pub fn one_connection(server: &Server, section: &mut Section) {
+    section.note(ONE);
+    let task = Task::new("empty", 1);
+    let queue = Queue::create(server, "kong_add_job");
+    let registered = queue.register(&task).and_then(|()| run(&mut queue.connect(), PLAIN));
+    let peer = WORKER_0_9.install(server);
+    let (add, insert) = (add_job(&task), insert(&task, false));
+    for (mode, commits, what) in [
+        ("off", Commits::Each, "synchronous_commit off"),
+        ("on", Commits::Each, "synchronous_commit on"),
+        ("off", Commits::Fifty, "50 in one transaction"),
+        ("off", Commits::Pipelined, "50 in one transaction, pipelined"),
+    ] {
+        section.heading(what);
+        server.synchronous_commit(mode);
+        let into = |database: &str, table: &str, statement: &str, jobs: usize| {
+            run(&mut server.connect(database), &format!("truncate {table}"))?;
+            run_pgbench(server, database, &Load { statement, connections: 1, commits }, jobs)
+        };
+        let ours = statements("kongtask, add_job", "one connection", |jobs| {
+            registered.clone()?;
+            into(&queue.database, JOBS_TABLE, &add, jobs)
+        });
+        let theirs = statements(&format!("{}, add_job", WORKER_0_9.name), "one connection", |jobs| {
+            peer.as_ref().map_err(Clone::clone)?;
+            into(WORKER_0_9.database, JOBS_TABLE, &add, jobs)
+        });
+        let plain = statements("the server alone: an INSERT of the row", "one connection", |jobs| {
+            into(&queue.database, "plain", &insert, jobs)
+        });
+        let standings = compete(section, vec![ours, theirs, plain]);
+        let ratio = ratio(&standings[0], &standings[1]);
+        section.require("add_job, to that of graphile-worker 0.9.0", what, ratio, Target::AtLeast(2.5));
+    }
+    server.drop(&queue.database);
+    server.drop(WORKER_0_9.database);
+}
+
+pub fn many_connections(server: &Server, section: &mut Section) {
+    section.note(MANY);
+    let task = Task::new("empty", 1);
+    let queue = Queue::create(server, "kong_connections");
+    let registered = queue.register(&task).and_then(|()| run(&mut queue.connect(), PLAIN));
+    for mode in ["on", "off"] {
+        server.synchronous_commit(mode);
+        for (workers, is_later, who) in [
+            (0, false, "kongtask.workers 0"),
+            (WORKERS, true, "kongtask.workers 4, idle: the jobs are for next week"),
+            (WORKERS, false, "kongtask.workers 4, which run the jobs meanwhile"),
+        ] {
+            let settings = format!("synchronous_commit {mode}; {who}");
+            section.heading(&settings);
+            server.serve(&[&queue.database], workers);
+            let add = if is_later { add_later(&task) } else { add_job(&task) };
+            let insert = insert(&task, is_later);
+            let into = |table: &str, statement: &str, jobs: usize| {
+                registered.clone()?;
+                run(&mut queue.connect(), &format!("truncate {table}"))?;
+                run_pgbench(
+                    server,
+                    &queue.database,
+                    &Load { statement, connections: CONNECTIONS, commits: Commits::Each },
+                    jobs,
+                )
+            };
+            let ours = statements("kongtask, add_job", "16 connections", |jobs| into(JOBS_TABLE, &add, jobs));
+            let plain = statements("the server alone: an INSERT of the row", "16 connections", |jobs| {
+                // What the others left is done first.
+                run(&mut queue.connect(), &format!("truncate {JOBS_TABLE}"))?;
+                into("plain", &insert, jobs)
+            });
+            let standings = compete(section, vec![ours, plain]);
+            let ratio = ratio(&standings[0], &standings[1]);
+            let what = "16 connections, add_job to plain INSERT";
+            if workers == 0 || is_later {
+                section.require(what, &settings, ratio, Target::AtLeast(0.9));
+            } else {
+                // Running them takes from the machine what the INSERTs beside it have for themselves: there is no target.
+                section.note(&format!("{what}: {}", ratio.map_or_else(|e| e, |ratio| format!("{ratio:.3}"))));
+            }
+        }
+    }
+    server.serve_nobody();
+    server.drop(&queue.database);
+}
+
+pub fn add_job(task: &Task) -> String {
+    format!("select graphile_worker.add_job('{}', '{{\"n\": 1}}')", task.identifier())
+}
+
+fn add_later(task: &Task) -> String {
+    let identifier = task.identifier();
+    format!("select graphile_worker.add_job('{identifier}', '{{\"n\": 1}}', run_at := now() + interval '7 days')")
+}
+
+fn insert(task: &Task, is_later: bool) -> String {
+    let (column, value) = if is_later { (", run_at", ", now() + interval '7 days'") } else { ("", "") };
+    let identifier = task.identifier();
+    format!("insert into plain (task_identifier, payload{column}) values ('{identifier}', '{{\"n\": 1}}'{value})")
+}
+
+/// A contender with nothing to choose from.
+pub fn statements<'a>(name: &str, settings: &str, mut run: impl FnMut(usize) -> Outcome<f64> + 'a) -> Contender<'a> {
+    let run = Box::new(move |_, jobs| run(jobs));
+    Contender { name: name.into(), settings: vec![settings.into()], trial: 5_000, run }
+}
+
+fn ratio(one: &Standing, other: &Standing) -> Outcome<f64> {
+    Ok(one.rate()? / other.rate()?)
+}
