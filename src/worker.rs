@@ -209,9 +209,11 @@ impl This {
         /// Enough for the search to be little beside the jobs.
         const AT_LEAST: usize = 500;
         let Some(from) = self.shelf.with(|ready| ready.begin_scan(background::pid())) else { return Ok(false) };
+        xact::begin_for_queue();
+        // Not before: a task that was registered since would be passed, and who told of it thinks that it is searched for.
+        self.tasks = registry::tasks()?;
         let tasks = self.tasks.of_role(self.runner.role);
         let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
-        xact::begin_for_queue();
         let found = ready::search(&Search {
             tasks: &tasks,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),

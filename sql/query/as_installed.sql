@@ -1,5 +1,5 @@
 -- The sequence of jobs, and its indexes in the order of their names; no row if anything about the table differs, for an INSERT
--- without key and queue, from what the extension installs.
+-- or a DELETE of a job without key and queue, from what the extension installs.
 select
   pg_catalog.pg_get_serial_sequence(jobs.oid::pg_catalog.regclass::pg_catalog.text, 'id')::pg_catalog.regclass::pg_catalog.oid,
   array(
@@ -17,6 +17,7 @@ where
   and not jobs.relforcerowsecurity
   and not jobs.relhasrules
   and pg_catalog.has_table_privilege(jobs.relowner, jobs.oid, 'insert')
+  and pg_catalog.has_table_privilege(jobs.relowner, jobs.oid, 'delete')
   and (
     select
       pg_catalog.array_agg(
@@ -72,9 +73,11 @@ where
     inner join pg_catalog.pg_proc as function on fired.tgfoid operator(pg_catalog.=) function.oid
     where
       fired.tgrelid operator(pg_catalog.=) jobs.oid
-      and (fired.tgtype operator(pg_catalog.&) 4::pg_catalog.int2) operator(pg_catalog.<>) 0
+      -- INSERT and DELETE.
+      and (fired.tgtype operator(pg_catalog.&) 12::pg_catalog.int2) operator(pg_catalog.<>) 0
   ) operator(pg_catalog.=) array[
     '_100_unlock_arriving tg_jobs__unlock_arriving t O',
+    '_500_decrease_job_queue_count jobs__decrease_job_queue_count t O',
     '_500_increase_job_queue_count jobs__increase_job_queue_count t O',
     '_900_notify_worker tg_jobs__notify_new_jobs t O'
   ]

@@ -22,12 +22,19 @@ impl Text {
         }
     }
 
-    pub fn read(&self) -> String {
+    fn bytes(&self) -> &[u8] {
         // SAFETY: a detoasted varlena.
-        let bytes = unsafe {
+        unsafe {
             std::slice::from_raw_parts(varlena::vardata_any(self.0).cast::<u8>(), varlena::varsize_any_exhdr(self.0))
-        };
-        String::from_utf8_lossy(bytes).into_owned()
+        }
+    }
+
+    pub fn read(&self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+
+    pub fn is(&self, text: &str) -> bool {
+        self.bytes() == text.as_bytes()
     }
 }
 

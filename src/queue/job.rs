@@ -1,6 +1,6 @@
 //! A job's row.
 
-use crate::pg::args::Row;
+use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
 use crate::ready::Place;
 use pgrx::IntoDatum;
@@ -21,6 +21,7 @@ pub mod attribute {
     pub const LOCKED_AT: i16 = 13;
     pub const LOCKED_BY: i16 = 14;
     pub const REVISION: i16 = 15;
+    pub const FLAGS: i16 = 16;
 }
 
 /// A job that a worker took. Lives as long as the memory its row was copied to.
@@ -44,6 +45,22 @@ impl Job {
     /// Its row, as it was taken.
     pub fn row(&self) -> Datum {
         self.row.datum()
+    }
+
+    pub fn has_flags(&self) -> bool {
+        self.row.value(attribute::FLAGS).is_some()
+    }
+
+    /// Whether it is a job of this task that has no key and no queue and was never tried, and can run now.
+    pub fn is_plain_and_due(&self, task: &str, now: Timestamp) -> bool {
+        let has = |attribute| self.row.value(attribute).is_some();
+        self.place().run_at <= now
+            && self.number(attribute::ATTEMPTS) == 0
+            && self.max_attempts() > 0
+            && !has(attribute::KEY)
+            && !has(attribute::QUEUE_NAME)
+            && !has(attribute::LOCKED_AT)
+            && self.row.value(attribute::TASK_IDENTIFIER).is_some_and(|datum| Text::new(datum).is(task))
     }
 
     pub fn queue_name(&self) -> Option<Datum> {

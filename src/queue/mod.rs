@@ -9,6 +9,7 @@ pub mod admin;
 pub mod claim;
 pub mod complete;
 pub mod fail;
+mod installed;
 pub mod job;
 pub mod ready;
 pub mod recover;

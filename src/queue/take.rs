@@ -1,10 +1,11 @@
 //! Taking jobs that a shelf gave the ids of. Each statement checks again that they can run, and skips what anybody has
 //! locked.
 
-use super::{affected, plan};
+use super::{affected, installed, plan};
 use crate::error::Error;
 use crate::guc;
 use crate::pg::clock::{self, before};
+use crate::pg::heap;
 use crate::pg::spi::{Plan, Value, text, texts_or_null};
 use crate::queue::job::Job;
 use crate::queue::ready::{self, Head};
@@ -33,6 +34,21 @@ pub fn delete(take: &Take) -> Result<Vec<Job>, Error> {
         plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
             .by_index();
     rows(&DELETE, &take.values())
+}
+
+/// Deletes one such job, without the executor where that can be done.
+pub fn delete_one(id: i64, task: &str, forbidden_flags: &[String]) -> Result<Option<Job>, Error> {
+    let installed = if heap::may_write() { installed::table()? } else { None };
+    let Some(installed) = installed else {
+        return Ok(delete(&Take { ids: &[id], task, forbidden_flags })?.pop());
+    };
+    let Some(found) = heap::find(installed.table, installed.primary_key, id)? else { return Ok(None) };
+    let job = Job::new(found.row);
+    if job.has_flags() && !forbidden_flags.is_empty() {
+        return Ok(delete(&Take { ids: &[id], task, forbidden_flags })?.pop());
+    }
+    let is_taken = job.is_plain_and_due(task, clock::now()) && heap::delete(installed.table, &found)?;
+    Ok(is_taken.then_some(job))
 }
 
 /// Locks such jobs for this transaction.

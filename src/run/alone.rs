@@ -29,11 +29,12 @@ impl Runner {
             };
         }
         self.begin();
-        match self.delete(taken, &taken.ids()) {
-            Ok(mut jobs) => match jobs.pop() {
+        let id = taken.hints[0].place.id;
+        match self.arena.within(|| take::delete_one(id, &taken.task.identifier, &taken.forbidden_flags)) {
+            Ok(job) => match job {
                 Some(job) => self.attempt(&job, &Attempt { task: &taken.task, hold }),
                 None => {
-                    self.see_what_was_skipped(&taken.ids())?;
+                    self.see_what_was_skipped(&[id])?;
                     Ok(xact::commit()?)
                 }
             },
