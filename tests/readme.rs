@@ -14,6 +14,13 @@ fn its_sql_runs() {
     }
     cluster.wait_for("select string_agg(recipient, ',' order by recipient) from app.letters", "Ada,Grace");
     cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
+    // What shares a transaction, and what shares a call.
+    cluster.sql(
+        "select graphile_worker.add_job('count_visit', json_build_object('page', n % 3)) from generate_series(1, 90) n;
+         select graphile_worker.add_job('index_document', json_build_object('id', n)) from generate_series(1, 90) n",
+    );
+    cluster.wait_for("select count(*) || ' ' || sum(count) from app.visits", "3 90");
+    cluster.wait_for("select count(*) from app.documents", "90");
     let mut web = cluster.connect_as("web", "postgres");
     web.batch_execute("select graphile_worker.add_job('send_letter', '{\"to\": \"Web\"}')").expect("an enqueuer may");
     cluster.wait_for("select count(*) from app.letters where recipient = 'Web'", "1");
