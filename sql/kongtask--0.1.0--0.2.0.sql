@@ -104,6 +104,18 @@ begin
   ) returns kongtask.tasks
     language c volatile
     as 'MODULE_PATHNAME', 'kongtask_register_task';
+  -- PUBLIC, and whoever ALTER DEFAULT PRIVILEGES names.
+  for v_right in
+    select distinct acl.grantee
+    from pg_catalog.pg_proc as proc
+    cross join lateral pg_catalog.aclexplode(proc.proacl) as acl
+    where proc.oid operator(pg_catalog.=) 'kongtask.register_task'::pg_catalog.regproc and acl.grantee operator(pg_catalog.<>) v_owner
+  loop
+    execute pg_catalog.format(
+      'revoke all on function kongtask.register_task from %s',
+      case when v_right.grantee operator(pg_catalog.=) 0 then 'public' else v_right.grantee::pg_catalog.regrole::text end
+    );
+  end loop;
   revoke all on function kongtask.register_task from public;
   for v_right in
     select acl.grantee, acl.is_grantable
@@ -156,8 +168,8 @@ begin
   execute format('grant all on sequence %s.jobs_id_seq to %s', v_schema::regnamespace, worker);
   foreach v_object in array array['jobs', 'job_queues', 'known_crontabs'] loop
     v_object := format('%s.%s', v_schema::regnamespace, v_object);
-    -- Not TRIGGER: a trigger's function would run as the owner of the tables.
-    execute format('grant select, insert, update, delete, truncate, references on %s to %s', v_object, worker);
+    -- Neither TRIGGER nor REFERENCES: a trigger's function, and casts that a foreign key needs, run as the owner of the tables.
+    execute format('grant select, insert, update, delete, truncate on %s to %s', v_object, worker);
   end loop;
 end
 $$;
@@ -165,6 +177,41 @@ comment on function kongtask.grant_worker is
   'Lets a role run external workers, such as graphile-worker''s: it may call all functions of the queue, and read and change '
   'all its rows. Only for the owner of the tables. To take that back: REVOKE';
 
+-- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone.
+do $$
+declare
+  v_statement text;
+begin
+  for v_statement in
+    select pg_catalog.format(
+        'revoke all on %s %s from %s cascade',
+        made.kind,
+        made.object,
+        case when acl.grantee operator(pg_catalog.=) 0 then 'public' else acl.grantee::pg_catalog.regrole::text end
+      )
+    from (
+      select 'function' as kind, proc.oid::pg_catalog.regprocedure::text as object, proc.proacl as acl, proc.proowner as owner
+      from pg_catalog.pg_proc as proc
+      where proc.oid operator(pg_catalog.=) any (
+        array[
+          'add_jobs'::pg_catalog.regproc, 'force_unlock_workers'::pg_catalog.regproc, 'tg_migrations__refuse'::pg_catalog.regproc,
+          'tg_jobs__unlock_arriving'::pg_catalog.regproc, 'kongtask.grant_worker'::pg_catalog.regproc
+        ]
+      )
+      union all
+      select 'type', 'job_spec', type.typacl, type.typowner
+      from pg_catalog.pg_type as type
+      where type.oid operator(pg_catalog.=) 'job_spec'::pg_catalog.regtype
+    ) as made
+    cross join lateral pg_catalog.aclexplode(made.acl) as acl
+    where
+      acl.grantee operator(pg_catalog.<>) made.owner
+      and not (made.kind operator(pg_catalog.=) 'type' and acl.grantee operator(pg_catalog.=) 0)
+  loop
+    execute v_statement;
+  end loop;
+end
+$$;
 revoke all on function
   add_jobs, force_unlock_workers, tg_migrations__refuse, tg_jobs__unlock_arriving, kongtask.grant_worker
 from public;

@@ -106,11 +106,11 @@ impl Handler {
         let set = match self.takes {
             Takes::RowSet => {
                 let rows: Vec<Datum> = jobs.iter().map(|job| begun(job.row())).collect();
-                procedure::array(&rows, schema::queue()?.row)
+                procedure::array(&rows, schema::queue()?.row)?
             }
             _ => {
                 let payloads: Vec<Datum> = jobs.iter().filter_map(Job::payload).collect();
-                procedure::array(&payloads, JSONOID)
+                procedure::array(&payloads, JSONOID)?
             }
         };
         procedure::call(self.function, &[Some(set)])?;

@@ -115,20 +115,21 @@ impl Pool {
         for &role in short {
             let has_none = count_of(&staying, role) == 0;
             let others = || staying.iter().copied().filter(|worker| worker.role.get() != role);
-            let donors: Vec<&Worker> = others()
-                .filter(|worker| match worker.state() {
-                    State::Idle => !short.contains(&worker.role.get()),
-                    _ => has_none && turn_ends(worker) <= now,
-                })
-                .collect();
+            // Who is idle now may be busy again in a moment: a place changes hands at most once a turn, unless a role has none.
+            let may_give_from = |worker: &Worker| match worker.state() {
+                State::Idle if short.contains(&worker.role.get()) => None,
+                State::Idle if has_none => Some(now),
+                State::Idle => Some(turn_ends(worker)),
+                _ => has_none.then(|| turn_ends(worker)),
+            };
+            let donors: Vec<&Worker> =
+                others().filter(|worker| may_give_from(worker).is_some_and(|when| when <= now)).collect();
             if !donors.is_empty() {
                 let donor = pick(&donors, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
                 donors[donor].ask_to_leave(now);
                 return None;
             }
-            if has_none {
-                again = again.into_iter().chain(others().map(turn_ends)).min();
-            }
+            again = again.into_iter().chain(others().filter_map(may_give_from)).min();
         }
         // Nobody is in need.
         let spare = |worker: &&&Worker| {

@@ -41,7 +41,7 @@ impl Task {
 #[derive(Default)]
 pub struct Tasks {
     by_identifier: HashMap<String, Rc<Task>>,
-    by_tag: HashMap<u32, Rc<Task>>,
+    by_tag: HashMap<(Oid, u32), Rc<Task>>,
 }
 
 /// Tells a task from others in few bytes. Two may have the same, seldom enough for a hint.
@@ -55,7 +55,7 @@ impl Tasks {
     fn of(tasks: impl Iterator<Item = Task>) -> Tasks {
         let mut all = Tasks::default();
         for task in tasks.map(Rc::new) {
-            all.by_tag.insert(task.tag, task.clone());
+            all.by_tag.insert((task.role, task.tag), task.clone());
             all.by_identifier.insert(task.identifier.clone(), task);
         }
         all
@@ -66,8 +66,8 @@ impl Tasks {
     }
 
     /// The task with this [`tag`].
-    pub fn tagged(&self, tag: u32) -> Option<&Rc<Task>> {
-        self.by_tag.get(&tag)
+    pub fn tagged(&self, role: Oid, tag: u32) -> Option<&Rc<Task>> {
+        self.by_tag.get(&(role, tag))
     }
 
     /// The identifiers of those that run as `role`.
@@ -113,6 +113,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let _snapshot = xact::LatestSnapshot::take();
     let session = schema::session().inspect_err(|_| WATCH.spoil())?;
     let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| WATCH.spoil())?;
+    let table = catalog::relation("kongtask", "tasks").and_then(catalog::owner);
+    let may_say = |role| table.is_some_and(|owner| role::has_privileges_of(owner, role));
     let tasks = (0..rows.count()).filter_map(|row| {
         let identifier: String = rows.get(row, 0)?;
         Some(Task {
@@ -125,7 +127,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             timeout: rows.get(row, 5).map(Duration::from_secs_f64),
         })
     });
-    let tasks = Rc::new(Tasks::of(tasks));
+    // Whoever owns the table could write anybody's name into it.
+    let tasks = Rc::new(Tasks::of(tasks.filter(|task| may_say(task.role))));
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
 }

@@ -6,7 +6,7 @@ use crate::pg::background;
 use crate::pg::catch::{Level, log};
 use crate::pg::hooks;
 use crate::pg::xact;
-use crate::{shmem, wake};
+use crate::{schema, shmem, wake};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,7 +18,10 @@ thread_local! {
 
 /// To be called for each job that is added, before that commits.
 pub fn note_job_added() {
-    if hooks::is_loading_a_dump() && !HOLDS.replace(true) {
+    if !xact::checks_function_bodies()
+        && schema::queue().is_ok_and(|queue| hooks::is_loading_a_dump(&queue.name, "jobs"))
+        && !HOLDS.replace(true)
+    {
         hold();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
-use crate::pg::{background, latch, role, version};
+use crate::pg::{background, heap, latch, role, version};
 use crate::shmem::{self, Board, Database, State};
 use crate::{guc, schema, wake};
 use pgrx::pg_sys::Oid;
@@ -18,6 +18,7 @@ pub fn watch() {
             if schema::extension().is_some_and(|extension| version::owns_extension(extension, role::current())) =>
         {
             empty(background::database());
+            lock_jobs();
         }
         Statement::DropsSchemas(names)
             if schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(role::current())) =>
@@ -46,6 +47,14 @@ fn empty(database: Oid) {
     let patience = after(clock::now(), guc::shutdown_timeout() + Duration::from_secs(5));
     while is_inhabited(board, entry, database) && clock::now() < patience {
         latch::wait_a_moment(Duration::from_millis(5));
+    }
+}
+
+/// DROP EXTENSION locks what it drops in an order of its own, the sequence before the table; whoever adds a job locks the table
+/// first. So it does as they do.
+fn lock_jobs() {
+    if let Ok(queue) = schema::queue() {
+        heap::lock_all(queue.table);
     }
 }
 

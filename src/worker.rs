@@ -79,6 +79,7 @@ fn leave(slot: usize) {
 }
 
 fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
+    xact::forget_settings();
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);
@@ -164,7 +165,7 @@ impl This {
     }
 
     fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
-        self.tasks.tagged(hint.task).filter(|task| task.role == self.runner.role)
+        self.tasks.tagged(self.runner.role, hint.task)
     }
 
     /// Sees which tasks there are, and which flags are forbidden.

@@ -32,6 +32,7 @@ declare
   v_namespace pg_catalog.oid;
   v_owner pg_catalog.oid;
   v_contents text;
+  v_grantee pg_catalog.regrole;
 begin
   select namespace.nspname into strict v_given
     from pg_catalog.pg_extension as extension
@@ -45,6 +46,17 @@ begin
 
   if not exists (select from pg_catalog.pg_namespace where nspname operator(pg_catalog.=) v_queue) then
     execute pg_catalog.format('create schema %I', v_queue);
+    -- What ALTER DEFAULT PRIVILEGES adds.
+    for v_grantee in
+      select distinct acl.grantee::pg_catalog.regrole
+      from pg_catalog.pg_namespace as namespace
+      cross join lateral pg_catalog.aclexplode(namespace.nspacl) as acl
+      where
+        namespace.nspname operator(pg_catalog.=) v_queue
+        and acl.grantee operator(pg_catalog.<>) all (array[0::pg_catalog.oid, namespace.nspowner])
+    loop
+      execute pg_catalog.format('revoke all on schema %I from %s', v_queue, v_grantee);
+    end loop;
     execute pg_catalog.format('alter extension kongtask drop schema %I', v_queue);
     execute pg_catalog.format('comment on schema %I is %L', v_queue,
       'The job queue: tables and functions as graphile-worker and KongTask know them, implemented by the kongtask extension');
@@ -83,7 +95,7 @@ begin
         end;
     end if;
     if not v_is_named
-      and v_owner operator(pg_catalog.<>) current_user::pg_catalog.regrole
+      and v_owner operator(pg_catalog.<>) pg_catalog.quote_ident(current_user)::pg_catalog.regrole
       and not exists (select from pg_catalog.pg_roles where oid operator(pg_catalog.=) v_owner and rolsuper)
     then
       raise exception using
@@ -92,6 +104,22 @@ begin
         detail = 'Whoever owns a schema can put functions beside those of the queue.',
         hint = pg_catalog.format('If that is as it should be, say so: CREATE EXTENSION kongtask SCHEMA %I.', v_queue);
     end if;
+  end if;
+
+  if not v_is_named and exists (
+    select from pg_catalog.pg_namespace as namespace
+    cross join lateral pg_catalog.aclexplode(namespace.nspacl) as acl
+    where
+      namespace.nspname operator(pg_catalog.=) v_queue
+      and acl.privilege_type operator(pg_catalog.=) 'CREATE'
+      and acl.grantee operator(pg_catalog.<>) namespace.nspowner
+  ) then
+    raise exception using
+      errcode = 'insufficient_privilege',
+      message = pg_catalog.format('in schema %I others than its owner may create objects', v_queue),
+      detail = 'Whoever can create functions beside those of the queue can have them called instead.',
+      hint = pg_catalog.format('REVOKE CREATE ON SCHEMA %1$I from them, or say that it is as it should be: '
+        'CREATE EXTENSION kongtask SCHEMA %1$I.', v_queue);
   end if;
 
   if v_queue operator(pg_catalog.<>) v_given then

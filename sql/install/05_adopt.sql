@@ -213,9 +213,11 @@ begin
   ) as held
   cross join lateral pg_catalog.aclexplode(held.acl) as acl
   where
-    acl.grantee operator(pg_catalog.<>) all (array[held.owner, current_user::pg_catalog.regrole])
+    acl.grantee operator(pg_catalog.<>) all (array[held.owner, pg_catalog.quote_ident(current_user)::pg_catalog.regrole])
+    -- A trigger's function, and casts that a foreign key needs, would run as the tables' new owner.
+    and acl.privilege_type operator(pg_catalog.<>) all (array['TRIGGER', 'REFERENCES'])
     and not (held.kind operator(pg_catalog.=) 'function' and acl.grantee operator(pg_catalog.=) 0);
-  if v_owner operator(pg_catalog.<>) current_user::pg_catalog.regrole then
+  if v_owner operator(pg_catalog.<>) pg_catalog.quote_ident(current_user)::pg_catalog.regrole then
     insert into kongtask.adopted (statement)
     values (pg_catalog.format('select kongtask.grant_worker(%L)', v_owner::pg_catalog.regrole));
   end if;
@@ -264,7 +266,7 @@ begin
     where
       class.relnamespace operator(pg_catalog.=) v_namespace
       and class.relkind operator(pg_catalog.=) any ('{r,S}')
-      and acl.grantee operator(pg_catalog.<>) all (array[class.relowner, current_user::pg_catalog.regrole])
+      and acl.grantee operator(pg_catalog.<>) all (array[class.relowner, pg_catalog.quote_ident(current_user)::pg_catalog.regrole])
   loop
     execute v_statement;
   end loop;

@@ -29,8 +29,8 @@ begin
   execute format('grant all on sequence %s.jobs_id_seq to %s', v_schema::regnamespace, worker);
   foreach v_object in array array['jobs', 'job_queues', 'known_crontabs'] loop
     v_object := format('%s.%s', v_schema::regnamespace, v_object);
-    -- Not TRIGGER: a trigger's function would run as the owner of the tables.
-    execute format('grant select, insert, update, delete, truncate, references on %s to %s', v_object, worker);
+    -- Neither TRIGGER nor REFERENCES: a trigger's function, and casts that a foreign key needs, run as the owner of the tables.
+    execute format('grant select, insert, update, delete, truncate on %s to %s', v_object, worker);
   end loop;
 end
 $$;
@@ -38,15 +38,45 @@ comment on function kongtask.grant_worker is
   'Lets a role run external workers, such as graphile-worker''s: it may call all functions of the queue, and read and change '
   'all its rows. Only for the owner of the tables. To take that back: REVOKE';
 
--- Functions are executable by PUBLIC unless told otherwise; tables, schemas and views are not.
+-- Functions are executable by PUBLIC unless told otherwise; and whoever ALTER DEFAULT PRIVILEGES names has rights to all that
+-- is made. Both is undone: who may do what is told by a grant on this extension.
 do $$
 declare
-  v_schema pg_catalog.name;
+  v_statement text;
 begin
-  foreach v_schema in array array[pg_catalog.current_schema(), 'kongtask'] loop
-    execute pg_catalog.format('revoke all on all functions in schema %I from public', v_schema);
-    execute pg_catalog.format('revoke all on all tables in schema %I from public', v_schema);
-    execute pg_catalog.format('revoke all on all sequences in schema %I from public', v_schema);
+  for v_statement in
+    select distinct pg_catalog.format(
+        'revoke all on %s %s from %s cascade',
+        made.kind,
+        made.object,
+        case when acl.grantee operator(pg_catalog.=) 0 then 'public' else acl.grantee::pg_catalog.regrole::text end
+      )
+    from (
+      select 'function' as kind, proc.oid::pg_catalog.regprocedure::text as object, proc.pronamespace as namespace,
+        coalesce(proc.proacl, pg_catalog.acldefault('f', proc.proowner)) as acl, proc.proowner as owner
+      from pg_catalog.pg_proc as proc
+      union all
+      select case class.relkind when 'S' then 'sequence' else 'table' end, class.oid::pg_catalog.regclass::text,
+        class.relnamespace, class.relacl, class.relowner
+      from pg_catalog.pg_class as class
+      where class.relkind operator(pg_catalog.=) any ('{r,v,S}')
+      union all
+      select 'type', type.oid::pg_catalog.regtype::text, type.typnamespace, type.typacl, type.typowner
+      from pg_catalog.pg_type as type
+      where type.typname operator(pg_catalog.=) 'job_spec'
+      union all
+      select 'schema', namespace.oid::pg_catalog.regnamespace::text, namespace.oid, namespace.nspacl, namespace.nspowner
+      from pg_catalog.pg_namespace as namespace
+      where namespace.nspname operator(pg_catalog.=) 'kongtask'
+    ) as made
+    inner join pg_catalog.pg_namespace as namespace on made.namespace operator(pg_catalog.=) namespace.oid
+    cross join lateral pg_catalog.aclexplode(made.acl) as acl
+    where
+      namespace.nspname operator(pg_catalog.=) any (array[pg_catalog.current_schema(), 'kongtask'])
+      and acl.grantee operator(pg_catalog.<>) made.owner
+      and not (made.kind operator(pg_catalog.=) 'type' and acl.grantee operator(pg_catalog.=) 0)
+  loop
+    execute v_statement;
   end loop;
 end
 $$;

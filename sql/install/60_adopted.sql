@@ -16,7 +16,7 @@ begin
       from pg_catalog.unnest(initial.initprivs) as item
       where not exists (
         select from pg_catalog.aclexplode(array[item]) as acl
-        where acl.grantee operator(pg_catalog.<>) current_user::pg_catalog.regrole
+        where acl.grantee operator(pg_catalog.<>) pg_catalog.quote_ident(current_user)::pg_catalog.regrole
       )
     )
     from pg_catalog.pg_depend as member

@@ -27,3 +27,17 @@ pub fn array_of(element: Oid) -> Oid {
     // SAFETY: a look-up through a system cache.
     unsafe { pg_sys::get_array_type(element) }
 }
+
+/// The owner of a relation.
+pub fn owner(relation: Oid) -> Option<Oid> {
+    // SAFETY: a look-up through a system cache; the tuple is read before it is released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relation.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}

@@ -81,6 +81,12 @@ pub fn lock(table: Oid) -> Result<(), PgError> {
     unsafe { catch(|| LockRelationOid(table, LOCK)) }
 }
 
+/// Locks a table against everybody, as what drops it does. Raises what the wait for it may be ended by.
+pub fn lock_all(table: Oid) {
+    // SAFETY: within a utility statement, by pgrx's guarded binding.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) }
+}
+
 /// The next number of a sequence, whoever asks.
 pub fn next_value(sequence: Oid) -> Result<i64, PgError> {
     // SAFETY: the closure is one C call.

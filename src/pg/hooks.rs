@@ -147,11 +147,22 @@ pub fn create_extension_names_schema() -> Option<bool> {
         .map(|statement| unsafe { option((*statement).options, &[c"schema"]) }.is_some())
 }
 
-/// Whether the client is running a COPY out of a dump.
-pub fn is_loading_a_dump() -> bool {
-    // SAFETY: a valid node.
-    !xact::checks_function_bodies()
-        && client_statements().any(|node| unsafe { (*node).type_ } == pg_sys::NodeTag::T_CopyStmt)
+/// Whether the client is running a COPY out of a dump, into a table. As a dump has it, the table's schema is named.
+pub fn is_loading_a_dump(schema: &str, table: &str) -> bool {
+    // SAFETY: casts follow the node's tag; names are NUL-terminated where not NULL.
+    let loads = |node: *mut pg_sys::Node| unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_CopyStmt {
+            return false;
+        }
+        let copy = node.cast::<pg_sys::CopyStmt>();
+        let into = (*copy).relation;
+        (*copy).is_from
+            && !into.is_null()
+            && !(*into).schemaname.is_null()
+            && text((*into).schemaname) == schema
+            && text((*into).relname) == table
+    };
+    !xact::checks_function_bodies() && client_statements().any(loads)
 }
 
 unsafe fn creates(statement: *mut pg_sys::CreateExtensionStmt) -> bool {

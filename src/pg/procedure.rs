@@ -4,11 +4,19 @@ use super::catch::{PgError, catch};
 use super::spi::Value;
 use super::xact::Settings;
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 
 unsafe extern "C-unwind" {
     fn fmgr_info(function: Oid, info: *mut pg_sys::FmgrInfo);
     fn regprocedurein(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn construct_array(
+        elements: *const Datum,
+        count: c_int,
+        of: Oid,
+        length: c_int,
+        by_value: bool,
+        alignment: c_char,
+    ) -> Datum;
     fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
     fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
@@ -111,14 +119,14 @@ pub fn copy_row(row: Datum) -> Datum {
     unsafe { datumCopy(row, false, -1) }
 }
 
-/// An array of non-null `elements`, by-reference varlenas of type `of`, in the current memory context.
-pub fn array(elements: &[Datum], of: Oid) -> Datum {
+/// An array of non-null `elements`, by-reference varlenas of type `of`, in the current memory context. Errors: 54000 if it would
+/// be too large.
+pub fn array(elements: &[Datum], of: Oid) -> Result<Datum, PgError> {
     let (mut length, mut by_value, mut alignment) = (0, false, 0);
-    // SAFETY: a catalog look-up, and a copy of values of that type.
+    // SAFETY: a catalog look-up, and a copy of values of that type; the closure is one C call.
     unsafe {
         pg_sys::get_typlenbyvalalign(of, &mut length, &mut by_value, &mut alignment);
-        let count = elements.len() as c_int;
-        let elements = elements.as_ptr().cast_mut();
-        Datum::from(pg_sys::construct_array(elements, count, of, c_int::from(length), by_value, alignment))
+        let (count, elements, length) = (elements.len() as c_int, elements.as_ptr(), c_int::from(length));
+        catch(|| construct_array(elements, count, of, length, by_value, alignment))
     }
 }

@@ -18,7 +18,12 @@ impl As {
         // SAFETY: reads and sets two variables.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut former.role, &mut former.security_context);
-            pg_sys::SetUserIdAndSecContext(role, former.security_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+            let mut context = former.security_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
+            if !pg_sys::superuser_arg(role) {
+                // Nor may triggers of its tables be put off until they would run as whoever we were.
+                context |= pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            }
+            pg_sys::SetUserIdAndSecContext(role, context);
         }
         former
     }

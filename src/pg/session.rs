@@ -13,26 +13,29 @@ unsafe extern "C-unwind" {
     fn ResetSequenceCaches();
 }
 
-/// Forgets what a handler may have left: cursors, prepared statements, LISTENs, temporary objects, and what currval says.
-/// Within its transaction, so that what shares the transaction meets nothing of it either.
+/// Forgets what a handler may have left in its transaction: cursors, LISTENs, temporary objects. Within it, so that what
+/// shares the transaction meets nothing of it either; a rollback does the same.
 pub fn forget() -> Result<(), PgError> {
     // SAFETY: the closure makes C calls only.
     unsafe {
         catch(|| {
             PortalHashTableDeleteAll();
-            DropAllPreparedStatements();
             Async_UnlistenAll();
             if pg_sys::MyXactFlags as u32 & pg_sys::XACT_FLAGS_ACCESSEDTEMPNAMESPACE != 0 {
                 ResetTempTableNamespace();
             }
-            ResetSequenceCaches();
         })
     }
 }
 
-/// Releases advisory locks that were taken for the session: they are no transaction's, whether it committed or not.
-pub fn release_advisory_locks() {
+/// Forgets what is no transaction's, whether it commits or not: advisory locks of the session, prepared statements, and what
+/// currval says.
+pub fn forget_what_no_rollback_does() {
     const USER_LOCKMETHOD: u16 = 2;
-    // SAFETY: looks at the locks of this process.
-    unsafe { LockReleaseSession(USER_LOCKMETHOD) }
+    // SAFETY: these look at this process's own memory, and raise nothing; also after an error.
+    unsafe {
+        LockReleaseSession(USER_LOCKMETHOD);
+        DropAllPreparedStatements();
+        ResetSequenceCaches();
+    }
 }

@@ -15,15 +15,15 @@ impl Trigger {
         let context = call.context();
         // SAFETY: a Node, if anything.
         if context.is_null() || unsafe { (*context).type_ } != pg_sys::NodeTag::T_TriggerData {
-            return Err(Failure::Ours(Raise {
-                sqlstate: *b"39P01",
-                message: "this function can only be called as a trigger".into(),
-                detail: None,
-                hint: None,
-                context: None,
-            }));
+            return Err(not_ours("this function can only be called as a trigger"));
         }
         Ok(Trigger(context.cast()))
+    }
+
+    /// Whether it is fired for a row, rather than for a statement.
+    pub fn is_for_row(&self) -> bool {
+        // SAFETY: a valid firing.
+        unsafe { (*self.0).tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 }
     }
 
     /// The row as it was: before an UPDATE, or what is deleted, or inserted.
@@ -53,6 +53,12 @@ impl Trigger {
         // SAFETY: a valid firing.
         unsafe { (*(*self.0).tg_relation).rd_id }
     }
+}
+
+/// A trigger function was called by what it is not for.
+pub fn not_ours(message: &str) -> Failure {
+    let (detail, hint, context) = (None, None, None);
+    Failure::Ours(Raise { sqlstate: *b"39P01", message: message.into(), detail, hint, context })
 }
 
 /// What an AFTER trigger returns.

@@ -130,6 +130,28 @@ pub fn at_end(end: fn(committed: bool)) {
     }
 }
 
+/// Has every transaction of this process put back, as it commits, all that was SET in it: by a trigger that is fired then, say.
+pub fn forget_settings() {
+    unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
+        if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
+            return;
+        }
+        const KEPT: &std::ffi::CStr = c"synchronous_commit";
+        // SAFETY: closes the transaction's own level, which is 1, and opens it again. What the commit itself goes by stays: its
+        // name is one of a few words that Postgres has.
+        unsafe {
+            let (before, name) = (pg_sys::synchronous_commit, pg_sys::GetConfigOption(KEPT.as_ptr(), false, false));
+            pg_sys::AtEOXact_GUC(false, 1);
+            pg_sys::NewGUCNestLevel();
+            if pg_sys::synchronous_commit != before {
+                set_local(KEPT, std::ffi::CStr::from_ptr(name));
+            }
+        }
+    }
+    // SAFETY: called once in a process.
+    unsafe { pg_sys::RegisterXactCallback(Some(before_commit), std::ptr::null_mut()) }
+}
+
 unsafe extern "C-unwind" fn xact_event(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
     COMMITTED.set(event == pg_sys::XactEvent::XACT_EVENT_COMMIT);
 }

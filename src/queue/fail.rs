@@ -1,7 +1,7 @@
 //! Recording a failed attempt.
 
 use super::complete::unlock_queue;
-use super::{one_row, plan};
+use super::{lock_table, one_row, plan};
 use crate::error::Error;
 use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
@@ -11,6 +11,7 @@ use crate::queue::job::attribute;
 /// `exp(least(attempts, 10))` seconds; the row, or `None` if the lock was lost.
 pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Error> {
     static FAIL: Plan = plan!("fail", INT8OID, TEXTOID, TEXTOID).by_index();
+    lock_table()?;
     let row = one_row(&FAIL, &[job_id, worker_id, message])?;
     unlock_queue(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
     Ok(row)
@@ -19,5 +20,6 @@ pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Er
 /// Records that a first attempt that ran in place has failed; the row, or `None` if somebody has locked or changed it since.
 pub fn fail_plain(job_id: i64, message: Value) -> Result<Value, Error> {
     static FAIL: Plan = plan!("fail_plain", INT8OID, TEXTOID).by_index();
+    lock_table()?;
     one_row(&FAIL, &[Some(job_id.into()), message])
 }

@@ -19,3 +19,9 @@ pub mod triggers;
 
 use crate::pg::spi::plan;
 use crate::schema::{affected, one_row};
+
+/// Locks `jobs` as what writes to it does, before anything locks its indexes: otherwise REINDEX, which locks the table and
+/// then its indexes, and whoever reads first and writes then, could wait for each other.
+fn lock_table() -> Result<(), crate::error::Error> {
+    Ok(crate::pg::heap::lock(crate::schema::queue()?.table)?)
+}

@@ -1,7 +1,7 @@
 //! Taking jobs that a shelf gave the ids of. Each statement checks again that they can run, and skips what anybody has
 //! locked.
 
-use super::{affected, installed, plan};
+use super::{affected, installed, lock_table, plan};
 use crate::error::Error;
 use crate::guc;
 use crate::pg::clock::{self, before};
@@ -120,6 +120,7 @@ pub fn claim_next(
 /// Runs a statement that returns rows of `jobs`, and puts them in the order in which they run. They live in the memory
 /// context of the caller.
 fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
+    lock_table()?;
     let session = schema::session()?;
     let rows = session.execute(plan, values)?;
     let mut jobs: Vec<Job> = (0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect();

@@ -5,18 +5,33 @@ use crate::error::Error;
 use crate::pg::catch::Failure;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
-use crate::pg::notify;
 use crate::pg::spi::{Plan, Value};
-use crate::pg::trigger::{Trigger, TriggerRow, nothing};
+use crate::pg::trigger::{Trigger, TriggerRow, not_ours, nothing};
+use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
 use crate::queue::ready;
 use crate::ready::{Hint, Place};
 use crate::{guc, registry, restore, schema, wake};
 use pgrx::IntoDatum;
 
+/// A firing for a row of one of our tables; an error (39P01) for any other: whoever may call the function can make a trigger on
+/// a table of theirs, whose columns are of other types.
+fn firing(call: &Call, table: &str) -> Result<Trigger, Failure> {
+    let trigger = Trigger::of(call)?;
+    let queue = schema::queue()?;
+    let is_ours = match table {
+        "jobs" => trigger.relation() == queue.table,
+        _ => catalog::relation(&queue.name, table) == Some(trigger.relation()),
+    };
+    if is_ours && trigger.is_for_row() {
+        return Ok(trigger);
+    }
+    Err(not_ours(&format!("this function can only be called by a row trigger of {}.{table}", queue.home.schema)))
+}
+
 /// Before an update of a job: updated_at is now, or a millisecond after what it was.
 pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
-    let trigger = Trigger::of(call)?;
+    let trigger = firing(call, "jobs")?;
     let Some(new) = trigger.updated_row() else { return Ok(nothing()) };
     let before = timestamp(trigger.row().value(attribute::UPDATED_AT)).unwrap_or(i64::MIN);
     let updated_at = clock::transaction_start().max(before.saturating_add(1000));
@@ -26,7 +41,7 @@ pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
 /// Before a job is added that bears the lock of a worker of ours. Ours take jobs that are there: this one comes out of a
 /// dump, and its worker is of another server. It can run again at once, as after a crash.
 pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
-    let row = Trigger::of(call)?.row();
+    let row = firing(call, "jobs")?.row();
     let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
     let attempts = number(attribute::ATTEMPTS).min(number(attribute::MAX_ATTEMPTS) - 1);
     Ok(row.with(&[
@@ -39,7 +54,7 @@ pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
 /// After a job entered a queue.
 pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     static INCREASE: Plan = plan!("queue_increase", TEXTOID);
-    let trigger = Trigger::of(call)?;
+    let trigger = firing(call, "jobs")?;
     let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
     affected(&INCREASE, &[row.value(attribute::QUEUE_NAME)])?;
     Ok(nothing())
@@ -49,7 +64,7 @@ pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
 pub fn decrease_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     static DECREASE: Plan = plan!("queue_decrease", TEXTOID);
     static DELETE: Plan = plan!("queue_delete", TEXTOID);
-    let queue_name = Trigger::of(call)?.row().value(attribute::QUEUE_NAME);
+    let queue_name = firing(call, "jobs")?.row().value(attribute::QUEUE_NAME);
     let left = {
         let session = schema::session()?;
         let rows = session.execute(&DECREASE, &[queue_name]).map_err(Error::from)?;
@@ -66,7 +81,7 @@ pub fn decrease_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
 
 /// After a job was added, or changed and left unlocked: notes who is to be woken at commit.
 pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
-    let trigger = Trigger::of(call)?;
+    let trigger = firing(call, "jobs")?;
     let (row, is_news) = match trigger.updated_row() {
         None => (trigger.row(), trigger.is_insert()),
         // Replaced by its key: an external worker is told as if the job were new, as the reference does.
@@ -138,7 +153,7 @@ fn revision(row: &TriggerRow) -> Option<i32> {
 /// After a queue was released.
 pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
     const QUEUE_NAME: i16 = 1;
-    let trigger = Trigger::of(call)?;
+    let trigger = firing(call, "job_queues")?;
     note_head(trigger.row().value(QUEUE_NAME))?;
     Ok(nothing())
 }
@@ -158,7 +173,7 @@ fn note_head(queue_name: Value) -> Result<(), Error> {
 /// Before a migration of graphile-worker's is noted that it would apply itself: refused, as it would rewrite these tables.
 pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
     const ID: i16 = 1;
-    let trigger = Trigger::of(call)?;
+    let trigger = firing(call, "migrations")?;
     let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
     let id = row.get(ID).unwrap_or(0);
     Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string() }.into())

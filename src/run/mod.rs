@@ -195,7 +195,7 @@ impl Runner {
             let _timer = task.timeout.map(latch::Timer::start);
             call()
         };
-        session::release_advisory_locks();
+        session::forget_what_no_rollback_does();
         match (result, task.timeout) {
             (Ok(()), _) => Ok(session::forget()?),
             (Err(Error::Postgres(error)), Some(timeout))

@@ -1,0 +1,134 @@
+//! What is done to the server.
+
+use crate::load::connect;
+use crate::random::Random;
+use kongtask_tests::{Cluster, SOON, wait_until};
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::sleep;
+use std::time::Duration;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    KillWorker,
+    KillScheduler,
+    KillLauncher,
+    KillClient,
+    KillPostmaster,
+    TerminateWorker,
+    TerminateScheduler,
+    CancelWorker,
+    ImmediateShutdown,
+    FastRestart,
+}
+
+use Fault::*;
+
+const OFTEN: [(u64, Fault); 10] = [
+    (8, KillWorker),
+    (2, KillScheduler),
+    (1, KillLauncher),
+    (2, KillClient),
+    (2, KillPostmaster),
+    (3, TerminateWorker),
+    (1, TerminateScheduler),
+    (3, CancelWorker),
+    (1, ImmediateShutdown),
+    (1, FastRestart),
+];
+
+impl Fault {
+    /// Whether it is a kill -9.
+    pub fn is_kill(self) -> bool {
+        matches!(self, KillWorker | KillScheduler | KillLauncher | KillClient | KillPostmaster)
+    }
+
+    /// Whether the server starts anew after it.
+    pub fn is_restart(self) -> bool {
+        self.is_kill() || matches!(self, ImmediateShutdown | FastRestart)
+    }
+
+    /// Of which processes it takes one; those first that are wanted most.
+    fn victims(self) -> &'static str {
+        match self {
+            KillWorker | TerminateWorker | CancelWorker => {
+                "select pid from kongtask.workers where pid is not null order by state = 'running' desc, random()"
+            }
+            KillScheduler | TerminateScheduler => {
+                "select pid from pg_stat_activity where backend_type = 'kongtask scheduler'"
+            }
+            KillLauncher => "select pid from pg_stat_activity where backend_type = 'kongtask launcher'",
+            _ => "select pid from pg_stat_activity where usename = 'web' order by state = 'active' desc, random()",
+        }
+    }
+
+    /// Does it; whether there was anything to do it to.
+    fn strike(self, cluster: &Cluster) -> bool {
+        match self {
+            KillPostmaster => kill_postmaster(cluster),
+            ImmediateShutdown => {
+                cluster.stop("immediate");
+                cluster.start();
+            }
+            FastRestart => {
+                cluster.stop("fast");
+                cluster.start();
+            }
+            _ => return self.strike_one(cluster).is_some(),
+        }
+        true
+    }
+
+    fn strike_one(self, cluster: &Cluster) -> Option<()> {
+        // The server may still be on its way up, or down.
+        let mut db = connect(cluster, "postgres");
+        let pid: i32 = db.query(self.victims(), &[]).ok()?.first()?.get(0);
+        match self {
+            CancelWorker => drop(db.execute("select pg_cancel_backend($1)", &[&pid]).ok()?),
+            TerminateWorker | TerminateScheduler => drop(db.execute("select pg_terminate_backend($1)", &[&pid]).ok()?),
+            _ => {
+                cluster.kill_9(pid);
+                // Until it is noticed: else the next would meet the server of before. If it is not, the process has ended by
+                // itself a moment ago.
+                let is_noticed = wait_until(Duration::from_secs(2), || db.simple_query("").is_err());
+                return is_noticed.then_some(());
+            }
+        }
+        Some(())
+    }
+}
+
+/// Kills the postmaster, and starts the server once it is gone, and all that it left behind have seen that.
+fn kill_postmaster(cluster: &Cluster) {
+    let postmaster = cluster.postmaster();
+    // It is to have no further children.
+    // SAFETY: a process of this cluster's.
+    unsafe { libc::kill(postmaster, libc::SIGSTOP) };
+    let mut family = children(postmaster);
+    family.push(postmaster);
+    cluster.kill_9(postmaster);
+    let gone = wait_until(SOON, || family.iter().all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)));
+    assert!(gone, "somebody outlives the postmaster\n{}", cluster.log());
+    cluster.start();
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let tasks =
+        fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("the kernel lists children");
+    tasks.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+}
+
+/// Strikes until told to stop; how often what was done.
+pub fn strike_until(stop: &AtomicBool, cluster: &Cluster, seed: u64) -> BTreeMap<Fault, usize> {
+    let mut random = Random::new(seed, u64::MAX);
+    let mut struck = BTreeMap::new();
+    while !stop.load(SeqCst) {
+        sleep(random.time(Duration::from_secs(3)));
+        let fault = random.weighted(&OFTEN);
+        if fault.strike(cluster) {
+            *struck.entry(fault).or_default() += 1;
+        }
+    }
+    struck
+}
