@@ -26,7 +26,7 @@ help:
 	@echo "make test-one  run every test on the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
-	@echo "make lint      formatting, clippy, rustdoc"
+	@echo "make lint      formatting, clippy, rustdoc, pgspot"
 	@echo "make fmt       format"
 
 setup:
@@ -70,6 +70,7 @@ bench: install
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)
 
 lint: setup
+	scripts/pgspot
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(FEATURES) --workspace -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items $(FEATURES)
