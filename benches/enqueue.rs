@@ -2,18 +2,21 @@
 
 use crate::Outcome;
 use crate::contest::{Contender, Standing, compete};
+use crate::peer_process::Worker;
 use crate::peers::WORKER_0_9;
 use crate::pgbench::{Commits, Load, run_pgbench};
-use crate::queue::{Queue, Task};
+use crate::queue::{PATIENCE, Queue, Task};
 use crate::report::{Section, Target};
 use crate::server::{Server, run};
+use kongtask_tests::{text, wait_until};
 
 const CONNECTIONS: usize = 16;
 const WORKERS: usize = 4;
 const JOBS_TABLE: &str = "graphile_worker.jobs";
 
-const ONE: &str =
-    "One statement a job on one connection, prepared, by pgbench; the task is registered, kongtask.workers 0.";
+const ONE: &str = "One statement a job on one connection, prepared, by pgbench; the task is registered. A round trip to the \
+    server takes most of the time of a statement, so that the server's own part shows where statements are pipelined. \
+    Nobody listens, but where it says so: there, each has its workers, and the jobs are for next week.";
 const MANY: &str = "One prepared statement a job by pgbench, a commit each, from 16 connections at once. The plain INSERT is of \
     the same row into a table like jobs, with the same indexes.";
 
@@ -26,26 +29,43 @@ pub fn one_connection(server: &Server, section: &mut Section) {
     let queue = Queue::create(server, "kong_add_job");
     let registered = queue.register(&task).and_then(|()| run(&mut queue.connect(), PLAIN));
     let peer = WORKER_0_9.install(server);
-    let (add, insert) = (add_job(&task), insert(&task, false));
-    for (mode, commits, what) in [
-        ("off", Commits::Each, "synchronous_commit off"),
-        ("on", Commits::Each, "synchronous_commit on"),
-        ("off", Commits::Fifty, "50 in one transaction"),
-        ("off", Commits::Pipelined, "50 in one transaction, pipelined"),
+    for (mode, commits, listens, what) in [
+        ("off", Commits::Each, false, "synchronous_commit off"),
+        ("off", Commits::Each, true, "synchronous_commit off, workers listening"),
+        ("on", Commits::Each, false, "synchronous_commit on"),
+        ("on", Commits::Each, true, "synchronous_commit on, workers listening"),
+        ("off", Commits::Fifty, false, "50 in one transaction"),
+        ("off", Commits::Pipelined, false, "50 in one transaction, pipelined"),
     ] {
         section.heading(what);
         server.synchronous_commit(mode);
+        let (add, insert) = (if listens { add_later(&task) } else { add_job(&task) }, insert(&task, listens));
         let into = |database: &str, table: &str, statement: &str, jobs: usize| {
             run(&mut server.connect(database), &format!("truncate {table}"))?;
             run_pgbench(server, database, &Load { statement, connections: 1, commits }, jobs)
         };
         let ours = statements("kongtask, add_job", "one connection", |jobs| {
             registered.clone()?;
-            into(&queue.database, JOBS_TABLE, &add, jobs)
+            if listens {
+                server.serve(&[&queue.database], WORKERS);
+            }
+            let rate = into(&queue.database, JOBS_TABLE, &add, jobs);
+            server.serve_nobody();
+            rate
         });
         let theirs = statements(&format!("{}, add_job", WORKER_0_9.name), "one connection", |jobs| {
-            peer.as_ref().map_err(Clone::clone)?;
-            into(WORKER_0_9.database, JOBS_TABLE, &add, jobs)
+            let peer = peer.as_ref().map_err(Clone::clone)?;
+            let worker = listens.then(|| peer.work("empty", WORKER_0_9.settings[0].options)).transpose()?;
+            if worker.is_some() {
+                let mut db = server.connect(WORKER_0_9.database);
+                let listening = "select count(*) > 0 from pg_stat_activity where query ilike 'listen%' and datname = current_database()";
+                if !wait_until(PATIENCE, || text(&mut db, listening) == "t") {
+                    return Err("its worker does not listen".into());
+                }
+            }
+            let rate = into(WORKER_0_9.database, JOBS_TABLE, &add, jobs);
+            worker.map(Worker::stop);
+            rate
         });
         let plain = statements("the server alone: an INSERT of the row", "one connection", |jobs| {
             into(&queue.database, "plain", &insert, jobs)
@@ -115,7 +135,7 @@ fn add_later(task: &Task) -> String {
     format!("select graphile_worker.add_job('{identifier}', '{{\"n\": 1}}', run_at := now() + interval '7 days')")
 }
 
-fn insert(task: &Task, is_later: bool) -> String {
+pub fn insert(task: &Task, is_later: bool) -> String {
     let (column, value) = if is_later { (", run_at", ", now() + interval '7 days'") } else { ("", "") };
     let identifier = task.identifier();
     format!("insert into plain (task_identifier, payload{column}) values ('{identifier}', '{{\"n\": 1}}'{value})")
