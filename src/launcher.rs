@@ -34,7 +34,7 @@ fn main(_: usize) -> Result<(), Error> {
     let Some(board) = shmem::board() else { return Ok(()) };
     latch::receive_signals();
     background::connect_to_no_database();
-    background::set_application_name(KIND);
+    background::introduce_as(KIND);
     background::report_idle();
     board.launcher().is_mine();
     log(Level::Log, format!("{KIND} started"));

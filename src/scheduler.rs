@@ -101,7 +101,7 @@ fn introduce(database: Oid) -> Result<Option<(String, Oid)>, Error> {
     let name = background::database_name(database).unwrap_or_default();
     let extension = schema::extension();
     xact::commit()?;
-    background::set_application_name(&format!("{KIND} ({name})"));
+    background::introduce_as(&format!("{KIND} ({name})"));
     background::report_idle();
     Ok(extension.map(|extension| (name, extension)))
 }

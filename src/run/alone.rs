@@ -117,6 +117,7 @@ impl Runner {
         self.call(attempt.task, || handler.call(job))?;
         if attempt.hold == Hold::Claimed {
             xact::allow_writes();
+            xact::wait_for_locks();
             if !complete::complete_one_held(job, self.worker_id())? {
                 return Ok(Outcome::LockLost);
             }

@@ -78,6 +78,7 @@ impl Runner {
             Part::Claimed(jobs) => {
                 self.call_for(jobs, &handler, taken)?;
                 xact::allow_writes();
+                xact::wait_for_locks();
                 // Not before: whoever adds a job with the key of one of them would wait.
                 if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
                     return Ok(Outcome::LockLost);
