@@ -18,12 +18,13 @@ export PG_CONFIG
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test bench lint fmt clean
+.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test torture bench lint fmt clean
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster"
 	@echo "make test      run every test, on PostgreSQL 15 and 18"
 	@echo "make test-one  run every test on the server of PG_CONFIG=$(PG_CONFIG)"
+	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make lint      formatting, clippy, rustdoc, pgspot"
@@ -65,6 +66,11 @@ cluster-test: install
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
 # Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
+TORTURE_SECONDS ?= 600
+
+torture: install
+	TORTURE_SECONDS=$(TORTURE_SECONDS) cargo test --locked -p kongtask-tests --test torture
+
 bench: install
 	@scripts/bench-peers
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)

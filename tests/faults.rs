@@ -141,6 +141,8 @@ const HOSTILE: &[&str] = &[
     "work_mem = '64kB'",
     "enable_indexscan = off",
     "enable_bitmapscan = off",
+    // Such plans are dear enough to be compiled, which takes longer than all else.
+    "jit = off",
     "plan_cache_mode = force_generic_plan",
     "check_function_bodies = off",
     "synchronous_commit = off",

@@ -241,7 +241,9 @@ fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
             "grant connect on database postgres to alice",
         )
     };
-    cluster.sql(&format!("{out}; select pg_terminate_backend(pid) from kongtask.workers"));
+    cluster.sql(out);
+    // In a transaction of its own: nobody logs in again before that is committed.
+    cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
     cluster.sql("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')");
     cluster.wait_for("select count(*) from app.bob_was", "1");
     let came = wait_until(SOON, || {

@@ -11,6 +11,8 @@ fn cluster() -> Cluster {
     let cluster = Cluster::with_extension(&["kongtask.workers = 2"]);
     cluster.sql(
         "create table kept (at bigserial, how text, payload text, task text, queue text, key text, flags jsonb);
+         -- Large ones are slow enough without compressing what does not compress.
+         alter table kept alter payload set storage external;
          create function by_json(p json) returns void language sql as
            $$ insert into public.kept (how, payload) values ('json', p::text) $$;
          create function by_jsonb(p jsonb) returns void language sql as
@@ -20,11 +22,8 @@ fn cluster() -> Cluster {
                 values ('row', j.payload::text, j.task_identifier, j.queue_name, j.key, j.flags) $$;
          create function by_set(p json[]) returns void language sql as
            $$ insert into public.kept (how, payload) select 'set', x::text from unnest(p) x $$;
-         create function by_rows(j graphile_worker.jobs[]) returns void language sql as
-           $$ insert into public.kept (how, payload) select 'rows', x.payload::text from unnest(j) x $$;
          select kongtask.register_task('json', 'by_json(json)'), kongtask.register_task('jsonb', 'by_jsonb(jsonb)'),
-           kongtask.register_task('row', 'by_row(graphile_worker.jobs)'), kongtask.register_task('set', 'by_set(json[])'),
-           kongtask.register_task('rows', 'by_rows(graphile_worker.jobs[])')",
+           kongtask.register_task('row', 'by_row(graphile_worker.jobs)'), kongtask.register_task('set', 'by_set(json[])')",
     );
     cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
     cluster
@@ -53,7 +52,7 @@ fn a_payload_of_a_hundred_megabytes_arrives_unchanged() {
         payload.push_str(&format!("{noise:016x}\\n"));
     }
     payload.push_str("\"  }");
-    for task in ["json", "row", "set", "rows", "jsonb"] {
+    for task in ["json", "row", "set", "jsonb"] {
         db.execute("select graphile_worker.add_job($1, $2::text::json)", &[&task, &payload]).expect("add_job");
         assert!(wait_until(SOON * 2, || text(&mut db, JOBS) == "0"), "{task}\n{}", cluster.log());
         let same = match task {

@@ -71,8 +71,9 @@ impl Plan {
             return None;
         }
         let settings = Settings::keep();
-        for scan in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan"] {
-            set_local(scan, c"off");
+        // jit: what none of them can be done without is taken to be expensive, and compiled.
+        for way in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan", c"jit"] {
+            set_local(way, c"off");
         }
         Some(settings)
     }
