@@ -6,7 +6,7 @@ use crate::guc;
 use crate::pause::Pause;
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log, log_with};
-use crate::pg::clock::{self, Timestamp, after, until};
+use crate::pg::clock::{self, Tick, after, until_tick};
 use crate::pg::{latch, xact};
 use crate::scheduler;
 use crate::shmem::{self, Board, State};
@@ -41,7 +41,7 @@ fn main(_: usize) -> Result<(), Error> {
     let mut launcher = Launcher { board, known: HashMap::new(), no_slot: Pause::new() };
     while !latch::stop_asked() {
         let next_look = launcher.look()?;
-        latch::wait(until(next_look));
+        latch::wait(until_tick(next_look));
         latch::reload_if_asked();
     }
     log(Level::Log, format!("{KIND} stopped"));
@@ -65,11 +65,11 @@ struct Known {
 
 impl Launcher {
     /// Compares what is with what should be; when to look again.
-    fn look(&mut self) -> Result<Timestamp, Error> {
+    fn look(&mut self) -> Result<Tick, Error> {
         xact::begin();
         let databases = background::databases();
         xact::commit()?;
-        let now = clock::now();
+        let now = clock::tick();
         self.reap(&databases, now);
         self.clear_up(&databases);
         let mut next_look = after(now, BETWEEN_LOOKS);
@@ -82,7 +82,7 @@ impl Launcher {
     }
 
     /// Learns why schedulers have ended.
-    fn reap(&mut self, databases: &[background::Database], now: Timestamp) {
+    fn reap(&mut self, databases: &[background::Database], now: Tick) {
         for (&oid, known) in &mut self.known {
             if known.scheduler.as_ref().is_none_or(|started| started.fate() != Fate::Gone) {
                 continue;
@@ -138,7 +138,7 @@ impl Launcher {
     }
 
     /// Starts the scheduler of a database if it needs one; when to look at it again, if before all others.
-    fn see_to(&mut self, database: &background::Database, now: Timestamp) -> Option<Timestamp> {
+    fn see_to(&mut self, database: &background::Database, now: Tick) -> Option<Tick> {
         let board = self.board;
         let probing = self.probing();
         let known = self.known.entry(database.oid).or_default();
@@ -174,7 +174,7 @@ impl Launcher {
         self.known.iter().filter(|&(&oid, known)| is_probing(oid, known)).count()
     }
 
-    fn start(&mut self, database: &background::Database, now: Timestamp) -> Option<Timestamp> {
+    fn start(&mut self, database: &background::Database, now: Tick) -> Option<Tick> {
         const AGAIN: Duration = Duration::from_secs(5);
         let entry = self.board.database_or_new(database.oid)?;
         entry.leave.store(false, SeqCst);

@@ -1,13 +1,13 @@
 //! Trying again, after pauses that grow.
 
-use crate::pg::clock::{Timestamp, after};
+use crate::pg::clock::{Tick, after};
 use std::time::Duration;
 
 /// A pause before the next try: a second at first, twice as long each time, a minute at most.
 #[derive(Default)]
 pub struct Pause {
     length: Option<Duration>,
-    until: Option<Timestamp>,
+    until: Option<Tick>,
 }
 
 impl Pause {
@@ -19,7 +19,7 @@ impl Pause {
     }
 
     /// It failed again: pauses from `now` on; for how long.
-    pub fn longer(&mut self, now: Timestamp) -> Duration {
+    pub fn longer(&mut self, now: Tick) -> Duration {
         let length = self.length.map_or(Self::SHORTEST, |length| (length * 2).min(Self::LONGEST));
         self.length = Some(length);
         self.until = Some(after(now, length));
@@ -32,7 +32,7 @@ impl Pause {
     }
 
     /// When to try again; `None`: at once.
-    pub fn until(&self) -> Option<Timestamp> {
+    pub fn until(&self) -> Option<Tick> {
         self.until
     }
 }

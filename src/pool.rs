@@ -8,7 +8,7 @@ use crate::guc;
 use crate::pause::Pause;
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
-use crate::pg::clock::{NEVER, Timestamp, after};
+use crate::pg::clock::{NEVER, Tick, after};
 use crate::pg::latch;
 use crate::shmem::{Board, State, Worker};
 use crate::worker;
@@ -34,7 +34,7 @@ pub struct Pool {
     /// Whether a role would have the place of another's worker as soon as that is idle.
     pub waits_for_place: bool,
     /// When a role that has no worker gets the place of one that has had its turn.
-    turn_ends: Timestamp,
+    turn_ends: Tick,
 }
 
 /// How long a worker runs jobs before it gives its place to a role that has none: a process takes milliseconds to start.
@@ -64,7 +64,7 @@ impl Pool {
     }
 
     /// Starts and stops workers: `roles` have tasks, and the `short` among them more jobs than idle workers.
-    pub fn balance(&mut self, roles: &[Oid], short: &[Oid], now: Timestamp) {
+    pub fn balance(&mut self, roles: &[Oid], short: &[Oid], now: Tick) {
         self.clear_false_starts(now);
         for worker in self.staying() {
             if !roles.contains(&worker.role.get()) {
@@ -82,7 +82,7 @@ impl Pool {
         self.waits_for_place = roles.len() > 1 && (!short.is_empty() || self.lacks(most, &roles));
     }
 
-    fn shrink(&self, most: usize, now: Timestamp) {
+    fn shrink(&self, most: usize, now: Tick) {
         let mut staying = self.staying();
         while staying.len() > most {
             let excess = pick(&staying, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
@@ -91,7 +91,7 @@ impl Pool {
     }
 
     /// Fills free places: short roles first, then whoever has the fewest workers.
-    fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) {
+    fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Tick) {
         while self.workers().count() < most {
             let staying = self.staying();
             let next = roles.iter().copied().min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
@@ -104,7 +104,7 @@ impl Pool {
 
     /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
     /// for the end of a turn.
-    fn exchange(&self, most: usize, roles: &[Oid], short: &[Oid], now: Timestamp) -> Option<Timestamp> {
+    fn exchange(&self, most: usize, roles: &[Oid], short: &[Oid], now: Tick) -> Option<Tick> {
         let is_full = self.workers().count() >= most || self.no_slot.until().is_some();
         if !is_full || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
             return None;
@@ -151,8 +151,8 @@ impl Pool {
         roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
     }
 
-    fn start(&mut self, role: Oid, now: Timestamp) -> bool {
-        let Some((slot, ticket)) = self.board.take_slot(self.database, role, now) else { return false };
+    fn start(&mut self, role: Oid, now: Tick) -> bool {
+        let Some((slot, ticket)) = self.board.take_slot(self.database, role) else { return false };
         let title = format!("{} ({})", worker::KIND, self.database_name);
         match background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) {
             Some(started) => {
@@ -178,7 +178,7 @@ impl Pool {
 
     /// A worker has ended, and what it held is released: its slot is free. One that ended before it had a name could not
     /// log in; some that ended at once, one after another, would go on to.
-    pub fn gone(&mut self, slot: usize, now: Timestamp) {
+    pub fn gone(&mut self, slot: usize, now: Tick) {
         const AT_ONCE: Duration = Duration::from_secs(1);
         const TOO_OFTEN: u32 = 3;
         let worker = &self.board.workers()[slot];
@@ -207,7 +207,7 @@ impl Pool {
         worker.free();
     }
 
-    fn failed(&mut self, role: Oid, now: Timestamp, to: &str, hint: &str) {
+    fn failed(&mut self, role: Oid, now: Tick, to: &str, hint: &str) {
         let failing = self.failing.entry(role).or_default();
         if failing.until().is_some_and(|until| until > now) {
             // Several workers that failed together count once.
@@ -224,7 +224,7 @@ impl Pool {
     }
 
     /// Slots whose process never began.
-    fn clear_false_starts(&mut self, now: Timestamp) {
+    fn clear_false_starts(&mut self, now: Tick) {
         let board = self.board;
         for (slot, worker) in board.workers_of(self.database) {
             if worker.state() != State::Starting || worker.pid.load(SeqCst) != 0 {
@@ -232,7 +232,7 @@ impl Pool {
             }
             let failed = match self.started.get(&slot) {
                 Some(started) => started.fate() == Fate::Gone,
-                None => after(worker.since.load(SeqCst), STARTS_WITHIN) <= now,
+                None => after(worker.begun.load(SeqCst), STARTS_WITHIN) <= now,
             };
             if failed {
                 self.gone(slot, now);
@@ -252,12 +252,12 @@ impl Pool {
     }
 
     /// Asks all workers to end; how many have not yet.
-    pub fn ask_all_to_leave(&self, now: Timestamp) -> usize {
+    pub fn ask_all_to_leave(&self, now: Tick) -> usize {
         self.workers().inspect(|(_, worker)| worker.ask_to_leave(now)).count()
     }
 
     /// Terminates those that were asked to end kongtask.shutdown_timeout ago, and have not.
-    pub fn terminate_overdue(&mut self, now: Timestamp) {
+    pub fn terminate_overdue(&mut self, now: Tick) {
         self.clear_false_starts(now);
         for (_, worker) in self.workers() {
             let pid = worker.pid.load(SeqCst);
@@ -269,7 +269,7 @@ impl Pool {
 
     /// When something here is to be done next, seen from `now`. What is overdue was just tried, and is tried again a
     /// little later: a past time would have the scheduler run in circles.
-    pub fn next_event(&self, now: Timestamp) -> Timestamp {
+    pub fn next_event(&self, now: Tick) -> Tick {
         const AGAIN: Duration = Duration::from_millis(500);
         let deadlines = self.workers().map(|(_, worker)| deadline(worker)).chain([self.turn_ends]);
         let deadlines = deadlines.map(|when| if when > now { when } else { after(now, AGAIN) });
@@ -279,7 +279,7 @@ impl Pool {
 }
 
 /// When a worker that was asked to end is terminated.
-fn deadline(worker: &Worker) -> Timestamp {
+fn deadline(worker: &Worker) -> Tick {
     if worker.leave.load(SeqCst) { after(worker.leave_since.load(SeqCst), guc::shutdown_timeout()) } else { NEVER }
 }
 

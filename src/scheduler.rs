@@ -18,7 +18,7 @@
 use crate::error::Error;
 use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
-use crate::pg::clock::{self, NEVER, Timestamp, after, until};
+use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::spi::text;
 use crate::pg::{latch, xact};
 use crate::pool::Pool;
@@ -75,7 +75,7 @@ fn main(database: usize) -> Result<(), Error> {
     log(Level::Log, format!("{KIND} ({name}) started"));
     while this.stays()? {
         this.pass()?;
-        latch::wait(until(this.next_pass()));
+        latch::wait(this.next_pass());
         latch::reload_if_asked();
     }
     this.stop_workers()?;
@@ -113,14 +113,14 @@ struct Scheduler {
     extension: Oid,
     pool: Pool,
     /// When to look for jobs that no wake-up told of.
-    poll_at: Timestamp,
+    poll_at: Tick,
     /// When to search the whole table again, and when at the earliest.
-    search_at: Timestamp,
-    may_search_at: Timestamp,
+    search_at: Tick,
+    may_search_at: Tick,
     /// Up to which run_at all jobs have been searched for.
     searched: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
-    renew_at: Timestamp,
+    renew_at: Tick,
     /// Whether everything that dead workers of the server's former life held is released.
     recovered: bool,
     /// As of the latest pass.
@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     fn pass(&mut self) -> Result<(), Error> {
-        let now = clock::now();
+        let now = clock::tick();
         self.release_what_the_gone_held(now)?;
         if now >= self.poll_at {
             self.poll_at = after(now, guc::poll_interval());
@@ -183,8 +183,9 @@ impl Scheduler {
 
     /// Sees to it that what can run is on its role's shelf, and wakes idle workers for it; the roles that have more jobs than
     /// idle workers.
-    fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Timestamp) -> Result<Vec<Oid>, Error> {
-        let scope = self.scope(now);
+    fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Oid>, Error> {
+        let time = clock::now();
+        let scope = self.scope(now, time);
         let begun = Instant::now();
         let mut short = Vec::new();
         for &role in roles {
@@ -208,8 +209,8 @@ impl Scheduler {
             }
         }
         if !matches!(scope, Scope::Nothing) {
-            self.searched = now;
-            if let Some(due) = ready::next_due(now)? {
+            self.searched = time;
+            if let Some(due) = ready::next_due(time)? {
                 self.entry.lower_due(due);
             }
         }
@@ -222,14 +223,14 @@ impl Scheduler {
     }
 
     /// What to search for now.
-    fn scope(&mut self, now: Timestamp) -> Scope {
+    fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
         if self.entry.skipped.swap(false, SeqCst) {
             // Whoever holds a row for long is not asked more often than that.
             const SOON: Duration = Duration::from_millis(100);
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
         }
         let all = now >= self.search_at;
-        if !all && now < self.entry.next_due.load(SeqCst) {
+        if !all && time < self.entry.next_due.load(SeqCst) {
             return Scope::Nothing;
         }
         // Before the snapshot: what is committed after it is told anew.
@@ -261,12 +262,11 @@ impl Scheduler {
         })
     }
 
-    fn next_pass(&self) -> Timestamp {
-        let due = self.entry.next_due.load(SeqCst);
-        [self.poll_at, self.search_at, self.renew_at, due, self.pool.next_event(clock::now())]
-            .into_iter()
-            .min()
-            .unwrap_or(NEVER)
+    /// How long it is until there is something to do, if nobody tells of it.
+    fn next_pass(&self) -> Option<Duration> {
+        let ticks = [self.poll_at, self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
+        let next = ticks.into_iter().min().and_then(until_tick);
+        next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
@@ -307,7 +307,7 @@ impl Scheduler {
     }
 
     /// A worker that ended while it ran a job: the job can run again at once.
-    fn release_what_the_gone_held(&mut self, now: Timestamp) -> Result<(), Error> {
+    fn release_what_the_gone_held(&mut self, now: Tick) -> Result<(), Error> {
         for (slot, worker) in self.board.workers_of(self.database) {
             if worker.state() != State::Gone {
                 continue;
@@ -327,7 +327,7 @@ impl Scheduler {
 
     /// Renews the locks of jobs that have run, or gone without renewal, for long: at two thirds of kongtask.job_expiry at
     /// the latest.
-    fn renew(&mut self, now: Timestamp) -> Result<(), Error> {
+    fn renew(&mut self, now: Tick) -> Result<(), Error> {
         self.renew_at = after(now, renewal_interval());
         for (_, worker) in self.board.workers_of(self.database) {
             if worker.state() == State::Running
@@ -346,11 +346,11 @@ impl Scheduler {
         const MOMENT: Duration = Duration::from_millis(100);
         /// For the terminated to roll back.
         const GRACE: Duration = Duration::from_secs(4);
-        let begun = clock::now();
+        let begun = clock::tick();
         let give_up = after(begun, guc::shutdown_timeout() + GRACE);
         self.entry.elastic.store(false, SeqCst);
         loop {
-            let now = clock::now();
+            let now = clock::tick();
             self.release_what_the_gone_held(now)?;
             if self.pool.ask_all_to_leave(now) == 0 || now > give_up {
                 return Ok(());

@@ -44,8 +44,8 @@ fn empty(database: Oid) {
     wake::note_held(database);
     entry.scheduler.set();
     // Then the statement itself says who is in the way.
-    let patience = after(clock::now(), guc::shutdown_timeout() + Duration::from_secs(5));
-    while is_inhabited(board, entry, database) && clock::now() < patience {
+    let patience = after(clock::tick(), guc::shutdown_timeout() + Duration::from_secs(5));
+    while is_inhabited(board, entry, database) && clock::tick() < patience {
         latch::wait_a_moment(Duration::from_millis(5));
     }
 }

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::flags::Flags;
 use crate::marks::{self, Mark};
 use crate::pg::catch::{Level, log};
-use crate::pg::clock;
 use crate::pg::memory::Arena;
 use crate::pg::{background, latch, role, xact};
 use crate::queue::ready::{self, Search};
@@ -72,7 +71,7 @@ fn leave(slot: usize) {
         }
         board.leave_shelf(shelf, background::pid());
     }
-    me.enter(State::Gone, clock::now());
+    me.enter(State::Gone);
     if let Some(entry) = board.database(me.database.get()) {
         entry.scheduler.set();
     }
@@ -96,7 +95,7 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
         runner: Runner { me, mark, database, role, id: shmem::worker_id(id), arena: Arena::new(c"kongtask job") },
     };
     log(Level::Log, format!("{name} started"));
-    me.enter(State::Looking, clock::now());
+    me.enter(State::Looking);
     while this.goes_on() {
         if !this.run_next()? {
             this.sleep();
@@ -234,7 +233,7 @@ impl This {
     fn sleep(&self) {
         let me = self.runner.me;
         background::report_statistics(true);
-        me.enter(State::Idle, clock::now());
+        me.enter(State::Idle);
         if let Some(entry) = self.board.database(self.database).filter(|entry| entry.short.load(SeqCst)) {
             // Another role may want this place.
             entry.scheduler.set();

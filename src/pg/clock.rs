@@ -1,4 +1,4 @@
-//! Time as Postgres counts it: microseconds since 2000-01-01 00:00 UTC.
+//! Time as Postgres counts it: microseconds since 2000-01-01 00:00 UTC. And as it passes, whatever the wall clock is set to.
 
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -14,13 +14,24 @@ pub fn now() -> Timestamp {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// A moment by a clock that nobody sets, the same for all processes, in microseconds: for how long things take.
+pub type Tick = i64;
+
+/// The moment now, by that clock.
+pub fn tick() -> Tick {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills in what it is given; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
 /// When the current transaction began: SQL's now().
 pub fn transaction_start() -> Timestamp {
     // SAFETY: reads a variable.
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
-/// `when` and `length` later; `NEVER` where that is past the end of time.
+/// `when` (a time, or a tick) and `length` later; `NEVER` where that is past the end of time.
 pub fn after(when: Timestamp, length: Duration) -> Timestamp {
     i64::try_from(length.as_micros()).map_or(NEVER, |us| when.saturating_add(us))
 }
@@ -30,7 +41,16 @@ pub fn before(when: Timestamp, length: Duration) -> Timestamp {
     i64::try_from(length.as_micros()).map_or(i64::MIN, |us| when.saturating_sub(us))
 }
 
-/// How long it is until `when`; zero if that has passed, `None` if it never comes.
+/// How long it is until `when`, by the wall clock; zero if that has passed, `None` if it never comes.
 pub fn until(when: Timestamp) -> Option<Duration> {
-    (when != NEVER).then(|| Duration::from_micros(u64::try_from(when.saturating_sub(now())).unwrap_or(0)))
+    between(now(), when)
+}
+
+/// How long it is until a tick.
+pub fn until_tick(when: Tick) -> Option<Duration> {
+    between(tick(), when)
+}
+
+fn between(from: i64, to: i64) -> Option<Duration> {
+    (to != NEVER).then(|| Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0)))
 }

@@ -95,10 +95,9 @@ impl Runner {
     /// Runs jobs; those that it could not get to in time, to be given back.
     pub fn run(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
-        let now = clock::now();
-        self.me.renewed.store(now, SeqCst);
+        self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
-        self.me.enter(State::Running, now);
+        self.me.enter(State::Running);
         let left = self.dispatch(taken)?;
         background::report_idle();
         background::report_statistics(false);
@@ -106,7 +105,7 @@ impl Runner {
         if let Some(mark) = self.mark {
             mark.clear();
         }
-        self.me.enter(State::Looking, clock::now());
+        self.me.enter(State::Looking);
         Ok(left)
     }
 

@@ -13,7 +13,7 @@ pub use shelf::Shelf;
 pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
 
 use crate::marks;
-use crate::pg::clock::Timestamp;
+use crate::pg::clock;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
 use pgrx::pg_sys::{self, InvalidOid, Oid};
@@ -140,16 +140,16 @@ impl Board {
     }
 
     /// Takes a slot for a worker that is about to be started; its index and ticket.
-    pub fn take_slot(&self, database: Oid, role: Oid, now: Timestamp) -> Option<(usize, u32)> {
+    pub fn take_slot(&self, database: Oid, role: Oid) -> Option<(usize, u32)> {
         let _lock = Lock::take(BOARD_LOCK);
         let (index, worker) = self.workers().iter().enumerate().find(|(_, worker)| worker.state() == State::Free)?;
         worker.database.set(database);
         worker.role.set(role);
         worker.leave.store(false, SeqCst);
         worker.leave_since.store(0, SeqCst);
-        worker.begun.store(now, SeqCst);
+        worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
-        worker.enter(State::Starting, now);
+        worker.enter(State::Starting);
         Some((index, ticket))
     }
 }

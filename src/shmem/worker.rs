@@ -1,7 +1,7 @@
 //! A worker process, as others see it.
 
 use super::SharedOid;
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Tick};
 use crate::pg::latch::LatchOf;
 use crate::ready::{Hint, Place};
 use pgrx::pg_sys::InvalidOid;
@@ -45,13 +45,13 @@ pub struct Worker {
     pub ticket: AtomicU32,
     /// Asked to end after the job it runs.
     pub leave: AtomicBool,
-    /// When it was asked to, or 0.
+    /// The tick at which it was asked to, or 0.
     pub leave_since: AtomicI64,
-    /// When its process was asked for.
+    /// The tick at which its process was asked for.
     pub begun: AtomicI64,
     /// When it began to do what it does.
     pub since: AtomicI64,
-    /// When the lock of its job was last renewed.
+    /// The tick at which the lock of its job was last renewed.
     pub renewed: AtomicI64,
     /// Whether it uses its role's shelf.
     pub uses_shelf: AtomicBool,
@@ -101,8 +101,8 @@ impl Worker {
     }
 
     /// Enters a state, now.
-    pub fn enter(&self, state: State, now: Timestamp) {
-        self.since.store(now, Relaxed);
+    pub fn enter(&self, state: State) {
+        self.since.store(clock::now(), Relaxed);
         self.state.store(state as u8, SeqCst);
     }
 
@@ -200,7 +200,7 @@ impl Worker {
     }
 
     /// Asks it to end after the job it runs.
-    pub fn ask_to_leave(&self, now: Timestamp) {
+    pub fn ask_to_leave(&self, now: Tick) {
         if !self.leave.swap(true, SeqCst) {
             self.leave_since.store(now, Relaxed);
         }
@@ -215,7 +215,7 @@ impl Worker {
         self.let_go();
         self.database.set(InvalidOid);
         self.role.set(InvalidOid);
-        self.enter(State::Free, 0);
+        self.enter(State::Free);
     }
 }
 

@@ -192,11 +192,12 @@ impl Cluster {
         self.sql("select pg_reload_conf()");
     }
 
-    fn pg_ctl(&self, arguments: &[&str]) {
+    fn pg_ctl(&self, arguments: &[&str], environment: &[(&str, &str)]) {
         let log = self.home.path().join("log");
         run(self
             .server
             .program("pg_ctl")
+            .envs(environment.iter().copied())
             .args(arguments)
             .args(["-w", "-t", "60", "-D"])
             .arg(self.data())
@@ -205,18 +206,23 @@ impl Cluster {
     }
 
     pub fn start(&self) {
-        self.pg_ctl(&["start"]);
+        self.start_with(&[]);
+    }
+
+    /// Starts the server with variables in its environment.
+    pub fn start_with(&self, environment: &[(&str, &str)]) {
+        self.pg_ctl(&["start"], environment);
     }
 
     /// Stops the server: `fast` or `immediate`; how long that took.
     pub fn stop(&self, mode: &str) -> Duration {
         let begun = Instant::now();
-        self.pg_ctl(&["stop", "-m", mode]);
+        self.pg_ctl(&["stop", "-m", mode], &[]);
         begun.elapsed()
     }
 
     pub fn promote(&self) {
-        self.pg_ctl(&["promote"]);
+        self.pg_ctl(&["promote"], &[]);
     }
 
     /// Kills a process of the server as the kernel's out-of-memory killer would.
