@@ -1,7 +1,7 @@
 //! Handlers: functions that run jobs. Finding one, checking that it is one, calling it.
 
 use crate::error::Error;
-use crate::pg::procedure::{self, Procedure};
+use crate::pg::procedure::{self, Callable, Procedure};
 use crate::pg::spi::Value;
 use crate::pg::{invalidation, role, version};
 use crate::queue::job::{Job, begun};
@@ -86,22 +86,35 @@ impl Handler {
         matches!(self.takes, Takes::JsonSet | Takes::RowSet)
     }
 
+    /// Makes it ready to be called in this transaction.
+    pub fn prepare(&self) -> Result<Prepared, Error> {
+        Ok(Prepared { takes: self.takes, function: Callable::new(self.function)? })
+    }
+}
+
+/// A handler that is ready to be called, within one transaction.
+pub struct Prepared {
+    takes: Takes,
+    function: Callable,
+}
+
+impl Prepared {
     /// Runs a job. What the handler returns is ignored.
     pub fn call(&self, job: &Job) -> Result<(), Error> {
         let _current = Current::set(job.row());
         let (payload, row) = (job.payload(), || Some(begun(job.row())));
         match self.takes {
-            Takes::Nothing => procedure::call(self.function, &[]),
-            Takes::Json => procedure::call(self.function, &[payload]),
-            Takes::Jsonb => procedure::call(self.function, &[payload.map(procedure::jsonb).transpose()?]),
-            Takes::Row => procedure::call(self.function, &[row()]),
-            Takes::JsonAndRow => procedure::call(self.function, &[payload, row()]),
+            Takes::Nothing => self.function.call(&[]),
+            Takes::Json => self.function.call(&[payload]),
+            Takes::Jsonb => self.function.call(&[payload.map(procedure::jsonb).transpose()?]),
+            Takes::Row => self.function.call(&[row()]),
+            Takes::JsonAndRow => self.function.call(&[payload, row()]),
             Takes::JsonSet | Takes::RowSet => return self.call_for_all(std::slice::from_ref(job)),
         }?;
         Ok(())
     }
 
-    /// Runs many jobs at once, if it [takes sets](Handler::takes_sets).
+    /// Runs many jobs at once, if the handler [takes sets](Handler::takes_sets).
     pub fn call_for_all(&self, jobs: &[Job]) -> Result<(), Error> {
         let set = match self.takes {
             Takes::RowSet => {
@@ -113,7 +126,7 @@ impl Handler {
                 procedure::array(&payloads, JSONOID)?
             }
         };
-        procedure::call(self.function, &[Some(set)])?;
+        self.function.call(&[Some(set)])?;
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use crate::run::{Runner, Taken};
 use crate::shmem::{self, Board, Held, Shelf, State, Worker};
 use crate::{guc, wake};
 use pgrx::pg_sys::Oid;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -92,7 +93,15 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
         flags: Flags::default(),
         forbidden: None,
         settled: false,
-        runner: Runner { me, mark, database, role, id: shmem::worker_id(id), arena: Arena::new(c"kongtask job") },
+        runner: Runner {
+            me,
+            mark,
+            database,
+            role,
+            id: shmem::worker_id(id),
+            arena: Arena::new(c"kongtask job"),
+            careful: HashMap::new(),
+        },
     };
     log(Level::Log, format!("{name} started"));
     me.enter(State::Looking);

@@ -76,32 +76,50 @@ pub fn find(name: &str, path: &CStr) -> Result<Oid, PgError> {
     Ok(Oid::from(datum.value() as u32))
 }
 
-/// Calls a function. Checks no permission. The arguments must be of its types, and no more than two.
-pub fn call(function: Oid, arguments: &[Value]) -> Result<Value, PgError> {
-    const MOST: usize = 2;
-    assert!(arguments.len() <= MOST);
-    // SAFETY: the call's frame is palloc'd and zeroed, with room for the arguments; the closure makes C calls only.
-    unsafe {
-        let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
-        let frame =
-            pg_sys::palloc0(size_of::<pg_sys::FunctionCallInfoBaseData>() + MOST * size_of::<pg_sys::NullableDatum>())
-                .cast::<pg_sys::FunctionCallInfoBaseData>();
-        (*frame).flinfo = info;
-        (*frame).nargs = arguments.len() as i16;
-        for (i, argument) in arguments.iter().enumerate() {
-            let slot = (*frame).args.as_mut_ptr().add(i);
-            (*slot).value = argument.unwrap_or(Datum::from(0));
-            (*slot).isnull = argument.is_none();
+/// A function that is about to be called, once or often, within one transaction. What a language keeps for a caller (plpgsql the
+/// compiled function) is kept in it.
+pub struct Callable(*mut pg_sys::FmgrInfo);
+
+impl Callable {
+    /// Lives as long as the current memory context. Checks no permission.
+    pub fn new(function: Oid) -> Result<Callable, PgError> {
+        // SAFETY: palloc'd and zeroed; the closure is one C call.
+        unsafe {
+            let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast::<pg_sys::FmgrInfo>();
+            catch(|| fmgr_info(function, info))?;
+            Ok(Callable(info))
         }
-        let result = catch(|| {
-            fmgr_info(function, info);
-            match (*info).fn_addr {
+    }
+
+    /// Calls it. The arguments must be of its types, and no more than two.
+    pub fn call(&self, arguments: &[Value]) -> Result<Value, PgError> {
+        const MOST: usize = 2;
+        assert!(arguments.len() <= MOST);
+        // SAFETY: the call's frame is palloc'd and zeroed, with room for the arguments; the closure makes C calls only.
+        unsafe {
+            let frame = pg_sys::palloc0(
+                size_of::<pg_sys::FunctionCallInfoBaseData>() + MOST * size_of::<pg_sys::NullableDatum>(),
+            )
+            .cast::<pg_sys::FunctionCallInfoBaseData>();
+            (*frame).flinfo = self.0;
+            (*frame).nargs = arguments.len() as i16;
+            for (i, argument) in arguments.iter().enumerate() {
+                let slot = (*frame).args.as_mut_ptr().add(i);
+                (*slot).value = argument.unwrap_or(Datum::from(0));
+                (*slot).isnull = argument.is_none();
+            }
+            let result = catch(|| match (*self.0).fn_addr {
                 Some(entry) => entry(frame),
                 None => Datum::from(0),
-            }
-        })?;
-        Ok((!(*frame).isnull).then_some(result))
+            })?;
+            Ok((!(*frame).isnull).then_some(result))
+        }
     }
+}
+
+/// Calls a function once, as [`Callable`] does.
+pub fn call(function: Oid, arguments: &[Value]) -> Result<Value, PgError> {
+    Callable::new(function)?.call(arguments)
 }
 
 /// A `json` value as `jsonb`.

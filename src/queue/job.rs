@@ -21,7 +21,6 @@ pub mod attribute {
     pub const LOCKED_AT: i16 = 13;
     pub const LOCKED_BY: i16 = 14;
     pub const REVISION: i16 = 15;
-    pub const FLAGS: i16 = 16;
 }
 
 /// A job that a worker took. Lives as long as the memory its row was copied to.
@@ -45,10 +44,6 @@ impl Job {
     /// Its row, as it was taken.
     pub fn row(&self) -> Datum {
         self.row.datum()
-    }
-
-    pub fn has_flags(&self) -> bool {
-        self.row.value(attribute::FLAGS).is_some()
     }
 
     /// Whether it is a job of this task that has no key and no queue and was never tried, and can run now.

@@ -28,27 +28,25 @@ impl Take<'_> {
     }
 }
 
-/// Deletes jobs that have no key and no queue and were never tried: they are done once this transaction commits.
+/// Deletes jobs that have no key and no queue and were never tried: they are done once this transaction commits. Without the
+/// executor where that can be done, which also saves locking a row before it is deleted.
 pub fn delete(take: &Take) -> Result<Vec<Job>, Error> {
     static DELETE: Plan =
         plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
             .by_index();
-    rows(&DELETE, &take.values())
-}
-
-/// Deletes one such job, without the executor where that can be done.
-pub fn delete_one(id: i64, task: &str, forbidden_flags: &[String]) -> Result<Option<Job>, Error> {
-    let installed = if heap::may_write() { installed::table()? } else { None };
-    let Some(installed) = installed else {
-        return Ok(delete(&Take { ids: &[id], task, forbidden_flags })?.pop());
-    };
-    let Some(found) = heap::find(installed.table, installed.primary_key, id)? else { return Ok(None) };
-    let job = Job::new(found.row);
-    if job.has_flags() && !forbidden_flags.is_empty() {
-        return Ok(delete(&Take { ids: &[id], task, forbidden_flags })?.pop());
+    let installed = if take.forbidden_flags.is_empty() && heap::may_write() { installed::table()? } else { None };
+    let Some(installed) = installed else { return rows(&DELETE, &take.values()) };
+    let now = clock::now();
+    let mut jobs = Vec::with_capacity(take.ids.len());
+    for &id in take.ids {
+        if let Some(found) = heap::find(installed.table, installed.primary_key, id)? {
+            let job = Job::new(found.row);
+            if job.is_plain_and_due(take.task, now) && heap::delete(installed.table, &found)? {
+                jobs.push(job);
+            }
+        }
     }
-    let is_taken = job.is_plain_and_due(task, clock::now()) && heap::delete(installed.table, &found)?;
-    Ok(is_taken.then_some(job))
+    Ok(jobs)
 }
 
 /// Locks such jobs for this transaction.

@@ -30,8 +30,8 @@ impl Runner {
         }
         self.begin();
         let id = taken.hints[0].place.id;
-        match self.arena.within(|| take::delete_one(id, &taken.task.identifier, &taken.forbidden_flags)) {
-            Ok(job) => match job {
+        match self.delete(taken, &[id]) {
+            Ok(mut jobs) => match jobs.pop() {
                 Some(job) => self.attempt(&job, &Attempt { task: &taken.task, hold }),
                 None => {
                     self.see_what_was_skipped(&[id])?;
@@ -114,7 +114,7 @@ impl Runner {
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
-        self.call(attempt.task, || handler.call(job))?;
+        self.call(attempt.task, || handler.prepare()?.call(job))?;
         if attempt.hold == Hold::Claimed {
             xact::allow_writes();
             xact::wait_for_locks();

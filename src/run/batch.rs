@@ -38,7 +38,47 @@ struct Outcomes<'j> {
 
 impl Runner {
     /// Runs jobs together; those that time did not suffice for are still to be run.
-    pub(super) fn batch(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
+    pub(super) fn batch(&mut self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
+        if hold == Hold::InPlace && !self.is_careful(taken.task.tag) {
+            if self.all_well(taken)? {
+                return Ok(Vec::new());
+            }
+            self.careful.insert(taken.task.tag, Instant::now());
+        }
+        self.one_by_one(taken, hold)
+    }
+
+    /// Whether jobs of a task have lately failed, or taken long, in a batch.
+    fn is_careful(&self, task: u32) -> bool {
+        const LATELY: Duration = Duration::from_secs(10);
+        self.careful.get(&task).is_some_and(|since| since.elapsed() < LATELY)
+    }
+
+    /// Deletes the jobs and runs them, as if none of them could fail: which saves locking each first. Whether that went well; if
+    /// not, nothing has happened.
+    fn all_well(&self, taken: &Taken) -> Result<bool, Error> {
+        let begun = Instant::now();
+        self.begin();
+        let attempt = Attempt { task: &taken.task, hold: Hold::InPlace };
+        let attempted = self.delete(taken, &taken.ids()).and_then(|jobs| {
+            let Some(handler) = self.handler(&taken.task)? else { return Ok(false) };
+            let outcomes =
+                self.run_each(&jobs, &attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
+            let all_done = outcomes.done.len() == jobs.len();
+            if all_done {
+                xact::commit()?;
+                jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
+            }
+            Ok(all_done)
+        });
+        let all_done = attempted.unwrap_or(false);
+        if !all_done {
+            xact::abort();
+        }
+        Ok(all_done)
+    }
+
+    fn one_by_one(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
         let jobs = match hold {
             Hold::InPlace => {
                 self.begin();
@@ -86,7 +126,14 @@ impl Runner {
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
         let begun = Instant::now();
-        let mut outcomes = self.run_each(jobs, attempt, handler);
+        let mut outcomes = match self.run_each(jobs, attempt, handler, |_| true) {
+            Ok(outcomes) => outcomes,
+            // The handler cannot be made ready to be called.
+            Err(_) => {
+                xact::abort();
+                return Ok(Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() });
+            }
+        };
         match self.settle(&outcomes, attempt) {
             Ok(Some(failed)) => {
                 failed.into_iter().for_each(Failed::log);
@@ -104,26 +151,43 @@ impl Runner {
         Ok(outcomes)
     }
 
-    fn run_each<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Outcomes<'j> {
+    /// Runs jobs for as long as there is time, and `goes_on` says so.
+    fn run_each<'j>(
+        &self,
+        jobs: &'j [Job],
+        attempt: &Attempt,
+        handler: &Handler,
+        goes_on: impl Fn(&Outcomes) -> bool,
+    ) -> Result<Outcomes<'j>, Error> {
         let mut outcomes = Outcomes::default();
         let begun = Instant::now();
         xact::set_local(c"lock_timeout", PATIENCE);
+        let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
+        background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
+        let mut prepared = handler.prepare()?;
         for job in jobs {
-            if begun.elapsed() > BUDGET || latch::stop_asked() || self.me.leave.load(SeqCst) {
+            if !goes_on(&outcomes) || begun.elapsed() > BUDGET || latch::stop_asked() || self.me.leave.load(SeqCst) {
                 outcomes.left.push(job);
                 continue;
             }
             self.now_runs(job.id);
-            self.report(&attempt.task.handler, job, &attempt.task.identifier);
-            let result =
-                xact::in_subtransaction(|| self.call(attempt.task, || handler.call(job)).map_err(|error| error.read()));
+            let result = xact::in_subtransaction(|| {
+                self.call(attempt.task, || prepared.call(job)).map_err(|error| error.read())
+            });
             match result {
                 Ok(()) => outcomes.done.push(job),
-                Err(error) if may_be_its_companions_fault(&error) => outcomes.alone.push(job),
-                Err(error) => outcomes.failed.push((job, error)),
+                Err(error) => {
+                    // It may have kept something of the call that failed.
+                    prepared = handler.prepare()?;
+                    if may_be_its_companions_fault(&error) {
+                        outcomes.alone.push(job);
+                    } else {
+                        outcomes.failed.push((job, error));
+                    }
+                }
             }
         }
-        outcomes
+        Ok(outcomes)
     }
 
     /// Completes what was done, records what failed, and commits; what to log then, or `None` if a lock was lost, and
@@ -140,6 +204,13 @@ impl Runner {
         let failed = failures.map(|(job, error)| self.record_failure(job, attempt, error)).collect::<Result<_, _>>()?;
         xact::commit()?;
         Ok(Some(failed))
+    }
+}
+
+impl Outcomes<'_> {
+    /// How many were begun.
+    fn begun(&self) -> usize {
+        self.done.len() + self.failed.len() + self.alone.len()
     }
 }
 

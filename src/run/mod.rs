@@ -7,7 +7,7 @@
 //!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler ─► delete ──► commit
 //!
 //!                   ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
-//!  batch (batch.rs) ┤                                                └ each in a subtransaction
+//!  batch (batch.rs) ┤   (or delete, as if none of them could fail)   └ each in a subtransaction
 //!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler × n ─► delete ─► commit
 //!
 //!                   ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
@@ -43,6 +43,7 @@ use crate::registry::{self, Task};
 use crate::schema;
 use crate::shmem::{self, Held, State, Worker};
 use pgrx::pg_sys::Oid;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
@@ -57,6 +58,8 @@ pub struct Runner {
     pub id: String,
     /// Where the jobs that run, and what is said about them, live.
     pub arena: Arena,
+    /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.
+    pub careful: HashMap<u32, Instant>,
 }
 
 /// How jobs are held while they run.
@@ -109,7 +112,7 @@ impl Runner {
         Ok(left)
     }
 
-    fn dispatch(&self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+    fn dispatch(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
         let [first, ..] = taken.hints[..] else { return Ok(Vec::new()) };
         let hold = self.hold(taken);
         if first.kind == Kind::Queued {
