@@ -111,6 +111,8 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
             this.settled = false;
         }
     }
+    // As it should, also where it has seen a shutdown before the scheduler has.
+    me.leave.store(true, SeqCst);
     log(Level::Log, format!("{name} stopped"));
     Ok(())
 }

@@ -295,7 +295,8 @@ fn handlers_can_be_replaced_and_rights_taken_while_they_run() {
     {
         let (during, after) = (n * 2 + 1, n * 2 + 2);
         db.batch_execute(&format!("select graphile_worker.add_job('rest', '{during}')")).expect("add_job");
-        cluster.wait_for(RUNNING, "1");
+        // The handler itself, not only its worker.
+        cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
         db.batch_execute(take).expect(take);
         // The one that runs ends as it began; the next meets what is there now.
         db.batch_execute(&format!("select graphile_worker.add_job('rest', '{after}')")).expect("add_job");
