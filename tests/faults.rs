@@ -359,6 +359,8 @@ fn jobs_of_a_role_that_may_not_log_in_wait_until_it_may() {
         ("alter role alice valid until '2000-01-01' nologin", "alter role alice login"),
     ]
     .iter()
+    // Since 17, a worker needs no LOGIN.
+    .filter(|(take, _)| cluster.version() < 17 || !take.contains("nologin"))
     .enumerate()
     {
         let (n, theirs) = (n + 1, format!("select count(*) from done where n = {}", n + 1));
