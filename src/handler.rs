@@ -45,15 +45,15 @@ impl Handler {
         if let Some(why) = why {
             return Err(Error::HandlerNotCallable { handler, why });
         }
-        let (row, rows) = (schema::queue()?.row, schema::queue()?.rows);
+        let queue = schema::queue()?;
         let takes = match procedure.arguments[..] {
             [] => Takes::Nothing,
             [JSONOID] => Takes::Json,
             [JSONBOID] => Takes::Jsonb,
-            [only] if only == row => Takes::Row,
-            [JSONOID, second] if second == row => Takes::JsonAndRow,
+            [only] if only == queue.row => Takes::Row,
+            [JSONOID, second] if second == queue.row => Takes::JsonAndRow,
             [JSONARRAYOID] => Takes::JsonSet,
-            [only] if only == rows => Takes::RowSet,
+            [only] if only == queue.rows => Takes::RowSet,
             _ => return Err(Error::HandlerSignature { handler }),
         };
         if !version::may_execute(function, role) {

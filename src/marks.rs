@@ -29,7 +29,7 @@ use std::time::Duration;
 const FILE: &std::ffi::CStr = c"pg_stat_tmp/kongtask.running";
 
 /// Another layout has another number.
-const LAYOUT: u64 = 0x6b6f_6e67_0000_0001;
+const LAYOUT: u64 = 0x6b6f_6e67_0000_0002;
 
 #[repr(C)]
 struct Head {
@@ -45,7 +45,6 @@ pub struct Mark {
     database: AtomicU32,
     /// The task's tag.
     task: AtomicU32,
-    count: AtomicU32,
     /// The job that runs; 0: any of them.
     job: AtomicI64,
 }
@@ -129,7 +128,6 @@ pub fn gather() {
         if let Some(charge) = free {
             charge.database.store(mark.database.load(SeqCst), SeqCst);
             charge.task.store(mark.task.load(SeqCst), SeqCst);
-            charge.count.store(mark.count.load(SeqCst), SeqCst);
             charge.job.store(mark.job.load(SeqCst), SeqCst);
             charge.state.store(mark.state.load(SeqCst), SeqCst);
         }
@@ -154,7 +152,6 @@ impl Mark {
     pub fn set(&self, database: Oid, task: &Task, held: &Held, count: usize) {
         self.database.store(database.to_u32(), SeqCst);
         self.task.store(task.tag, SeqCst);
-        self.count.store(count as u32, SeqCst);
         self.job.store(if count == 1 { held.ids.0 } else { 0 }, SeqCst);
         self.state.store(RUNS, SeqCst);
     }
@@ -209,11 +206,7 @@ pub fn suspect(database: Oid, task: u32) {
 pub fn is_suspect(database: Oid, task: u32) -> bool {
     let Some(marks) = MARKS.get() else { return false };
     let until = |suspect: &Suspect| -> Timestamp { suspect.until.load(SeqCst) };
-    marks
-        .0
-        .suspects
-        .iter()
-        .any(|suspect| suspect.is_of(database, task) && until(suspect) != 0 && until(suspect) > clock::now())
+    marks.0.suspects.iter().any(|suspect| suspect.is_of(database, task) && until(suspect) > clock::now())
 }
 
 impl Suspect {

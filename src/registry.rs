@@ -109,12 +109,13 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         return Ok(tasks);
     }
     WATCH.renew();
-    WATCH.relation(catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled).inspect_err(|_| WATCH.spoil())?);
+    let table = catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled).inspect_err(|_| WATCH.spoil())?;
+    WATCH.relation(table);
     let _snapshot = xact::LatestSnapshot::take();
     let session = schema::session().inspect_err(|_| WATCH.spoil())?;
     let rows = session.read(&TASKS_NOW, &[]).inspect_err(|_| WATCH.spoil())?;
-    let table = catalog::relation("kongtask", "tasks").and_then(catalog::owner);
-    let may_say = |role| table.is_some_and(|owner| role::has_privileges_of(owner, role));
+    let owner = catalog::owner(table);
+    let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));
     let tasks = (0..rows.count()).filter_map(|row| {
         let identifier: String = rows.get(row, 0)?;
         Some(Task {

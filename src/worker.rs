@@ -155,7 +155,7 @@ impl This {
         if !self.settled || registry::is_stale() || guc::forbidden_flags_function().is_some() {
             self.look_around()?;
         }
-        if self.forbidden.is_none() || !self.shelf.with(|ready| ready.has_more()) {
+        if self.forbidden.is_none() {
             return Ok(false);
         }
         let hints = self.take();

@@ -1,6 +1,6 @@
 //! One job, in a transaction of its own.
 
-use super::{Attempt, Hold, Runner, Taken};
+use super::{Attempt, Hold, Outcome, Runner, Taken};
 use crate::error::Error;
 use crate::pg::{clock, xact};
 use crate::queue::complete;
@@ -9,15 +9,6 @@ use crate::queue::take::{self, Next};
 use crate::registry;
 use crate::wake;
 use std::time::Instant;
-
-/// How an attempt ended that raised no error.
-enum Outcome {
-    Completed,
-    /// Somebody else has the job: nothing was committed.
-    LockLost,
-    /// The task was unregistered, or taken over by another role.
-    NotOurs,
-}
 
 impl Runner {
     /// Runs the one job that was taken, if it can still be had.

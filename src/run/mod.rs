@@ -94,6 +94,15 @@ struct Attempt<'a> {
     hold: Hold,
 }
 
+/// How an attempt ended that raised no error.
+enum Outcome {
+    Completed,
+    /// Somebody else has a job of it: nothing was committed.
+    LockLost,
+    /// The task was unregistered, or taken over by another role.
+    NotOurs,
+}
+
 impl Runner {
     /// Runs jobs; those that it could not get to in time, to be given back.
     pub fn run(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {

@@ -1,7 +1,7 @@
 //! Many jobs in one call of their handler. If it raises, the set is halved until those whose fault it is are alone: they
 //! have failed, and the others complete.
 
-use super::{Hold, Runner, Taken};
+use super::{Hold, Outcome, Runner, Taken};
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::pg::{background, xact};
@@ -21,14 +21,6 @@ enum Part<'a> {
     /// Still to be taken, in the transaction that runs them.
     InPlace(&'a [Hint]),
     Claimed(&'a [Job]),
-}
-
-/// How a call ended that raised no error.
-enum Outcome {
-    Completed,
-    LockLost,
-    /// The task was unregistered, or taken over by another role.
-    NotOurs,
 }
 
 impl Runner {
