@@ -22,6 +22,8 @@ pub enum Error {
     InvalidTimeout,
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
+    /// A handler called pg_terminate_backend for its own process.
+    EndedItself(PgError),
     NoSuchHandler(String),
     HandlerNotCallable {
         handler: String,
@@ -44,6 +46,9 @@ pub enum Error {
         id: i32,
         schema: String,
     },
+    /// A test had it fail here.
+    #[cfg(feature = "fault")]
+    Fault(&'static str),
 }
 
 impl From<PgError> for Error {
@@ -84,6 +89,7 @@ impl Error {
             Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
             Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
+            Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
             Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
             Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
@@ -96,9 +102,11 @@ impl Error {
                     "graphile-worker's migration {id} cannot be applied to schema {schema}: it belongs to the extension kongtask"
                 ),
             ),
+            #[cfg(feature = "fault")]
+            Error::Fault(place) => (b"58030", format!("fault point {place}")),
         };
         let context = match self {
-            Error::TimedOut(_, error) => error.read().context,
+            Error::TimedOut(_, error) | Error::EndedItself(error) => error.read().context,
             _ => None,
         };
         Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context }

@@ -7,7 +7,7 @@ use crate::pause::Pause;
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, after, until_tick};
-use crate::pg::{latch, xact};
+use crate::pg::{fault, latch, xact};
 use crate::scheduler;
 use crate::shmem::{self, Board, State};
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -73,6 +73,7 @@ impl Launcher {
         self.reap(&databases, now);
         self.clear_up(&databases);
         let mut next_look = after(now, BETWEEN_LOOKS);
+        fault::point("launching")?;
         for database in databases.iter().filter(|database| guc::serves(&database.name)) {
             if let Some(again) = self.see_to(database, now) {
                 next_look = next_look.min(again);

@@ -20,7 +20,7 @@ use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::spi::text;
-use crate::pg::{latch, xact};
+use crate::pg::{fault, latch, xact};
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
 use crate::queue::{recover, renew};
@@ -186,6 +186,7 @@ impl Scheduler {
     fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Oid>, Error> {
         let time = clock::now();
         let scope = self.scope(now, time);
+        fault::point("looking")?;
         let begun = Instant::now();
         let mut short = Vec::new();
         for &role in roles {
@@ -272,7 +273,7 @@ impl Scheduler {
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
     fn recover(&mut self) -> Result<(), Error> {
         let living: Vec<String> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
-        let released = in_transaction(|| recover::release_all_but(shmem::ID_PREFIX, &living))?;
+        let released = in_transaction("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
         self.recovered = released.is_some();
         self.settle_charges()?;
         if let Some(released @ 1..) = released {
@@ -297,7 +298,7 @@ impl Scheduler {
                 );
                 return Ok(true);
             };
-            let Some(charged) = in_transaction(|| recover::charge(job, charge.crashed))? else { return Ok(false) };
+            let Some(charged) = in_transaction("charging", || recover::charge(job, charge.crashed))? else { return Ok(false) };
             if let Some(charged) = charged {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
@@ -313,7 +314,7 @@ impl Scheduler {
                 continue;
             }
             if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
-                let Some(released) = in_transaction(|| recover::release(text(&id), held.ids))? else { continue };
+                let Some(released) = in_transaction("releasing", || recover::release(text(&id), held.ids))? else { continue };
                 match released {
                     0 => (),
                     1 => log(Level::Log, format!("job {} was released: the worker that ran it is gone", held.ids.0)),
@@ -335,7 +336,7 @@ impl Scheduler {
                 && let (Some(held), Some(id)) = (worker.held(), worker.id())
             {
                 worker.renewed.store(now, SeqCst);
-                in_transaction(|| renew::renew(&id, held.ids))?;
+                in_transaction("renewing", || renew::renew(&id, held.ids))?;
             }
         }
         Ok(())
@@ -377,11 +378,12 @@ fn waiting(ready: &Ready) -> usize {
 
 /// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, and is to be tried again.
 /// A scheduler that waits serves nobody.
-fn in_transaction<T>(f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+fn in_transaction<T>(what: &'static str, f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
     xact::begin_for_queue();
     xact::set_local(c"lock_timeout", c"500ms");
     match f() {
         Ok(result) => {
+            fault::point(what)?;
             xact::commit()?;
             Ok(Some(result))
         }

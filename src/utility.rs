@@ -2,7 +2,7 @@
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
-use crate::pg::{background, heap, latch, role, version};
+use crate::pg::{background, fault, heap, latch, role, version};
 use crate::shmem::{self, Board, Database, State};
 use crate::{guc, schema, wake};
 use pgrx::pg_sys::Oid;
@@ -18,6 +18,7 @@ pub fn watch() {
             if schema::extension().is_some_and(|extension| version::owns_extension(extension, role::current())) =>
         {
             empty(background::database());
+            let _ = fault::point("emptied");
             lock_jobs();
         }
         Statement::DropsSchemas(names)

@@ -6,7 +6,7 @@
 //! shelf once more.
 
 use crate::pg::clock::{NEVER, Timestamp};
-use crate::pg::{background, xact};
+use crate::pg::{background, fault, xact};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
 use crate::shmem::{self, Board, Database, State};
@@ -104,6 +104,8 @@ fn end(committed: bool) {
         board.launcher().set();
     }
     if committed {
+        // Nothing may raise here; it may end.
+        let _ = fault::point("committed");
         tell(board, notes);
     }
 }

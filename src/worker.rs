@@ -14,7 +14,7 @@ use crate::flags::Flags;
 use crate::marks::{self, Mark};
 use crate::pg::catch::{Level, log};
 use crate::pg::memory::Arena;
-use crate::pg::{background, latch, role, xact};
+use crate::pg::{background, fault, latch, role, xact};
 use crate::queue::ready::{self, Search};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::registry::{self, Task, Tasks};
@@ -107,7 +107,7 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
     me.enter(State::Looking);
     while this.goes_on() {
         if !this.run_next()? {
-            this.sleep();
+            this.sleep()?;
             this.settled = false;
         }
     }
@@ -160,6 +160,7 @@ impl This {
         }
         let hints = self.take();
         let Some(first) = hints.first() else { return self.search() };
+        fault::point("taken")?;
         if self.own_task(first).is_none() {
             // It may be new.
             self.look_around()?;
@@ -233,6 +234,7 @@ impl This {
             most: (largest.unwrap_or(1) * self.shelf.users()).clamp(AT_LEAST, CAPACITY),
         })?;
         xact::commit()?;
+        fault::point("searched")?;
         self.shelf.with(|ready| ready.end_scan(&found.hints, found.to));
         // This worker takes one, others the rest.
         let others = found.hints.len().saturating_sub(1);
@@ -241,10 +243,12 @@ impl This {
     }
 
     /// Sleeps until there is something to do.
-    fn sleep(&self) {
+    fn sleep(&self) -> Result<(), Error> {
         let me = self.runner.me;
         background::report_statistics(true);
+        fault::point("tired")?;
         me.enter(State::Idle);
+        fault::point("idle")?;
         if let Some(entry) = self.board.database(self.database).filter(|entry| entry.short.load(SeqCst)) {
             // Another role may want this place.
             entry.scheduler.set();
@@ -254,5 +258,6 @@ impl This {
             latch::wait(None);
         }
         me.change(State::Idle, State::Looking);
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What goes wrong around a queue: hostile settings, lost rights, lost disks, standbys, statements that rewrite its
 //! tables, and handlers that leave things behind.
 
+use kongtask_tests::every_kind::{self, ONCE, drains_once};
 use kongtask_tests::{Cluster, SOON, describe, error, rows, say, text, wait_until};
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
@@ -15,69 +16,14 @@ use std::time::{Duration, Instant};
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
 const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
 const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
-const ONCE: &str = "select count(*) || ' ' || count(distinct n) from done";
 const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
                              (select count(*) from graphile_worker.job_queues where locked_by is not null)";
 
 /// A cluster with a role that owns a task for each way in which jobs are run.
 fn cluster(settings: &[&str]) -> Cluster {
     let cluster = Cluster::with_extension(settings);
-    cluster.sql(
-        "create role alice login; grant create on schema public to alice;
-         grant usage on schema kongtask, graphile_worker to alice;
-         grant execute on function kongtask.register_task, kongtask.unregister_task, kongtask.current_job to alice;
-         create table done (at bigserial, n bigint); grant insert on done to alice;
-         grant usage on sequence done_at_seq to alice;
-         create table naps (seconds float8); grant select on naps to alice; insert into naps values (0);",
-    );
-    cluster.connect_as("alice", "postgres").batch_execute(TASKS).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    every_kind::prepare(&cluster);
     cluster
-}
-
-/// `rest` sleeps for as long as `naps` says when it begins.
-const TASKS: &str = "
-    create function note(p json) returns void language sql as $$ insert into public.done (n) values ((p #>> '{}')::bigint) $$;
-    create function note_all(p json[]) returns void language sql as
-      $$ insert into public.done (n) select (x #>> '{}')::bigint from unnest(p) x $$;
-    create function again(p json, j graphile_worker.jobs) returns void language plpgsql as $$ begin
-      insert into public.done (n) values ((p #>> '{}')::bigint);
-      if j.attempts = 1 then raise 'the first attempt'; end if; end $$;
-    create function rest(p json) returns void language plpgsql as $$ begin
-      insert into public.done (n) values ((p #>> '{}')::bigint);
-      perform pg_sleep(seconds) from public.naps; end $$;
-    create function rest_all(p json[]) returns void language plpgsql as $$ begin
-      insert into public.done (n) select (x #>> '{}')::bigint from unnest(p) x;
-      perform pg_sleep(seconds) from public.naps; end $$;
-    select kongtask.register_task('note', 'note(json)'), kongtask.register_task('rest', 'rest(json)'),
-      kongtask.register_task('batch', 'note(json)', max_batch := 50),
-      kongtask.register_task('set', 'note_all(json[])'), kongtask.register_task('again', 'again(json, graphile_worker.jobs)'),
-      kongtask.register_task('rest_batch', 'rest(json)', max_batch := 50),
-      kongtask.register_task('rest_set', 'rest_all(json[])')";
-
-/// Adds jobs of every kind; how many.
-fn add_every_kind(db: &mut Client, first: usize) -> Result<usize, postgres::Error> {
-    db.batch_execute(&format!(
-        "select graphile_worker.add_job((array['note', 'batch', 'set', 'again'])[1 + n / 2 % 4], to_json(n),
-           queue_name := case when n % 7 = 0 then 'q' end, job_key := case when n % 11 = 0 then 'k' || n end,
-           run_at := now() + (n % 5) * interval '20 ms')
-         from generate_series({first}, {first} + 19) n"
-    ))?;
-    Ok(20)
-}
-
-/// Lets retries run at once until nothing is left; that each job of `count` had its effect once.
-fn drains_once(cluster: &Cluster, count: usize) {
-    let mut db = cluster.connect();
-    let empty = wait_until(SOON * 2, || {
-        db.batch_execute(
-            "select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs where run_at > now()), run_at := now())",
-        )
-        .expect("reschedule");
-        text(&mut db, JOBS) == "0"
-    });
-    assert!(empty, "{:?}\n{}", rows(&mut db, "select * from graphile_worker.jobs limit 5"), cluster.log());
-    assert_eq!(text(&mut db, ONCE), format!("{count} {count}"));
-    assert_eq!(text(&mut db, "select count(*) from graphile_worker.job_queues"), "0");
 }
 
 #[test]
@@ -177,7 +123,7 @@ fn no_setting_of_the_server_the_database_or_the_role_breaks_workers_or_the_sched
         // A worker that was being started when the server stopped says so.
         let before = complaints().len();
         for _ in 0..5 {
-            count += add_every_kind(&mut db, count + 1).expect("add_job");
+            count += every_kind::add(&mut db, count + 1).expect("add_job");
         }
         drains_once(&cluster, count);
         assert_eq!(rows(&mut db, "select pid from kongtask.workers order by 1"), workers, "{place}\n{}", cluster.log());
@@ -208,7 +154,7 @@ fn lock_timeout_does_not_fail_a_job_whose_queue_somebody_adds_to() {
 fn load(cluster: &Cluster, stop: &AtomicBool, added: &AtomicUsize) {
     let Ok(mut db) = cluster.try_connect_as("postgres", "postgres") else { return };
     while !stop.load(SeqCst) {
-        let Ok(count) = add_every_kind(&mut db, added.load(SeqCst) + 1) else { return };
+        let Ok(count) = every_kind::add(&mut db, added.load(SeqCst) + 1) else { return };
         added.fetch_add(count, SeqCst);
     }
 }
@@ -509,7 +455,7 @@ fn a_dead_synchronous_standby_holds_up_commits_and_no_shutdown() {
     cluster.reload(&["synchronous_standby_names = 'nobody'"]);
     let mut db = cluster.connect();
     assert!(wait_until(SOON, || text(&mut db, "show synchronous_standby_names") == "nobody"));
-    add_every_kind(&mut db, 1).expect("add_job");
+    every_kind::add(&mut db, 1).expect("add_job");
     cluster.wait_for(
         "select count(*) > 0 from pg_stat_activity where backend_type = 'kongtask worker' and wait_event = 'SyncRep'",
         "t",

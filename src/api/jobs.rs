@@ -1,6 +1,7 @@
 //! graphile-worker's functions.
 
 use crate::error::Error;
+use crate::pg::fault;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::queue::{add, add_many, admin, claim, complete, fail, recover};
@@ -23,7 +24,9 @@ pub fn add_job(call: &mut Call) -> Result<Value, Error> {
         Some(_) => add::KeyMode::parse(call.text(8))?,
         None => add::KeyMode::Replace,
     };
-    add::add(&job, mode)
+    let row = add::add(&job, mode)?;
+    fault::point("added")?;
+    Ok(row)
 }
 
 /// Errors: as [`add_job`], and 21000 where two jobs have the same key.

@@ -1,5 +1,6 @@
 //! Waiting and being woken: latches, and the signals that set them.
 
+use super::catch::{PgError, catch};
 use pgrx::pg_sys;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 unsafe extern "C-unwind" {
     fn die(signal: c_int);
+    fn StatementCancelHandler(signal: c_int);
+    fn ProcessInterrupts();
     fn SetLatch(latch: *mut pg_sys::Latch);
 }
 
@@ -65,6 +68,17 @@ pub fn serve_interrupts() {
     pg_sys::check_for_interrupts!();
 }
 
+/// Serves them as [`serve_interrupts`] does, and returns what they raise.
+pub fn interrupted() -> Result<(), PgError> {
+    // SAFETY: the closure makes one C call, where Postgres's own macro would.
+    unsafe {
+        if pg_sys::InterruptPending != 0 {
+            catch(|| ProcessInterrupts())?;
+        }
+    }
+    Ok(())
+}
+
 static STOP: AtomicBool = AtomicBool::new(false);
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
@@ -86,6 +100,7 @@ pub fn reload_if_asked() -> bool {
 /// Installs the handlers of a background worker, and lets signals in.
 ///
 /// - SIGTERM from the postmaster is a shutdown: noted, see [`stop_asked`]. The scheduler gives running jobs their time.
+/// - SIGTERM from this process itself is a handler's doing, see [`ended_itself`].
 /// - SIGTERM from anyone else is `pg_terminate_backend`: it ends the process as it ends any backend.
 /// - SIGHUP is noted, see [`reload_if_asked`]. SIGINT cancels what runs, as Postgres has set it up.
 pub fn receive_signals() {
@@ -93,6 +108,14 @@ pub fn receive_signals() {
     handle(libc::SIGHUP, on_sighup);
     // SAFETY: called once, by a background worker.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() }
+}
+
+static ENDED_ITSELF: AtomicBool = AtomicBool::new(false);
+
+/// Whether what runs here has called `pg_terminate_backend` for this process since the last call. Ending the process would
+/// release the job, to do the same in the next one, and so for ever: what runs is cancelled instead.
+pub fn ended_itself() -> bool {
+    ENDED_ITSELF.swap(false, Ordering::Relaxed)
 }
 
 static HOW_IT_ENDS: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
@@ -160,11 +183,15 @@ fn keeping_errno(f: impl FnOnce()) {
 }
 
 extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid siginfo; die and SetLatch are what Postgres's own handlers call.
+    // SAFETY: the kernel passes a valid siginfo; the rest is what Postgres's own handlers do.
     keeping_errno(|| unsafe {
-        if (*info).si_pid() == pg_sys::PostmasterPid {
+        let sender = (*info).si_pid();
+        if sender == pg_sys::PostmasterPid {
             STOP.store(true, Ordering::Relaxed);
             SetLatch(pg_sys::MyLatch);
+        } else if sender == pg_sys::MyProcPid {
+            ENDED_ITSELF.store(true, Ordering::Relaxed);
+            StatementCancelHandler(signal);
         } else {
             die(signal);
         }

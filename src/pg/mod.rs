@@ -9,6 +9,7 @@ pub mod background;
 pub mod catalog;
 pub mod catch;
 pub mod clock;
+pub mod fault;
 pub mod function;
 pub mod heap;
 pub mod hooks;

@@ -202,6 +202,16 @@ impl Drop for LatestSnapshot {
     }
 }
 
+/// How many subtransactions of the current transaction everybody is told of: those that have written, and were not rolled
+/// back. Past [`MOST_SUBTRANSACTIONS`], every session has to look up whose they are.
+pub fn subtransactions() -> usize {
+    // SAFETY: this process's own entry, which only it changes.
+    unsafe { usize::from((*pg_sys::MyProc).subxidStatus.count) }
+}
+
+/// PGPROC_MAX_CACHED_SUBXIDS.
+pub const MOST_SUBTRANSACTIONS: usize = 64;
+
 /// Runs `f` in a subtransaction, rolled back if it fails. What a [`PgError`] says is gone by then: `f` reads it.
 pub fn in_subtransaction<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     // SAFETY: begin is paired with release or rollback, and context and owner are put back, as plpgsql does.

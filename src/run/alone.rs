@@ -113,7 +113,7 @@ impl Runner {
                 return Ok(Outcome::LockLost);
             }
         }
-        xact::commit()?;
+        self.commit()?;
         Ok(Outcome::Completed)
     }
 }

@@ -15,8 +15,8 @@ use crate::ready::Hint;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// How many jobs may share a transaction. A backend tells others of at most 64 subtransactions; past that, every session
-/// has to look up whose they are.
+/// How many jobs may share a transaction: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each takes one. A handler that makes
+/// subtransactions of its own (in plpgsql, a block with EXCEPTION) has fewer share it.
 pub const MOST: usize = 60;
 
 /// No job is begun once a transaction has taken this long.
@@ -66,7 +66,7 @@ impl Runner {
                 self.run_each(&jobs, &attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
             let all_done = outcomes.done.len() == jobs.len();
             if all_done {
-                xact::commit()?;
+                self.commit()?;
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
             }
             Ok(all_done)
@@ -165,8 +165,12 @@ impl Runner {
         let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let mut prepared = handler.prepare()?;
+        // As many as the jobs so far have taken at most.
+        let mut subtransactions = 1;
         for job in jobs {
-            if !goes_on(&outcomes) || begun.elapsed() > BUDGET || latch::stop_asked() || self.me.leave.load(SeqCst) {
+            let before = xact::subtransactions();
+            let is_full = before + subtransactions > xact::MOST_SUBTRANSACTIONS || begun.elapsed() > BUDGET;
+            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.leave.load(SeqCst) {
                 outcomes.left.push(job);
                 continue;
             }
@@ -175,7 +179,10 @@ impl Runner {
                 self.call(attempt.task, || prepared.call(job)).map_err(|error| error.read())
             });
             match result {
-                Ok(()) => outcomes.done.push(job),
+                Ok(()) => {
+                    subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));
+                    outcomes.done.push(job);
+                }
                 Err(error) => {
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare()?;
@@ -202,7 +209,7 @@ impl Runner {
         }
         let failures = outcomes.failed.iter();
         let failed = failures.map(|(job, error)| self.record_failure(job, attempt, error)).collect::<Result<_, _>>()?;
-        xact::commit()?;
+        self.commit()?;
         Ok(Some(failed))
     }
 }

@@ -34,7 +34,7 @@ use crate::marks::Mark;
 use crate::pg::catch::{Level, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::{Value, text};
-use crate::pg::{background, clock, latch, session, xact};
+use crate::pg::{background, clock, fault, latch, session, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Take};
 use crate::queue::{fail, recover};
@@ -111,6 +111,7 @@ impl Runner {
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);
         let left = self.dispatch(taken)?;
+        fault::point("settled")?;
         background::report_idle();
         background::report_statistics(false);
         self.me.let_go();
@@ -169,7 +170,9 @@ impl Runner {
         if jobs.is_empty() {
             self.see_what_was_skipped(&ids)?;
         }
+        fault::point("claiming")?;
         xact::commit()?;
+        fault::point("claimed")?;
         Ok(jobs)
     }
 
@@ -201,21 +204,34 @@ impl Runner {
     /// Calls a handler, in the current transaction, and puts back what it left of its own.
     fn call(&self, task: &Task, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = Instant::now();
+        // A trigger that fires at commit may have, after the call that it belongs to.
+        latch::ended_itself();
         let result = {
             let _settings = xact::Settings::keep();
             let _timer = task.timeout.map(latch::Timer::start);
-            call()
+            // What the handler was asked to do and has not done yet, nobody after it is to do.
+            call().and_then(|()| Ok(latch::interrupted()?))
         };
         session::forget_what_no_rollback_does();
+        let ended_itself = latch::ended_itself();
         match (result, task.timeout) {
-            (Ok(()), _) => Ok(session::forget()?),
-            (Err(Error::Postgres(error)), Some(timeout))
-                if begun.elapsed() >= timeout && error.read().sqlstate == *b"57014" =>
-            {
+            (Ok(()), _) => {
+                session::forget()?;
+                fault::point("called")
+            }
+            (Err(Error::Postgres(error)), _) if error.read().sqlstate != *b"57014" => Err(Error::Postgres(error)),
+            (Err(Error::Postgres(error)), _) if ended_itself => Err(Error::EndedItself(error)),
+            (Err(Error::Postgres(error)), Some(timeout)) if begun.elapsed() >= timeout => {
                 Err(Error::TimedOut(timeout, error))
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// Commits what handlers did, with the completion of their jobs.
+    fn commit(&self) -> Result<(), Error> {
+        fault::point("completed")?;
+        Ok(xact::commit()?)
     }
 
     /// Begins the transaction of a handler.
@@ -274,8 +290,10 @@ impl Runner {
     }
 
     fn record_one_failure(&self, job: &Job, attempt: &Attempt, error: Raise) -> Result<(), Error> {
+        fault::point("failing")?;
         xact::begin_for_queue();
         let failed = self.record_failure(job, attempt, &error)?;
+        fault::point("failed")?;
         xact::commit()?;
         failed.log();
         Ok(())

@@ -77,7 +77,7 @@ impl Runner {
                 }
             }
         }
-        xact::commit()?;
+        self.commit()?;
         Ok(Outcome::Completed)
     }
 

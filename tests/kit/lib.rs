@@ -1,5 +1,7 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
+pub mod every_kind;
+pub mod fault;
 pub mod readme;
 pub mod reference;
 pub mod schema;
@@ -121,7 +123,12 @@ impl Cluster {
 
     /// A cluster that has not been started.
     pub fn stopped(settings: &[&str]) -> Cluster {
-        let cluster = Cluster::empty(Server::tested());
+        Cluster::stopped_of(Server::tested(), settings)
+    }
+
+    /// The same, of a server of the tested version.
+    pub(crate) fn stopped_of(server: Server, settings: &[&str]) -> Cluster {
+        let cluster = Cluster::empty(server);
         let mut copy = if is_root() { Command::new("runuser") } else { Command::new("cp") };
         if is_root() {
             copy.args(["-u", "postgres", "--", "cp"]);

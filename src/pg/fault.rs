@@ -1,0 +1,57 @@
+//! Fault points: places in the life of a job where a test has the process fail. They are there in a build with the feature
+//! `fault`, which is never installed into a server that anybody uses; in any other, a point is nothing.
+//!
+//! A point is armed by a file of its name in the folder `kongtask.fault` of the data directory, which says what happens there.
+//! It happens once, to whichever process takes the file away.
+
+use crate::error::Error;
+
+#[cfg(not(feature = "fault"))]
+#[inline(always)]
+pub fn point(_name: &'static str) -> Result<(), Error> {
+    Ok(())
+}
+
+/// What a test has planned for this point.
+#[cfg(feature = "fault")]
+pub fn point(name: &'static str) -> Result<(), Error> {
+    // Every process of the server's is in the data directory.
+    let file = format!("kongtask.fault/{name}");
+    match std::fs::read_to_string(&file) {
+        Ok(action) if std::fs::remove_file(&file).is_ok() => armed::act(action.trim(), name),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(feature = "fault")]
+mod armed {
+    use crate::error::Error;
+    use crate::pg::function::{Call, sql_function};
+    use crate::pg::spi::Value;
+    use pgrx::pg_sys;
+
+    // For handlers: kongtask_fault(text), to be declared by a test.
+    sql_function!(kongtask_fault, fault);
+
+    fn fault(call: &mut Call) -> Result<Value, Error> {
+        let action = call.text(0).map(|action| action.read()).unwrap_or_default();
+        act(&action, "a handler").map(|()| None)
+    }
+
+    pub fn act(action: &str, place: &'static str) -> Result<(), Error> {
+        match action {
+            // SAFETY: that of C, which is none.
+            "crash" => _ = std::hint::black_box(unsafe { libc::strlen(std::hint::black_box(std::ptr::null())) }),
+            // SAFETY: ends this process.
+            "kill" => _ = unsafe { libc::raise(libc::SIGKILL) },
+            // SAFETY: stops it, until it is told to go on.
+            "stop" => _ = unsafe { libc::raise(libc::SIGSTOP) },
+            // SAFETY: ends it in order, as a lost connection or a FATAL error does.
+            "exit" => unsafe { pg_sys::proc_exit(1) },
+            "error" => return Err(Error::Fault(place)),
+            "panic" => panic!("fault point {place}"),
+            _ => panic!("fault point {place}: unknown action {action:?}"),
+        }
+        Ok(())
+    }
+}

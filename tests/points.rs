@@ -1,0 +1,237 @@
+//! Processes that fail, or stand still, at a certain point in the life of a job: each point in the code is hit, in each way
+//! in which a process can fail there, and nothing is lost, or done twice, or left behind.
+
+use kongtask_tests::every_kind::{self, drains_once};
+use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use postgres::Client;
+use std::fs;
+use std::process::Command;
+
+const JOBS: &str = "select count(*) from graphile_worker.jobs";
+const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
+                             (select count(*) from graphile_worker.job_queues where locked_by is not null)";
+
+/// What an enqueuer was promised is a row of `wanted`, of the same transaction as the job.
+fn cluster(settings: &[&str]) -> Cluster {
+    let cluster = Cluster::with_faults(&[&["restart_after_crash = on", "kongtask.workers = 2"], settings].concat());
+    every_kind::prepare(&cluster);
+    cluster.sql("create table wanted (n bigint)");
+    cluster
+}
+
+/// A connection, once the server takes one.
+fn connect(cluster: &Cluster) -> Client {
+    let mut db = None;
+    let came = wait_until(SOON, || {
+        db = cluster.try_connect_as("postgres", "postgres").ok();
+        db.is_some()
+    });
+    assert!(came, "{}", cluster.log());
+    db.expect("a connection")
+}
+
+/// The points, and what brings a process there, if it is not the load: that another fails at another.
+const POINTS: &[(&str, Option<(&str, &str)>)] = &[
+    ("added", None),
+    ("searched", None),
+    ("taken", None),
+    ("claiming", None),
+    ("claimed", None),
+    ("called", None),
+    ("completed", None),
+    ("settled", None),
+    ("failing", None),
+    ("failed", None),
+    ("tired", None),
+    ("idle", None),
+    ("looking", None),
+    ("launching", Some(("looking", "exit"))),
+    ("recovering", Some(("looking", "exit"))),
+    ("releasing", Some(("claimed", "exit"))),
+    ("charging", Some(("called", "crash"))),
+];
+
+/// Has a process fail at each point while jobs of every kind are added and run; that each job has its effect once, and jobs of
+/// transactions that were rolled back have none.
+fn everything_is_done_once_although_processes(action: &str) {
+    let cluster = cluster(&["kongtask.poll_interval = '1h'"]);
+    let mut next = 1;
+    let takes_the_server_down = ["crash", "kill"].contains(&action);
+    // Nothing but a crash can come between a commit and telling of it.
+    let after_commit = takes_the_server_down.then_some(("committed", None));
+    for (point, provoked_by) in POINTS.iter().copied().chain(after_commit) {
+        let crashes = || cluster.log().matches("all server processes terminated; reinitializing").count();
+        let before = crashes();
+        cluster.arm(point, action);
+        let came = wait_until(SOON, || {
+            if let Some((point, action)) = provoked_by
+                && !cluster.is_armed(point)
+            {
+                // Once may not do: of jobs that shared a call, none is charged.
+                cluster.arm(point, action);
+            }
+            if let Ok(mut db) = cluster.try_connect_as("postgres", "postgres") {
+                let wanted = format!("insert into wanted select generate_series({next}, {})", next + 19);
+                // Any of it may fail, or be lost.
+                let _ = db.batch_execute("begin").and_then(|()| db.batch_execute(&wanted));
+                let _ = every_kind::add(&mut db, next).and_then(|_| db.batch_execute("commit"));
+                // Has the table be searched from its beginning.
+                let _ = db.batch_execute("select kongtask.register_task('other', 'note(json)')");
+                next += 20;
+            }
+            !cluster.is_armed(point)
+        });
+        assert!(came, "nobody came to {point} ({action})\n{}", cluster.log());
+        if let Some((point, _)) = provoked_by {
+            cluster.disarm(point);
+        }
+        if takes_the_server_down {
+            assert!(wait_until(SOON, || crashes() > before), "{point}\n{}", cluster.log());
+        }
+        let mut db = connect(&cluster);
+        let count: usize = text(&mut db, "select count(*) from wanted").parse().expect("a number");
+        drains_once(&cluster, count);
+        let others = "select count(*) from (select n from done except select n from wanted) as others";
+        assert_eq!(text(&mut connect(&cluster), others), "0", "{point} ({action})");
+        assert_eq!(text(&mut connect(&cluster), LOCKED), "0", "{point} ({action})");
+    }
+    // Whoever failed was replaced.
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
+    assert_eq!(cluster.log_lines(&["PANIC"]), Vec::<String>::new());
+}
+
+#[test]
+fn everything_is_done_once_although_processes_crash() {
+    everything_is_done_once_although_processes("crash");
+}
+
+#[test]
+fn everything_is_done_once_although_processes_are_killed() {
+    everything_is_done_once_although_processes("kill");
+}
+
+#[test]
+fn everything_is_done_once_although_processes_exit() {
+    everything_is_done_once_although_processes("exit");
+}
+
+#[test]
+fn everything_is_done_once_although_processes_meet_an_error() {
+    everything_is_done_once_although_processes("error");
+}
+
+#[test]
+fn everything_is_done_once_although_processes_panic() {
+    everything_is_done_once_although_processes("panic");
+}
+
+/// Waits until one of the server's processes stands still; its id.
+fn stopped(cluster: &Cluster, db: &mut Client) -> i32 {
+    let mut found = None;
+    let stands_still = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    };
+    let came = wait_until(SOON, || {
+        found = rows(db, "select pid from pg_stat_activity").into_iter().find(stands_still);
+        found.is_some()
+    });
+    assert!(came, "{}", cluster.log());
+    found.and_then(|pid| pid.parse().ok()).expect("a pid")
+}
+
+fn go_on(pid: i32) {
+    // SAFETY: a process of a cluster of this test's.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+}
+
+/// Nobody polls here: a wake-up that is lost is lost for an hour.
+#[test]
+fn no_wake_up_is_lost_by_a_process_that_stands_still_when_it_comes() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    let mut n = 0;
+    let mut add = |db: &mut Client, run_at: &str| {
+        n += 1;
+        db.batch_execute(&format!("select graphile_worker.add_job('note', '{n}', run_at := {run_at})")).expect("add_job");
+        format!("select count(*) from done where n = {n}")
+    };
+    for point in ["searched", "taken", "called", "settled", "tired", "idle", "looking"] {
+        for run_at in ["now()", "now() + interval '50 ms'"] {
+            cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+            cluster.arm(point, "stop");
+            let before = add(&mut db, "now()");
+            db.batch_execute("select kongtask.register_task('other', 'note(json)')").expect("register");
+            let pid = stopped(&cluster, &mut db);
+            let meanwhile = add(&mut db, run_at);
+            // What is due while it stands still is due already when it goes on.
+            db.batch_execute("select pg_sleep(0.1)").expect("sleep");
+            go_on(pid);
+            for query in [before, meanwhile] {
+                let came = wait_until(SOON, || text(&mut db, &query) == "1");
+                assert!(came, "{point}, {run_at}: {query}\n{}", cluster.log());
+            }
+        }
+    }
+}
+
+/// Between its commit and telling of it, an enqueuer may take its time: what it added is there already.
+#[test]
+fn a_job_that_nobody_was_told_of_yet_may_be_found_and_runs_once() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+    let mut db = cluster.connect();
+    for found_first in [false, true] {
+        db.batch_execute("truncate done").expect("truncate");
+        cluster.arm("committed", "stop");
+        std::thread::scope(|scope| {
+            scope.spawn(|| cluster.connect().batch_execute("select graphile_worker.add_job('note', '1')").expect("add_job"));
+            let pid = stopped(&cluster, &mut db);
+            assert_eq!(text(&mut db, "select count(*) from done"), "0");
+            if found_first {
+                db.batch_execute("select kongtask.register_task('other', 'note(json)')").expect("register");
+                cluster.wait_for("select count(*) from done", "1");
+            }
+            go_on(pid);
+        });
+        cluster.wait_for(JOBS, "0");
+        db.batch_execute("select graphile_worker.add_job('note', '2')").expect("add_job");
+        cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2");
+    }
+}
+
+#[test]
+fn a_drop_extension_whose_session_is_lost_keeps_nobody_away() {
+    let cluster = cluster(&[]);
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
+    cluster.arm("emptied", "exit");
+    cluster.connect().batch_execute("drop extension kongtask").expect_err("a lost connection");
+    assert!(!cluster.is_armed("emptied"));
+    cluster.sql("select graphile_worker.add_job('note', '1')");
+    cluster.wait_for("select count(*) from done", "1");
+}
+
+/// A renewal that fails takes the scheduler with it, and nothing else.
+#[test]
+fn a_lock_that_could_not_be_renewed_is_renewed_by_the_next_scheduler() {
+    let cluster = cluster(&["kongtask.job_expiry = '3s'"]);
+    cluster.arm("renewing", "error");
+    cluster.sql("update naps set seconds = 6; select graphile_worker.add_job('rest', '1', job_key := 'k')");
+    assert!(wait_until(SOON, || !cluster.is_armed("renewing")), "{}", cluster.log());
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) from done"), "1");
+    assert_eq!(cluster.log_lines(&["WARNING"]).len(), 1, "{}", cluster.log());
+}
+
+#[test]
+fn the_library_that_is_installed_has_no_fault_points() {
+    let cluster = Cluster::with_extension(&[]);
+    let declare = "create function fault(text) returns void language c as '$libdir/kongtask', 'kongtask_fault'";
+    assert_eq!(kongtask_tests::error(&mut cluster.connect(), declare).0, "42883");
+    let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
+    let folder = Command::new(pg_config).arg("--pkglibdir").output().expect("pg_config").stdout;
+    let library = format!("{}/kongtask.so", String::from_utf8(folder).expect("a path").trim());
+    let bytes = fs::read(library).expect("the library");
+    assert!(!bytes.windows(14).any(|bytes| bytes == b"kongtask.fault"));
+    assert!(bytes.windows(16).any(|bytes| bytes == b"kongtask.workers"));
+}
