@@ -220,16 +220,21 @@ impl Scheduler {
             self.may_search_at = after(now, begun.elapsed() * 50);
             self.search_at = self.may_search_at.max(after(now, guc::poll_interval()));
         }
+        self.see_to_what_was_skipped(now);
         Ok(short)
+    }
+
+    /// Has the table be searched again soon if somebody had a row that may be free by then.
+    fn see_to_what_was_skipped(&mut self, now: Tick) {
+        // Whoever holds a row for long is not asked more often than that.
+        const SOON: Duration = Duration::from_millis(100);
+        if self.entry.skipped.swap(false, SeqCst) {
+            self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
+        }
     }
 
     /// What to search for now.
     fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
-        if self.entry.skipped.swap(false, SeqCst) {
-            // Whoever holds a row for long is not asked more often than that.
-            const SOON: Duration = Duration::from_millis(100);
-            self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
-        }
         let all = now >= self.search_at;
         if !all && time < self.entry.next_due.load(SeqCst) {
             return Scope::Nothing;
@@ -247,15 +252,22 @@ impl Scheduler {
     }
 
     /// Puts on a shelf what was found before the place where what was `known` began, and nobody runs; how many jobs wait
-    /// there.
+    /// there. Of what somebody may run among others, it is seen later whether it was so.
     fn stock(&self, shelf: &Shelf, found: Found, known: Place) -> usize {
         let held: Vec<Held> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
-        let runs = |place: Place| {
-            held.iter().any(|held| held.begins <= place && held.ids.0 <= place.id && place.id <= held.ids.1)
-        };
-        let hints = found.hints.into_iter().filter(|hint| hint.place < known && !runs(hint.place));
+        let (mut hints, mut unsure) = (Vec::new(), false);
+        for hint in found.hints.into_iter().filter(|hint| hint.place < known) {
+            let mut may_be = held.iter().filter(|held| held.may_be(&hint)).peekable();
+            match may_be.peek() {
+                None => hints.push(hint),
+                Some(_) => unsure |= !may_be.any(Held::is_one),
+            }
+        }
+        if unsure {
+            self.entry.skipped.store(true, SeqCst);
+        }
         shelf.with(|ready| {
-            hints.for_each(|hint| ready.offer(hint));
+            hints.into_iter().for_each(|hint| ready.offer(hint));
             if found.to < known {
                 ready.lower(found.to);
             }

@@ -1,5 +1,6 @@
 //! Who is woken, when, and who is not.
 
+use kongtask_tests::every_kind;
 use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
 use postgres::fallible_iterator::FallibleIterator;
 use std::time::{Duration, Instant};
@@ -153,4 +154,24 @@ fn idle_costs_nothing() {
         since.elapsed() > quiet
     });
     assert!(stayed, "never quiet for {quiet:?}");
+}
+
+/// Of a worker that runs many jobs it is known between which ids they lie: what falls due there may be one of them, or not.
+#[test]
+fn what_falls_due_among_jobs_that_somebody_runs_is_run() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    every_kind::prepare(&cluster);
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+    cluster.sql(
+        "update naps set seconds = 1;
+         begin;
+         select graphile_worker.add_job('rest_set', '1');
+         select graphile_worker.add_job('rest_set', '2', run_at := now() + interval '200 ms');
+         select graphile_worker.add_job('note', '3', run_at := now() + interval '200 ms');
+         select graphile_worker.add_job('rest_set', '4');
+         commit",
+    );
+    cluster.wait_for("select string_agg(n::text, ' ' order by at) from done", "1 4");
+    cluster.sql("update naps set seconds = 0");
+    cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2 3 4");
 }

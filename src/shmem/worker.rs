@@ -61,9 +61,10 @@ pub struct Worker {
     version: AtomicU32,
     /// The job that runs; 0 if none does.
     job: AtomicI64,
-    /// What it has taken: the lowest id and the highest, and the place of the first.
+    /// What it has taken: the lowest id and the highest, the place of the first, and the tag of their task.
     ids: [AtomicI64; 2],
     begins: [AtomicI64; 3],
+    tag: AtomicU32,
     task: [AtomicU64; TASK_WORDS],
 }
 
@@ -83,6 +84,8 @@ pub struct Held {
     pub ids: (i64, i64),
     /// None of them stands before this place.
     pub begins: Place,
+    /// The tag of the task.
+    pub task: u32,
 }
 
 impl Held {
@@ -91,7 +94,19 @@ impl Held {
         Held {
             ids: (ids().min().unwrap_or(0), ids().max().unwrap_or(0)),
             begins: hints.iter().map(|hint| hint.place).min().unwrap_or(Place::END),
+            task: hints.first().map_or(0, |hint| hint.task),
         }
+    }
+
+    /// Whether a job may be one of them.
+    pub fn may_be(&self, hint: &Hint) -> bool {
+        let id = hint.place.id;
+        self.task == hint.task && self.begins <= hint.place && self.ids.0 <= id && id <= self.ids.1
+    }
+
+    /// Whether it is one: then whoever [may be](Held::may_be) it is.
+    pub fn is_one(&self) -> bool {
+        self.ids.0 == self.ids.1
     }
 }
 
@@ -131,6 +146,7 @@ impl Worker {
             }
             self.ids[0].store(held.ids.0, Relaxed);
             self.ids[1].store(held.ids.1, Relaxed);
+            self.tag.store(held.task, Relaxed);
             self.job.store(held.begins.id, Relaxed);
             let mut bytes = task.bytes();
             for word in &self.task {
@@ -179,6 +195,7 @@ impl Worker {
             (number(&self.job) != 0).then(|| Held {
                 ids: (number(&self.ids[0]), number(&self.ids[1])),
                 begins: Place { priority: priority as i32, run_at, id },
+                task: self.tag.load(SeqCst),
             })
         })
     }
