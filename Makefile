@@ -18,7 +18,7 @@ export PG_CONFIG
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test torture bench lint fmt clean
+.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build torture bench lint fmt clean
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster"
@@ -60,17 +60,21 @@ pg-test: setup
 	scripts/pg-test $(PG)
 
 # Tests of processes, in throwaway clusters. The script of the first version is there for the tests of upgrades.
-cluster-test: install
+cluster-test: install fault-build
 	@scripts/peers
 	$(SUDO) install -m 644 sql/frozen/kongtask--0.1.0.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
-# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
+# The library with fault points, which no server has installed: tests put it into a copy of one.
+fault-build: setup
+	cargo pgrx package --debug --pg-config "$(PG_CONFIG)" --out-dir target/fault/$(PG) --no-default-features --features "$(PG) fault"
+
 TORTURE_SECONDS ?= 600
 
 torture: install
 	TORTURE_SECONDS=$(TORTURE_SECONDS) cargo test --locked -p kongtask-tests --test torture
 
+# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
 bench: install
 	@scripts/bench-peers
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)
@@ -79,6 +83,7 @@ lint: setup
 	scripts/pgspot
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(FEATURES) --workspace -- -D warnings
+	cargo clippy --locked --no-default-features --features "$(PG) fault" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items $(FEATURES)
 
 fmt:

@@ -310,7 +310,9 @@ impl Scheduler {
                 );
                 return Ok(true);
             };
-            let Some(charged) = in_transaction("charging", || recover::charge(job, charge.crashed))? else { return Ok(false) };
+            let Some(charged) = in_transaction("charging", || recover::charge(job, charge.crashed))? else {
+                return Ok(false);
+            };
             if let Some(charged) = charged {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
@@ -326,7 +328,9 @@ impl Scheduler {
                 continue;
             }
             if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
-                let Some(released) = in_transaction("releasing", || recover::release(text(&id), held.ids))? else { continue };
+                let Some(released) = in_transaction("releasing", || recover::release(text(&id), held.ids))? else {
+                    continue;
+                };
                 match released {
                     0 => (),
                     1 => log(Level::Log, format!("job {} was released: the worker that ran it is gone", held.ids.0)),

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
 
-/// A cluster that starts over after a crash, and a handler that crashes its process: as a fault in C would, by a signal.
+/// A cluster that starts over after a crash, and handlers that crash their process.
 fn cluster(settings: &[&str]) -> Cluster {
-    let cluster = Cluster::with_extension(&[&["restart_after_crash = on"], settings].concat());
+    let cluster = Cluster::with_faults(&[&["restart_after_crash = on"], settings].concat());
     cluster.sql(
         "create table done (n int);
          create function note(p json) returns void language plpgsql as $$ begin insert into done values ((p #>> '{}')::int); end $$;
-         create function crash() returns void language plpgsql as $$ begin
-           copy (select 1) to program 'kill -SEGV $PPID'; perform pg_sleep(60); end $$;
+         create function crash() returns void language sql as $$ select kongtask_fault('crash') $$;
+         create function is_killed() returns void language sql as $$ select kongtask_fault('kill') $$;
          create function crash_if(p json) returns void language plpgsql as $$ begin
            insert into done values ((p #>> '{}')::int);
            if p #>> '{}' = '13' then perform crash(); end if; end $$;
@@ -20,6 +20,7 @@ fn cluster(settings: &[&str]) -> Cluster {
            perform crash_if(x) from unnest(p) x; end $$;
          select kongtask.register_task('note', 'note(json)'),
                 kongtask.register_task('crash', 'crash()'),
+                kongtask.register_task('is_killed', 'is_killed()'),
                 kongtask.register_task('batch', 'crash_if(json)', max_batch := 50),
                 kongtask.register_task('set', 'crash_if_any(json[])')",
     );
@@ -45,9 +46,17 @@ fn wait_for(cluster: &Cluster, query: &str, expected: &str) {
     assert!(came, "{query}: {last:?}, not {expected:?}\n{}", cluster.log());
 }
 
+/// Commits, and may not be told so: what is added crashes the server at once.
+fn add(cluster: &Cluster, statement: &str) {
+    let _ = cluster.connect().batch_execute(statement);
+}
+
 /// Lets a job that waits for its next attempt have it now.
 fn hurry(cluster: &Cluster) {
-    cluster.sql("select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs where locked_at is null and attempts < max_attempts), run_at := now())");
+    add(
+        cluster,
+        "select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs where locked_at is null and attempts < max_attempts), run_at := now())",
+    );
 }
 
 /// Whether it ran in place (no key) or was claimed (a key), the crash is the job's, and the third is its last.
@@ -55,10 +64,13 @@ fn hurry(cluster: &Cluster) {
 fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crashes() {
     for key in ["null", "'k'"] {
         let cluster = cluster(&["kongtask.workers = 2"]);
-        cluster.sql(&format!(
-            "select graphile_worker.add_job('crash', job_key := {key});
-             select count(graphile_worker.add_job('note', to_json(n))) from generate_series(1, 200) n"
-        ));
+        add(
+            &cluster,
+            &format!(
+                "select graphile_worker.add_job('crash', job_key := {key});
+                 select count(graphile_worker.add_job('note', to_json(n))) from generate_series(1, 200) n"
+            ),
+        );
         for crash in 1..=2 {
             wait_for(
                 &cluster,
@@ -97,13 +109,30 @@ fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crash
     }
 }
 
+/// The kernel may kill a process for another's doing: a job is given that, once.
+#[test]
+fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    add(&cluster, "select graphile_worker.add_job('is_killed'), graphile_worker.add_job('note', '1')");
+    wait_for(
+        &cluster,
+        "select attempts || ' ' || last_error from graphile_worker.jobs where locked_at is null and attempts > 0",
+        "1 worker process crashed while it ran this job: crash 2 of 3 (SQLSTATE 57P02)",
+    );
+    assert_eq!(cluster.log().matches("was terminated by signal 9").count(), 2, "{}", cluster.log());
+    hurry(&cluster);
+    wait_for(&cluster, "select attempts from graphile_worker.jobs", "25");
+    wait_for(&cluster, "select count(*) from done", "1");
+}
+
 #[test]
 fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
     for task in ["batch", "set"] {
         let cluster = cluster(&["kongtask.workers = 2"]);
-        cluster.sql(&format!(
-            "select count(graphile_worker.add_job('{task}', to_json(n))) from generate_series(1, 100) n"
-        ));
+        add(
+            &cluster,
+            &format!("select count(graphile_worker.add_job('{task}', to_json(n))) from generate_series(1, 100) n"),
+        );
         let left = "select count(*) || ' ' || coalesce(min(payload::text), '') from graphile_worker.jobs";
         wait_for(&cluster, left, "1 13");
         let failed = "select attempts >= max_attempts from graphile_worker.jobs";
@@ -120,6 +149,9 @@ fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
         assert!(found, "{task}\n{}", cluster.log());
         assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "99 99");
         assert_eq!(cluster.text("select string_agg(attempts::text, ',') from graphile_worker.jobs"), "25");
+        // Of a set it is not known at first, so that there is one crash more, and no search by halves.
+        let crashes = cluster.log().matches("was terminated by signal 11").count();
+        assert_eq!(crashes, if task == "set" { 4 } else { 3 }, "{task}\n{}", cluster.log());
     }
 }
 
@@ -176,8 +208,10 @@ fn a_call_that_takes_longer_than_its_timeout_has_failed() {
     }
     // The timer is gone with the call: what is next may take its time.
     cluster.sql(
-        "create function naps() returns void language sql as $$ select pg_sleep(0.5); insert into done values (0) $$;
-         select kongtask.register_task('naps', 'naps()'); select graphile_worker.add_job('naps')",
+        "truncate done;
+         create function naps() returns void language sql as $$ select pg_sleep(0.5); insert into done values (0) $$;
+         select kongtask.register_task('naps', 'naps()'), kongtask.register_task('quick', 'note(json)', timeout := '200 ms');
+         select graphile_worker.add_job('quick', '1', priority := -1), graphile_worker.add_job('naps')",
     );
     cluster.wait_for("select count(*) from done where n = 0", "1");
     for timeout in ["'0'", "'-1 s'", "'0.1 ms'", "'25 days'"] {

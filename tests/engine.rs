@@ -1,6 +1,6 @@
 //! How jobs are taken and run: in place, sharing a transaction, in sets; and the shelves that they are taken from.
 
-use kongtask_tests::{Cluster, SOON, error, rows, text, wait_until};
+use kongtask_tests::{Cluster, SOON, error, rows, say, text, wait_until};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -508,5 +508,39 @@ fn a_plain_job_is_added_without_an_insert_unless_the_table_was_changed() {
         let plan = rows(&mut db, &format!("explain {query}")).join(" ");
         assert!(plan.contains(&format!("using {index}")), "{plan}");
         assert_eq!(text(&mut db, &query), all, "{index}");
+    }
+}
+
+/// As `pg_stat_get_backend_subxact` tells, which there is since 16: before, what is counted here cannot be seen from SQL.
+#[test]
+fn a_batch_never_has_more_subtransactions_than_others_can_be_told_of() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    if cluster.version() < 16 {
+        return say(
+            "left out a_batch_never_has_more_subtransactions_than_others_can_be_told_of: PostgreSQL 16 and later tell",
+        );
+    }
+    cluster.sql(
+        "create table seen (xid xid8 default pg_current_xact_id(), subtransactions int, overflowed bool);
+         create function look() returns void language plpgsql as $$ begin
+           perform pg_stat_clear_snapshot();
+           insert into seen (subtransactions, overflowed)
+             select s.* from pg_stat_get_backend_idset() b, pg_stat_get_backend_subxact(b) s
+             where pg_stat_get_backend_pid(b) = pg_backend_pid(); end $$;
+         create function plain(p json) returns void language plpgsql as $$ begin perform note(p), look(); end $$;
+         create function in_blocks(p json) returns void language plpgsql as $$ begin
+           begin perform note(p); exception when division_by_zero then null; end;
+           begin perform look(); exception when division_by_zero then null; end; end $$;
+         select kongtask.register_task('plain', 'plain(json)', max_batch := 60),
+           kongtask.register_task('in_blocks', 'in_blocks(json)', max_batch := 60)",
+    );
+    for task in ["plain", "in_blocks"] {
+        cluster.sql("truncate done, seen");
+        cluster.sql(&add(task, 600));
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "600 600");
+        assert_eq!(cluster.text("select bool_or(overflowed) from seen"), "f", "{task}");
+        let shared = "select max(subtransactions) between 10 and 64 and count(distinct xid) < 300 from seen";
+        assert_eq!(cluster.text(shared), "t", "{task}: {:?}", cluster.text("select max(subtransactions) from seen"));
     }
 }

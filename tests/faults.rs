@@ -51,6 +51,59 @@ fn a_terminated_worker_is_replaced_within_a_second_and_what_it_ran_runs_at_once(
     }
 }
 
+/// Also by a scheduler that did not start it.
+#[test]
+fn what_a_terminated_worker_ran_runs_at_once_although_the_scheduler_is_new() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.wait_for(IDLE, "1");
+    cluster.sql("update naps set seconds = 60; select graphile_worker.add_job('rest', '1')");
+    cluster.wait_for(RUNNING, "1");
+    let mut db = cluster.connect();
+    let scheduler = "select pid from pg_stat_activity where backend_type = 'kongtask scheduler'";
+    let before = text(&mut db, scheduler);
+    db.batch_execute(&format!("update naps set seconds = 0; select pg_terminate_backend({before})"))
+        .expect("terminate");
+    let is_new = wait_until(SOON, || !["", before.as_str()].contains(&text(&mut db, scheduler).as_str()));
+    assert!(is_new && wait_until(SOON, || cluster.log().matches("kongtask scheduler (postgres) started").count() == 2));
+    db.batch_execute("select pg_terminate_backend(pid) from kongtask.workers").expect("terminate");
+    let begun = Instant::now();
+    assert!(wait_until(SOON, || text(&mut db, JOBS) == "0"), "{}", cluster.log());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(text(&mut db, ONCE), "1 1");
+}
+
+/// It would do so again in the next worker, and so for ever.
+#[test]
+fn a_handler_that_terminates_its_own_worker_has_failed() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    cluster
+        .connect_as("alice", "postgres")
+        .batch_execute(
+            "create function ends() returns void language sql as $$ select pg_terminate_backend(pg_backend_pid()) $$;
+             create function ends_and_rests() returns void language plpgsql as $$ begin
+               perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(60); end $$;
+             select kongtask.register_task('ends', 'ends()'), kongtask.register_task('ends_and_rests', 'ends_and_rests()'),
+               kongtask.register_task('ends_in_batch', 'ends()', max_batch := 50)",
+        )
+        .unwrap_or_else(|e| panic!("{}", describe(&e)));
+    cluster.wait_for(IDLE, "1");
+    let mut db = cluster.connect();
+    let worker = text(&mut db, "select pid from kongtask.workers");
+    for (task, arguments) in
+        [("ends", ""), ("ends", ", job_key := 'k'"), ("ends_and_rests", ""), ("ends_in_batch", ""), ("note", "")]
+    {
+        db.batch_execute(&format!(
+            "select graphile_worker.add_job('{task}', '1'{arguments}), graphile_worker.add_job('{task}', '2')"
+        ))
+        .expect("add_job");
+    }
+    cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2");
+    cluster.wait_for("select count(*) from graphile_worker.jobs where attempts = 1 and locked_at is null", "8");
+    let says = "select distinct split_part(last_error, E'\\n', 1) from graphile_worker.jobs";
+    assert_eq!(rows(&mut db, says), ["the handler terminated its own worker process (SQLSTATE 57P01)"]);
+    assert_eq!(text(&mut db, "select pid from kongtask.workers"), worker);
+}
+
 #[test]
 fn a_cancelled_batch_or_set_does_each_job_once() {
     let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);

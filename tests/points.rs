@@ -153,7 +153,8 @@ fn no_wake_up_is_lost_by_a_process_that_stands_still_when_it_comes() {
     let mut n = 0;
     let mut add = |db: &mut Client, run_at: &str| {
         n += 1;
-        db.batch_execute(&format!("select graphile_worker.add_job('note', '{n}', run_at := {run_at})")).expect("add_job");
+        db.batch_execute(&format!("select graphile_worker.add_job('note', '{n}', run_at := {run_at})"))
+            .expect("add_job");
         format!("select count(*) from done where n = {n}")
     };
     for point in ["searched", "taken", "called", "settled", "tired", "idle", "looking"] {
@@ -185,7 +186,9 @@ fn a_job_that_nobody_was_told_of_yet_may_be_found_and_runs_once() {
         db.batch_execute("truncate done").expect("truncate");
         cluster.arm("committed", "stop");
         std::thread::scope(|scope| {
-            scope.spawn(|| cluster.connect().batch_execute("select graphile_worker.add_job('note', '1')").expect("add_job"));
+            scope.spawn(|| {
+                cluster.connect().batch_execute("select graphile_worker.add_job('note', '1')").expect("add_job")
+            });
             let pid = stopped(&cluster, &mut db);
             assert_eq!(text(&mut db, "select count(*) from done"), "0");
             if found_first {

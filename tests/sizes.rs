@@ -65,6 +65,33 @@ fn a_payload_of_a_hundred_megabytes_arrives_unchanged() {
     assert_eq!(workers(&mut db), before);
 }
 
+/// No array holds more than a gigabyte.
+#[test]
+fn a_set_too_large_for_one_call_is_called_in_parts() {
+    let cluster = cluster();
+    cluster.reload(&["kongtask.workers = 1"]);
+    cluster.wait_for("select count(*) from kongtask.workers", "1");
+    cluster.sql(
+        "create table lengths (calls int, length bigint);
+         create function measure(p json[]) returns void language sql as
+           $$ insert into public.lengths select cardinality(p), length(x::text) from unnest(p) x $$;
+         select kongtask.register_task('measure', 'measure(json[])')",
+    );
+    let mut db = cluster.connect();
+    let before = workers(&mut db);
+    db.batch_execute(
+        "begin;
+         select from (select format('\"%s\"', repeat('x', 100000000))::json as p offset 0) as large, generate_series(1, 12),
+           lateral graphile_worker.add_job('measure', p);
+         commit",
+    )
+    .unwrap_or_else(|e| panic!("{}", describe(&e)));
+    assert!(wait_until(SOON * 4, || text(&mut db, JOBS) == "0"), "{}", cluster.log());
+    let kept = "select count(*) || ' ' || min(length) || ' ' || max(calls) from lengths";
+    assert_eq!(text(&mut db, kept), "12 100000002 6");
+    assert_eq!(workers(&mut db), before);
+}
+
 #[test]
 fn a_million_flags_are_flags() {
     let cluster = cluster();

@@ -171,7 +171,5 @@ fn what_falls_due_among_jobs_that_somebody_runs_is_run() {
          select graphile_worker.add_job('rest_set', '4');
          commit",
     );
-    cluster.wait_for("select string_agg(n::text, ' ' order by at) from done", "1 4");
-    cluster.sql("update naps set seconds = 0");
     cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2 3 4");
 }

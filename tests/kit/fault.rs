@@ -62,8 +62,10 @@ fn server() -> &'static Server {
         };
         let [programs, libraries, shared] = ["--bindir", "--pkglibdir", "--sharedir"].map(folder);
         let version = String::from_utf8(run(Command::new(&pg_config).arg("--version")).stdout).expect("a version");
-        let major: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        let built = format!("{}/../target/fault/pg{major}{}/kongtask.so", env!("CARGO_MANIFEST_DIR"), libraries.display());
+        let major: String =
+            version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let built =
+            format!("{}/../target/fault/pg{major}{}/kongtask.so", env!("CARGO_MANIFEST_DIR"), libraries.display());
         assert!(Path::new(&built).exists(), "no {built}: run make fault-build PG_CONFIG={pg_config}");
         let place = |folder: &Path| home.path().join(folder.strip_prefix("/").expect("an absolute path"));
         for folder in [&programs, &libraries, &shared] {
