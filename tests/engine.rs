@@ -100,8 +100,9 @@ fn a_worker_that_is_terminated_in_place_gives_its_job_back_at_once() {
          select graphile_worker.add_job('nap')",
     );
     cluster.wait_for(RUNNING, "1");
-    cluster
-        .sql("update naps set n = 0; select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");
+    // In a transaction of its own: whoever takes the job next is to see that.
+    cluster.sql("update naps set n = 0");
+    cluster.sql("select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");
     let begun = Instant::now();
     cluster.wait_for(JOBS, "0");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());

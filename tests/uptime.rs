@@ -71,6 +71,11 @@ fn nothing_grows_with_the_jobs_that_were_run() {
         }
     }
     assert_eq!(text(&mut db, "select count(*) from done"), (jobs / rounds * rounds).to_string());
+    // It is told what workers do.
+    cluster.wait_for(
+        "select n_tup_del >= (select count(*) from done) from pg_stat_user_tables where relname = 'jobs'",
+        "t",
+    );
     let late = memory(&cluster);
     for (process, kb) in &late {
         let before = early.get(process).copied().expect("the same process as before");
