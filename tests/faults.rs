@@ -202,6 +202,8 @@ fn lock_timeout_does_not_fail_a_job_whose_queue_somebody_adds_to() {
     )
     .expect("add_job");
     cluster.wait_for("select string_agg(n::text, ',' order by at) from done", "1,2");
+    // Nor is the worker.
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
     assert!(!cluster.log().contains("failed on attempt"), "{}", cluster.log());
 }
 
