@@ -192,7 +192,8 @@ fn terminate_gives_the_job_back_and_cancel_fails_it() {
     assert_eq!(cluster.text("select count(*) from done"), "1");
     cluster.wait_for(IDLE, "2");
     cluster.sql("select graphile_worker.add_job('nap', '60', queue_name := 'q')");
-    cluster.wait_for(RUNNING, "1");
+    // Not before the handler has begun.
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
     let worker = cluster.text("select pid from kongtask.workers where state = 'running'");
     cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
     cluster.wait_for(
