@@ -351,8 +351,10 @@ impl Scheduler {
                 && after(worker.renewed.load(SeqCst), renewal_interval()) <= now
                 && let (Some(held), Some(id)) = (worker.held(), worker.id())
             {
-                worker.renewed.store(now, SeqCst);
-                in_transaction("renewing", || renew::renew(&id, held.ids))?;
+                // Not before: a scheduler that fails here leaves it to the next.
+                if in_transaction("renewing", || renew::renew(&id, held.ids))?.is_some() {
+                    worker.renewed.store(now, SeqCst);
+                }
             }
         }
         Ok(())

@@ -218,9 +218,9 @@ fn a_drop_extension_whose_session_is_lost_keeps_nobody_away() {
 /// A renewal that fails takes the scheduler with it, and nothing else.
 #[test]
 fn a_lock_that_could_not_be_renewed_is_renewed_by_the_next_scheduler() {
-    let cluster = cluster(&["kongtask.job_expiry = '3s'"]);
+    let cluster = cluster(&["kongtask.job_expiry = '6s'"]);
     cluster.arm("renewing", "error");
-    cluster.sql("update naps set seconds = 6; select graphile_worker.add_job('rest', '1', job_key := 'k')");
+    cluster.sql("update naps set seconds = 8; select graphile_worker.add_job('rest', '1', job_key := 'k')");
     assert!(wait_until(SOON, || !cluster.is_armed("renewing")), "{}", cluster.log());
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(*) from done"), "1");
