@@ -353,6 +353,24 @@ fn the_extension_can_be_dropped_and_created_again_under_load() {
     assert_eq!(cluster.log_lines(&["PANIC"]), Vec::<String>::new());
 }
 
+/// DROP EXTENSION would lock the sequence first, and the table then; who adds a job, the other way round.
+#[test]
+fn drop_extension_and_add_job_do_not_wait_for_each_other() {
+    let cluster = cluster(&[]);
+    let mut db = cluster.connect();
+    db.batch_execute("begin; lock table graphile_worker.jobs in row exclusive mode").expect("lock");
+    thread::scope(|scope| {
+        let dropping = scope.spawn(|| cluster.connect().batch_execute("drop extension kongtask cascade"));
+        cluster.wait_for(
+            "select count(*) from pg_stat_activity where query = 'drop extension kongtask cascade' and wait_event_type = 'Lock'",
+            "1",
+        );
+        db.batch_execute("select graphile_worker.add_job('note', '1'); commit")
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        dropping.join().expect("a thread").unwrap_or_else(|e| panic!("{}", describe(&e)));
+    });
+}
+
 /// What the role may no longer do while its jobs wait, and what gives it back.
 #[test]
 fn jobs_of_a_role_that_may_not_log_in_wait_until_it_may() {

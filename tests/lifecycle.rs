@@ -410,3 +410,18 @@ fn the_log_says_who_started_and_stopped() {
         assert!(log.iter().any(|said| said.ends_with(line)), "{line}\n{}", cluster.log());
     }
 }
+
+/// By a statement that does not name it, so that nobody is told.
+#[test]
+fn a_scheduler_leaves_when_its_extension_is_gone() {
+    let cluster = cluster(&["kongtask.poll_interval = '500ms'"]);
+    cluster.wait_for(IDLE, "4");
+    cluster.sql("create role other superuser");
+    cluster.sql("create database other");
+    let mut db = cluster.connect_as("postgres", "other");
+    db.batch_execute("set role other; create extension kongtask; reset role").expect("create");
+    let schedulers = "select count(*) from pg_stat_activity where backend_type = 'kongtask scheduler'";
+    cluster.wait_for(schedulers, "2");
+    db.batch_execute("drop owned by other").expect("drop owned");
+    cluster.wait_for(schedulers, "1");
+}

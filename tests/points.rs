@@ -222,6 +222,7 @@ fn a_lock_that_could_not_be_renewed_is_renewed_by_the_next_scheduler() {
     cluster.arm("renewing", "error");
     cluster.sql("update naps set seconds = 8; select graphile_worker.add_job('rest', '1', job_key := 'k')");
     assert!(wait_until(SOON, || !cluster.is_armed("renewing")), "{}", cluster.log());
+    cluster.wait_for("select locked_at > created_at + interval '2 s' from graphile_worker.jobs", "t");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(*) from done"), "1");
     assert_eq!(cluster.log_lines(&["WARNING"]).len(), 1, "{}", cluster.log());
