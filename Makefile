@@ -12,6 +12,7 @@ PG18_CONFIG ?= $(shell scripts/postgres 18)
 # The version that PG_CONFIG is of, once it is there.
 PG         = pg$(shell $(PG_CONFIG) --version 2>/dev/null | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
 FEATURES   = --no-default-features --features $(PG)
+WITH_FAULT = --no-default-features --features "$(PG) fault"
 SUDO       = $(if $(filter 0,$(shell id -u)),,sudo)
 
 export PG_CONFIG
@@ -67,7 +68,7 @@ cluster-test: install fault-build
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build: setup
-	cargo pgrx package --debug --pg-config "$(PG_CONFIG)" --out-dir target/fault/$(PG) --no-default-features --features "$(PG) fault"
+	cargo pgrx package --debug --pg-config "$(PG_CONFIG)" --out-dir target/fault/$(PG) $(WITH_FAULT)
 
 TORTURE_SECONDS ?= 600
 
@@ -83,7 +84,7 @@ lint: setup
 	scripts/pgspot
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(FEATURES) --workspace -- -D warnings
-	cargo clippy --locked --no-default-features --features "$(PG) fault" -- -D warnings
+	cargo clippy --locked $(WITH_FAULT) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items $(FEATURES)
 
 fmt:

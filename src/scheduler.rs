@@ -257,10 +257,9 @@ impl Scheduler {
         let held: Vec<Held> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
         let (mut hints, mut unsure) = (Vec::new(), false);
         for hint in found.hints.into_iter().filter(|hint| hint.place < known) {
-            let mut may_be = held.iter().filter(|held| held.may_be(&hint)).peekable();
-            match may_be.peek() {
+            match held.iter().filter(|held| held.may_be(&hint)).map(Held::is_one).max() {
                 None => hints.push(hint),
-                Some(_) => unsure |= !may_be.any(Held::is_one),
+                Some(is_run) => unsure |= !is_run,
             }
         }
         if unsure {

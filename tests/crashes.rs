@@ -46,14 +46,14 @@ fn wait_for(cluster: &Cluster, query: &str, expected: &str) {
     assert!(came, "{query}: {last:?}, not {expected:?}\n{}", cluster.log());
 }
 
-/// Commits, and may not be told so: what is added crashes the server at once.
-fn add(cluster: &Cluster, statement: &str) {
+/// Runs statements, and may not be told so: the jobs that they let run crash the server at once.
+fn send(cluster: &Cluster, statement: &str) {
     let _ = cluster.connect().batch_execute(statement);
 }
 
 /// Lets a job that waits for its next attempt have it now.
 fn hurry(cluster: &Cluster) {
-    add(
+    send(
         cluster,
         "select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs where locked_at is null and attempts < max_attempts), run_at := now())",
     );
@@ -64,7 +64,7 @@ fn hurry(cluster: &Cluster) {
 fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crashes() {
     for key in ["null", "'k'"] {
         let cluster = cluster(&["kongtask.workers = 2"]);
-        add(
+        send(
             &cluster,
             &format!(
                 "select graphile_worker.add_job('crash', job_key := {key});
@@ -113,7 +113,7 @@ fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crash
 #[test]
 fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
     let cluster = cluster(&["kongtask.workers = 1"]);
-    add(&cluster, "select graphile_worker.add_job('is_killed'), graphile_worker.add_job('note', '1')");
+    send(&cluster, "select graphile_worker.add_job('is_killed'), graphile_worker.add_job('note', '1')");
     wait_for(
         &cluster,
         "select attempts || ' ' || last_error from graphile_worker.jobs where locked_at is null and attempts > 0",
@@ -129,7 +129,7 @@ fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
 fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
     for task in ["batch", "set"] {
         let cluster = cluster(&["kongtask.workers = 2"]);
-        add(
+        send(
             &cluster,
             &format!("select count(graphile_worker.add_job('{task}', to_json(n))) from generate_series(1, 100) n"),
         );

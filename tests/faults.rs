@@ -2,7 +2,7 @@
 //! tables, and handlers that leave things behind.
 
 use kongtask_tests::every_kind::{self, ONCE, drains_once};
-use kongtask_tests::{Cluster, SOON, describe, error, rows, say, text, wait_until};
+use kongtask_tests::{Cluster, LOCKED, SOON, describe, error, rows, say, text, wait_until};
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use std::os::unix::fs::MetadataExt;
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
 const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
 const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
-const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
-                             (select count(*) from graphile_worker.job_queues where locked_by is not null)";
 
 /// A cluster with a role that owns a task for each way in which jobs are run.
 fn cluster(settings: &[&str]) -> Cluster {

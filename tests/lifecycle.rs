@@ -1,6 +1,6 @@
 //! Starting, stopping, and everything that can happen to a server in between.
 
-use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, LOCKED, SOON, rows, text, wait_until};
 use std::time::Duration;
 
 const NOTE: &str = "create table done (job bigint, what text);
@@ -21,8 +21,6 @@ fn cluster(settings: &[&str]) -> Cluster {
 const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
 const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
-const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
-                             (select count(*) from graphile_worker.job_queues where locked_by is not null)";
 
 #[test]
 fn reload_changes_the_number_of_workers_and_the_databases() {

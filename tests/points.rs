@@ -2,14 +2,12 @@
 //! in which a process can fail there, and nothing is lost, or done twice, or left behind.
 
 use kongtask_tests::every_kind::{self, drains_once};
-use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, LOCKED, SOON, error, pg_config, rows, text, wait_until};
 use postgres::Client;
 use std::fs;
-use std::process::Command;
 
+const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
-const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
-                             (select count(*) from graphile_worker.job_queues where locked_by is not null)";
 
 /// What an enqueuer was promised is a row of `wanted`, of the same transaction as the job.
 fn cluster(settings: &[&str]) -> Cluster {
@@ -92,11 +90,11 @@ fn everything_is_done_once_although_processes(action: &str) {
         let count: usize = text(&mut db, "select count(*) from wanted").parse().expect("a number");
         drains_once(&cluster, count);
         let others = "select count(*) from (select n from done except select n from wanted) as others";
-        assert_eq!(text(&mut connect(&cluster), others), "0", "{point} ({action})");
-        assert_eq!(text(&mut connect(&cluster), LOCKED), "0", "{point} ({action})");
+        assert_eq!(text(&mut db, others), "0", "{point} ({action})");
+        assert_eq!(text(&mut db, LOCKED), "0", "{point} ({action})");
     }
     // Whoever failed was replaced.
-    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
+    cluster.wait_for(IDLE, "2");
     assert_eq!(cluster.log_lines(&["PANIC"]), Vec::<String>::new());
 }
 
@@ -160,7 +158,7 @@ fn no_wake_up_is_lost_by_a_process_that_stands_still_when_it_comes() {
     };
     for point in ["searched", "taken", "called", "settled", "tired", "idle", "looking"] {
         for run_at in ["now()", "now() + interval '50 ms'"] {
-            cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+            cluster.wait_for(IDLE, "1");
             cluster.arm(point, "stop");
             let before = add(&mut db, "now()");
             alice.batch_execute("select kongtask.register_task('other', 'note(json)')").expect("register");
@@ -181,7 +179,7 @@ fn no_wake_up_is_lost_by_a_process_that_stands_still_when_it_comes() {
 #[test]
 fn a_job_that_nobody_was_told_of_yet_may_be_found_and_runs_once() {
     let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
-    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+    cluster.wait_for(IDLE, "1");
     let mut db = cluster.connect();
     for found_first in [false, true] {
         db.batch_execute("truncate done").expect("truncate");
@@ -207,7 +205,7 @@ fn a_job_that_nobody_was_told_of_yet_may_be_found_and_runs_once() {
 #[test]
 fn a_drop_extension_whose_session_is_lost_keeps_nobody_away() {
     let cluster = cluster(&[]);
-    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
+    cluster.wait_for(IDLE, "2");
     cluster.arm("emptied", "exit");
     cluster.connect().batch_execute("drop extension kongtask").expect_err("a lost connection");
     assert!(!cluster.is_armed("emptied"));
@@ -232,11 +230,8 @@ fn a_lock_that_could_not_be_renewed_is_renewed_by_the_next_scheduler() {
 fn the_library_that_is_installed_has_no_fault_points() {
     let cluster = Cluster::with_extension(&[]);
     let declare = "create function fault(text) returns void language c as '$libdir/kongtask', 'kongtask_fault'";
-    assert_eq!(kongtask_tests::error(&mut cluster.connect(), declare).0, "42883");
-    let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
-    let folder = Command::new(pg_config).arg("--pkglibdir").output().expect("pg_config").stdout;
-    let library = format!("{}/kongtask.so", String::from_utf8(folder).expect("a path").trim());
-    let bytes = fs::read(library).expect("the library");
+    assert_eq!(error(&mut cluster.connect(), declare).0, "42883");
+    let bytes = fs::read(format!("{}/kongtask.so", pg_config("--pkglibdir"))).expect("the library");
     assert!(!bytes.windows(14).any(|bytes| bytes == b"kongtask.fault"));
     assert!(bytes.windows(16).any(|bytes| bytes == b"kongtask.workers"));
 }

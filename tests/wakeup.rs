@@ -1,7 +1,6 @@
 //! Who is woken, when, and who is not.
 
-use kongtask_tests::every_kind;
-use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, SOON, every_kind, rows, text, wait_until};
 use postgres::fallible_iterator::FallibleIterator;
 use std::time::{Duration, Instant};
 

@@ -214,17 +214,17 @@ impl Runner {
         };
         session::forget_what_no_rollback_does();
         let ended_itself = latch::ended_itself();
-        match (result, task.timeout) {
-            (Ok(()), _) => {
+        match result {
+            Ok(()) => {
                 session::forget()?;
                 fault::point("called")
             }
-            (Err(Error::Postgres(error)), _) if error.read().sqlstate != *b"57014" => Err(Error::Postgres(error)),
-            (Err(Error::Postgres(error)), _) if ended_itself => Err(Error::EndedItself(error)),
-            (Err(Error::Postgres(error)), Some(timeout)) if begun.elapsed() >= timeout => {
-                Err(Error::TimedOut(timeout, error))
-            }
-            (Err(error), _) => Err(error),
+            Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
+                _ if ended_itself => Error::EndedItself(error),
+                Some(timeout) if begun.elapsed() >= timeout => Error::TimedOut(timeout, error),
+                _ => Error::Postgres(error),
+            }),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,12 +1,11 @@
 //! Servers whose extension has fault points: built by `make fault-build`, and never installed into the server that is tested.
 
-use crate::{Cluster, Server, hand_over, run};
+use crate::{Cluster, Server, hand_over, pg_config, run, shared_folder};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use tempfile::TempDir;
 
 /// Where a point is armed, in the data directory.
 const FOLDER: &str = "kongtask.fault";
@@ -43,31 +42,18 @@ impl Cluster {
 
 /// A copy of the tested server with the library that has fault points: a server looks for its libraries beside its programs.
 fn server() -> &'static Server {
-    static COPY: OnceLock<(TempDir, Server)> = OnceLock::new();
-    extern "C" fn delete() {
-        if let Some((home, _)) = COPY.get() {
-            let _ = fs::remove_dir_all(home.path());
-        }
-    }
-    let (_, server) = COPY.get_or_init(|| {
-        // A static is never dropped.
-        // SAFETY: called once the tests are over, with nothing of theirs.
-        unsafe { libc::atexit(delete) };
-        let home = tempfile::Builder::new().prefix("kongtask-server-").tempdir_in("/tmp").expect("a folder");
-        hand_over(home.path());
-        let pg_config = std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into());
-        let folder = |name: &str| {
-            let output = run(Command::new(&pg_config).arg(name));
-            PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
-        };
-        let [programs, libraries, shared] = ["--bindir", "--pkglibdir", "--sharedir"].map(folder);
-        let version = String::from_utf8(run(Command::new(&pg_config).arg("--version")).stdout).expect("a version");
+    static COPY: OnceLock<Server> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let home = shared_folder("kongtask-server-");
+        let [programs, libraries, shared] =
+            ["--bindir", "--pkglibdir", "--sharedir"].map(|what| PathBuf::from(pg_config(what)));
+        let version = pg_config("--version");
         let major: String =
             version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
         let built =
             format!("{}/../target/fault/pg{major}{}/kongtask.so", env!("CARGO_MANIFEST_DIR"), libraries.display());
-        assert!(Path::new(&built).exists(), "no {built}: run make fault-build PG_CONFIG={pg_config}");
-        let place = |folder: &Path| home.path().join(folder.strip_prefix("/").expect("an absolute path"));
+        assert!(Path::new(&built).exists(), "no {built}: run make fault-build, for this PG_CONFIG");
+        let place = |folder: &Path| home.join(folder.strip_prefix("/").expect("an absolute path"));
         for folder in [&programs, &libraries, &shared] {
             fs::create_dir_all(place(folder).parent().expect("a folder")).expect("folders");
         }
@@ -78,8 +64,6 @@ fn server() -> &'static Server {
         let library = place(&libraries).join("kongtask.so");
         fs::remove_file(&library).expect("the library that is installed");
         fs::copy(&built, &library).expect("copy");
-        let server = Server(place(&programs));
-        (home, server)
-    });
-    server
+        Server(place(&programs))
+    })
 }

@@ -12,13 +12,17 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything that should happen at once may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// How many jobs and queues somebody has locked.
+pub const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
+                             (select count(*) from graphile_worker.job_queues where locked_by is not null)";
 
 /// A cluster of its own, stopped and deleted when dropped.
 pub struct Cluster {
@@ -33,13 +37,12 @@ pub struct Server(PathBuf);
 impl Server {
     /// The one that is tested: of PG_CONFIG.
     pub fn tested() -> Server {
-        Server::of(&std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into()))
+        Server::of(&tested_pg_config())
     }
 
     /// The one that a pg_config belongs to.
     pub fn of(pg_config: &str) -> Server {
-        let output = Command::new(pg_config).arg("--bindir").output().unwrap_or_else(|e| panic!("{pg_config}: {e}"));
-        Server(PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim()))
+        Server(ask(pg_config, "--bindir").into())
     }
 
     /// One of its programs, run by a user who is not root.
@@ -65,6 +68,20 @@ impl Server {
     }
 }
 
+fn tested_pg_config() -> String {
+    std::env::var("PG_CONFIG").unwrap_or_else(|_| "pg_config".into())
+}
+
+fn ask(pg_config: &str, what: &str) -> String {
+    let output = run(Command::new(pg_config).arg(what));
+    String::from_utf8(output.stdout).expect("a line").trim().to_string()
+}
+
+/// What pg_config says of the server that is tested.
+pub fn pg_config(what: &str) -> String {
+    ask(&tested_pg_config(), what)
+}
+
 fn is_root() -> bool {
     // SAFETY: asks the kernel.
     unsafe { libc::geteuid() == 0 }
@@ -87,22 +104,38 @@ fn hand_over(folder: &Path) {
     }
 }
 
-/// A data directory fresh from initdb, made once and copied for each cluster.
-fn fresh_data() -> &'static TempDir {
-    static FRESH: OnceLock<TempDir> = OnceLock::new();
+/// A new folder, of the user that servers run as.
+fn new_folder(prefix: &str) -> TempDir {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").expect("a folder");
+    hand_over(folder.path());
+    folder
+}
+
+/// A new folder that all tests of this process share, deleted when they are over.
+fn shared_folder(prefix: &str) -> PathBuf {
+    static FOLDERS: Mutex<Vec<TempDir>> = Mutex::new(Vec::new());
     extern "C" fn delete() {
-        if let Some(fresh) = FRESH.get() {
-            let _ = fs::remove_dir_all(fresh.path());
-        }
-    }
-    FRESH.get_or_init(|| {
         // A static is never dropped.
+        FOLDERS.lock().map(|mut folders| folders.clear()).unwrap_or_default();
+    }
+    let folder = new_folder(prefix);
+    let path = folder.path().to_path_buf();
+    let mut folders = FOLDERS.lock().expect("nobody panics here");
+    if folders.is_empty() {
         // SAFETY: called once the tests are over, with nothing of theirs.
         unsafe { libc::atexit(delete) };
-        let home = tempfile::Builder::new().prefix("kongtask-initdb-").tempdir_in("/tmp").expect("a folder");
-        hand_over(home.path());
-        Server::tested().initdb(&home.path().join("data"), &[]);
-        home
+    }
+    folders.push(folder);
+    path
+}
+
+/// A data directory fresh from initdb, made once and copied for each cluster.
+fn fresh_data() -> &'static Path {
+    static FRESH: OnceLock<PathBuf> = OnceLock::new();
+    FRESH.get_or_init(|| {
+        let data = shared_folder("kongtask-initdb-").join("data");
+        Server::tested().initdb(&data, &[]);
+        data
     })
 }
 
@@ -133,7 +166,7 @@ impl Cluster {
         if is_root() {
             copy.args(["-u", "postgres", "--", "cp"]);
         }
-        run(copy.arg("-a").arg(fresh_data().path().join("data")).arg(cluster.data()));
+        run(copy.arg("-a").arg(fresh_data()).arg(cluster.data()));
         cluster.configure_for_tests(settings);
         cluster
     }
@@ -160,9 +193,7 @@ impl Cluster {
     }
 
     fn empty(server: Server) -> Cluster {
-        let home = tempfile::Builder::new().prefix("kongtask-").tempdir_in("/tmp").expect("a folder");
-        hand_over(home.path());
-        Cluster { home, server }
+        Cluster { home: new_folder("kongtask-"), server }
     }
 
     /// A standby of this cluster, streaming from it.
