@@ -33,6 +33,7 @@ const POINTS: &[(&str, Option<(&str, &str)>)] = &[
     ("added", None),
     ("searched", None),
     ("taken", None),
+    ("chosen", None),
     ("claiming", None),
     ("claimed", None),
     ("called", None),
@@ -200,6 +201,27 @@ fn a_job_that_nobody_was_told_of_yet_may_be_found_and_runs_once() {
         db.batch_execute("select graphile_worker.add_job('note', '2')").expect("add_job");
         cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2");
     }
+}
+
+/// REINDEX locks the table and then its indexes; so does who takes a job of a queue, although it reads first.
+#[test]
+fn reindex_and_a_worker_that_takes_a_job_of_a_queue_do_not_wait_for_each_other() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    let mut db = cluster.connect();
+    cluster.arm("chosen", "stop");
+    cluster.sql("select graphile_worker.add_job('note', '1', queue_name := 'q')");
+    let pid = stopped(&cluster, &mut db);
+    std::thread::scope(|scope| {
+        let reindexing = scope.spawn(|| cluster.connect().batch_execute("reindex table graphile_worker.jobs"));
+        cluster.wait_for(
+            "select count(*) from pg_stat_activity where query like 'reindex%' and wait_event_type = 'Lock'",
+            "1",
+        );
+        go_on(pid);
+        reindexing.join().expect("a thread").expect("reindex");
+    });
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{affected, installed, lock_table, plan};
 use crate::error::Error;
 use crate::guc;
 use crate::pg::clock::{self, before};
+use crate::pg::fault;
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value, text, texts_or_null};
 use crate::queue::job::Job;
@@ -96,6 +97,7 @@ pub fn claim_next(
 ) -> Result<Next, Error> {
     static FREE_QUEUE: Plan = plan!("free_queue_of", INT8OID, TIMESTAMPTZOID).by_index();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
+    lock_table()?;
     let now = clock::now();
     let queue_name: Option<String> = {
         let session = schema::session()?;
@@ -109,6 +111,7 @@ pub fn claim_next(
     if !is_ours(&head) {
         return Ok(Next::Anothers(head));
     }
+    fault::point("chosen")?;
     let take = Take { ids: &[head.hint.place.id], task: &head.task.identifier, forbidden_flags };
     let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     affected(&LOCK_QUEUE, &[queue_name, worker_id, Some(now.into())])?;
