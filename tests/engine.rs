@@ -83,7 +83,7 @@ fn a_first_attempt_in_place_that_fails_is_recorded_at_whatever_moment_it_does() 
         ]
     );
     assert_eq!(text(&mut db, "select count(*) from done"), "0");
-    assert!(cluster.log().contains("job 1 (at_once) failed for good on attempt 1 of 1: no"), "{}", cluster.log());
+    cluster.wait_for_log("job 1 (at_once) failed for good on attempt 1 of 1: no");
     // The second attempt is claimed, and runs when it is due.
     cluster.sql("delete from late; select graphile_worker.reschedule_jobs('{2}', run_at := now())");
     cluster.wait_for(JOBS, "1");

@@ -1,6 +1,7 @@
 //! Who may do what, and as whom handlers run.
 
 use kongtask_tests::{Cluster, SOON, describe, error, rows, text, wait_until};
+use std::time::{Duration, Instant};
 
 fn cluster(settings: &[&str]) -> Cluster {
     let cluster = Cluster::with_extension(settings);
@@ -226,33 +227,57 @@ fn registering_checks_handler_and_role() {
     }
 }
 
-#[test]
-fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
-    let cluster = cluster(&["kongtask.poll_interval = '200ms'"]);
-    for role in ["alice", "bob"] {
-        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
-    }
-    // Since 17, a worker needs no LOGIN.
-    let (out, back) = if cluster.version() < 17 {
+/// Statements that keep a role out, and let it in again. Since 17, a worker needs no LOGIN.
+fn keeping_alice_out(cluster: &Cluster) -> (&'static str, &'static str) {
+    if cluster.version() < 17 {
         ("alter role alice nologin", "alter role alice login")
     } else {
         (
             "revoke connect on database postgres from public; grant connect on database postgres to bob",
             "grant connect on database postgres to alice",
         )
-    };
+    }
+}
+
+#[test]
+fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
+    let cluster = cluster(&["kongtask.poll_interval = '200ms'"]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
+    }
+    let (out, back) = keeping_alice_out(&cluster);
     cluster.sql(out);
     // In a transaction of its own: nobody logs in again before that is committed.
     cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
     cluster.sql("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')");
     cluster.wait_for("select count(*) from app.bob_was", "1");
-    let came = wait_until(SOON, || {
-        cluster
-            .log_lines(&["WARNING"])
-            .iter()
-            .any(|l| l.contains("no kongtask worker could log in to database \"postgres\" as role alice"))
-    });
-    assert!(came, "{}", cluster.log());
+    cluster.wait_for_log("WARNING:  no kongtask worker could log in to database \"postgres\" as role alice");
+    cluster.sql(back);
+    cluster.wait_for("select count(*) from app.alice_was", "1");
+}
+
+/// With one place for all: it is tried as often as the pauses say, and the place is bob's meanwhile.
+#[test]
+fn a_role_that_cannot_log_in_takes_no_place() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    for role in ["alice", "bob"] {
+        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
+    }
+    let (out, back) = keeping_alice_out(&cluster);
+    cluster.sql(out);
+    cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
+    cluster.sql("select graphile_worker.add_job('alice_who')");
+    cluster.wait_for_log("WARNING:  no kongtask worker could log in to database \"postgres\" as role alice");
+    let begun = Instant::now();
+    let mut jobs = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        jobs += 1;
+        cluster.sql("select graphile_worker.add_job('bob_who')");
+        cluster.wait_for("select count(*) from app.bob_was", &jobs.to_string());
+    }
+    // Pauses of one, two and four seconds; each try at most twice, as the role may be short when another try ends.
+    let tries = cluster.log_lines(&["FATAL"]).iter().filter(|line| line.contains("kongtask worker")).count();
+    assert!(tries <= 8, "{tries} tries\n{}", cluster.log());
     cluster.sql(back);
     cluster.wait_for("select count(*) from app.alice_was", "1");
 }

@@ -122,18 +122,11 @@ fn a_failed_attempt_leaves_no_effect_and_is_recorded() {
         ["||t"]
     );
     assert_eq!(text(&mut db, "select locked_by is null from graphile_worker.job_queues"), "t");
-    let log = cluster.log_lines(&["LOG"]);
-    assert!(log.iter().any(|line| line.contains("job 1 (bad) failed on attempt 1 of 2: boom 7")), "{log:?}");
+    cluster.wait_for_log("LOG:  job 1 (bad) failed on attempt 1 of 2: boom 7");
     // Given its second attempt now, it fails for good, and stays.
     cluster.sql("select graphile_worker.reschedule_jobs('{1}', run_at := now())");
     cluster.wait_for("select attempts from graphile_worker.jobs", "2");
-    let came = wait_until(SOON, || {
-        cluster
-            .log_lines(&["WARNING"])
-            .iter()
-            .any(|line| line.contains("job 1 (bad) failed for good on attempt 2 of 2: boom 7"))
-    });
-    assert!(came, "{}", cluster.log());
+    cluster.wait_for_log("WARNING:  job 1 (bad) failed for good on attempt 2 of 2: boom 7");
     // With further attempts it comes back to life.
     cluster.sql("create or replace function bad(p json) returns void language sql as $$ insert into done (what) values ('good') $$");
     cluster.sql("select graphile_worker.reschedule_jobs('{1}', run_at := now(), attempts := 0)");
@@ -210,8 +203,7 @@ fn forbidden_flags_hold_jobs_back_by_list_and_by_function() {
     cluster.reload(&["kongtask.forbidden_flags_function = 'public.no_such()'"]);
     cluster.wait_for("show kongtask.forbidden_flags_function", "public.no_such()");
     cluster.sql("select pg_sleep(1.1); select graphile_worker.add_job('note', '7')");
-    let came = wait_until(SOON, || cluster.log().contains("kongtask.forbidden_flags_function failed"));
-    assert!(came, "{}", cluster.log());
+    cluster.wait_for_log("kongtask.forbidden_flags_function failed");
     assert_eq!(cluster.text("select count(*) from graphile_worker.jobs"), "1");
     cluster.reload(&["kongtask.forbidden_flags_function = ''"]);
     cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
@@ -290,10 +282,7 @@ fn a_job_whose_lock_was_taken_commits_nothing() {
     );
     cluster.wait_for("select count(*) from kongtask.workers where state = 'running'", "1");
     cluster.sql("update graphile_worker.jobs set locked_by = 'somebody-else'");
-    let came = wait_until(SOON, || {
-        cluster.log_lines(&["WARNING"]).iter().any(|l| l.contains("job 1 (nap) lost its lock while it ran"))
-    });
-    assert!(came, "{}", cluster.log());
+    cluster.wait_for_log("WARNING:  job 1 (nap) lost its lock while it ran");
     assert_eq!(cluster.text("select count(*) from done"), "0");
     assert_eq!(cluster.text("select locked_by from graphile_worker.jobs"), "somebody-else");
 }
@@ -396,8 +385,7 @@ fn exactly_once(fails_first: bool) {
     assert!(emptied, "{} left", text(&mut db, "select count(*) from graphile_worker.jobs"));
     assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct n) from effect"), format!("{JOBS} {JOBS}"));
     assert_eq!(cluster.log_lines(&["ERROR", "FATAL", "PANIC", "WARNING"]), Vec::<String>::new());
-    let failed = cluster.log_lines(&["LOG"]).iter().filter(|line| line.contains("failed on attempt 1")).count();
-    assert_eq!(failed, if fails_first { JOBS / 10 } else { 0 });
+    cluster.wait_for_log_times("failed on attempt 1", if fails_first { JOBS / 10 } else { 0 });
 }
 
 #[test]

@@ -303,7 +303,7 @@ fn numbers_reach_to_both_of_their_ends() {
         "select attempts || ' ' || max_attempts from graphile_worker.jobs where last_error is not null",
         "2147483647 2147483647",
     );
-    assert!(cluster.log().contains("failed for good on attempt 2147483647 of 2147483647"), "{}", cluster.log());
+    cluster.wait_for_log("failed for good on attempt 2147483647 of 2147483647");
     assert_eq!(refusal(&mut db, "'row', max_attempts := 0"), "GWBMA");
     assert_eq!(refusal(&mut db, "'row', max_attempts := -2147483648"), "GWBMA");
     assert_eq!(workers(&mut db), before);

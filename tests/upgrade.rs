@@ -135,7 +135,7 @@ fn a_restored_dump_is_the_same_and_its_jobs_run_once_it_is_whole() {
     assert_eq!(text(&mut cluster.connect_as("postgres", "by_pool"), "select count(*) from early"), "0");
     pooled.send("discard all;\n");
     assert_runs(&cluster, "by_pool");
-    assert!(cluster.log().contains("LOG:  a dump is being restored: kongtask runs no job in this database until"));
+    cluster.wait_for_log("LOG:  a dump is being restored: kongtask runs no job in this database until");
 }
 
 #[test]

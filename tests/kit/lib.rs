@@ -285,6 +285,20 @@ impl Cluster {
         self.log().lines().filter(|line| is_of(line)).map(str::to_string).collect()
     }
 
+    /// Waits until the log says this; `LEVEL:  message` where the level matters. Processes say what came of a job after they
+    /// have committed it, so that who has seen it in a table may have to wait for the line.
+    pub fn wait_for_log(&self, text: &str) {
+        let came = wait_until(SOON, || self.log().contains(text));
+        assert!(came, "no {text:?} in\n{}", self.log());
+    }
+
+    /// Waits until the log says this so often; fails if it then says it more often.
+    pub fn wait_for_log_times(&self, text: &str, times: usize) {
+        let said = || self.log().matches(text).count();
+        let came = wait_until(SOON, || said() >= times);
+        assert!(came && said() == times, "{text:?} is there {} times, not {times}\n{}", said(), self.log());
+    }
+
     /// Connects to a database as a role.
     pub fn connect_as(&self, role: &str, database: &str) -> Client {
         self.try_connect_as(role, database).unwrap_or_else(|e| panic!("{role}@{database}: {e}\n{}", self.log()))
