@@ -30,12 +30,18 @@ pub struct Queue {
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
     schema_owner: Oid,
+    extension_owner: Oid,
 }
 
 impl Queue {
     /// Whether `role` may drop the schema.
     pub fn is_of(&self, role: Oid) -> bool {
         role::has_privileges_of(role, self.schema_owner)
+    }
+
+    /// Whom it takes to drop: the extension is dropped with its schema.
+    pub fn owners(&self) -> [Oid; 2] {
+        [self.extension_owner, self.schema_owner]
     }
 }
 
@@ -82,6 +88,7 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         rows: catalog::array_of(oid(3)),
         owner: oid(4),
         schema_owner: oid(5),
+        extension_owner: oid(6),
     });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)

@@ -1,4 +1,5 @@
-//! Statements that concern us: those that need a database empty, and those that create or drop the extension.
+//! Statements that concern us: those that need a database empty, and those that create or drop the extension. Nobody stops
+//! the workers by one that they have no right to.
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
@@ -12,23 +13,34 @@ use std::time::Duration;
 /// Watches utility statements. To be called while preloading.
 pub fn watch() {
     hooks::before_statement(|statement| match statement {
-        // Nobody stops the workers by a statement that is about to be refused.
+        Statement::Creates => wake::note_created(),
         Statement::Empties(database) if version::owns_database(database, role::current()) => empty(database),
-        Statement::Drops
-            if schema::extension().is_some_and(|extension| version::owns_extension(extension, role::current())) =>
-        {
+        Statement::Empties(_) => (),
+        drop if drops_the_queue(&drop) => {
             empty(background::database());
             let _ = fault::point("emptied");
             lock_jobs();
         }
-        Statement::DropsSchemas(names)
-            if schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(role::current())) =>
-        {
-            empty(background::database());
-        }
-        Statement::Empties(_) | Statement::Drops | Statement::DropsSchemas(_) => (),
-        Statement::Creates => wake::note_created(),
+        _ => (),
     });
+}
+
+/// Whether the current role may run what drops the extension, or its schema and the extension with it.
+fn drops_the_queue(statement: &Statement) -> bool {
+    let me = role::current();
+    let owned_by = |roles: &[Oid]| {
+        // Who may drop the objects of some of the roles only is refused.
+        roles.iter().all(|&role| role::has_privileges_of(me, role))
+            && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
+    };
+    match statement {
+        Statement::Drops => schema::extension().is_some_and(|extension| version::owns_extension(extension, me)),
+        Statement::DropsSchemas(names) => {
+            schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
+        }
+        Statement::DropsOwned(roles) => owned_by(roles),
+        Statement::Creates | Statement::Empties(_) => false,
+    }
 }
 
 /// Has our processes leave a database, and stay away until this transaction ends. Running jobs get their
@@ -51,7 +63,7 @@ fn empty(database: Oid) {
     }
 }
 
-/// DROP EXTENSION locks what it drops in an order of its own, the sequence before the table; whoever adds a job locks the table
+/// A drop locks what it drops in an order of its own, the sequence before the table; whoever adds a job locks the table
 /// first. So it does as they do.
 fn lock_jobs() {
     if let Ok(queue) = schema::queue() {

@@ -1,6 +1,6 @@
 //! Starting, stopping, and everything that can happen to a server in between.
 
-use kongtask_tests::{Cluster, LOCKED, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, LOCKED, SOON, error, rows, text, wait_until};
 use std::time::Duration;
 
 const NOTE: &str = "create table done (job bigint, what text);
@@ -270,7 +270,7 @@ fn after_a_crash_jobs_run_again_at_once() {
                 let postmaster = cluster.postmaster();
                 let worker = cluster.text("select pid from kongtask.workers where state = 'running' limit 1");
                 cluster.kill_9(worker.parse().expect("a pid"));
-                assert!(wait_until(SOON, || cluster.log().contains("all server processes terminated; reinitializing")));
+                cluster.wait_for_log("all server processes terminated; reinitializing");
                 assert_eq!(cluster.postmaster(), postmaster);
                 assert!(wait_until(SOON, || cluster.try_connect_as("postgres", "postgres").is_ok()));
             }
@@ -290,7 +290,7 @@ fn after_a_crash_jobs_run_again_at_once() {
         );
         assert_eq!(cluster.text(LOCKED), "0");
     }
-    assert!(cluster.log().contains("kongtask released"), "{}", cluster.log());
+    cluster.wait_for_log("kongtask released");
 }
 
 #[test]
@@ -332,14 +332,8 @@ fn too_few_process_slots_are_said_and_lived_with() {
     let cluster = cluster(&["max_worker_processes = 4", "kongtask.poll_interval = '200ms'"]);
     cluster.sql("select graphile_worker.add_job('note', '1')");
     cluster.wait_for("select what from done", "1");
-    let came = wait_until(SOON, || {
-        cluster
-            .log_lines(&["WARNING"])
-            .iter()
-            .any(|l| l.contains("kongtask workers could be started in database \"postgres\""))
-    });
-    assert!(came, "{}", cluster.log());
-    assert!(cluster.log().contains("Raise max_worker_processes"), "{}", cluster.log());
+    cluster.wait_for_log("kongtask workers could be started in database \"postgres\"");
+    cluster.wait_for_log("Raise max_worker_processes");
     assert_eq!(rows(&mut cluster.connect(), "select count(*) > 0 from kongtask.workers"), ["t"]);
     cluster.stop("fast");
 }
@@ -409,17 +403,35 @@ fn the_log_says_who_started_and_stopped() {
     }
 }
 
-/// By a statement that does not name it, so that nobody is told.
+/// By a statement that does not name it. Workers leave first, and nobody complains.
 #[test]
-fn a_scheduler_leaves_when_its_extension_is_gone() {
-    let cluster = cluster(&["kongtask.poll_interval = '500ms'"]);
+fn drop_owned_takes_the_extension_and_its_processes() {
+    let cluster = cluster(&[]);
     cluster.wait_for(IDLE, "4");
-    cluster.sql("create role other superuser");
+    cluster.sql("create role other superuser; create role stranger login");
     cluster.sql("create database other");
     let mut db = cluster.connect_as("postgres", "other");
     db.batch_execute("set role other; create extension kongtask; reset role").expect("create");
     let schedulers = "select count(*) from pg_stat_activity where backend_type = 'kongtask scheduler'";
     cluster.wait_for(schedulers, "2");
+    db.batch_execute(
+        "create function busy() returns void language sql as 'select pg_sleep(0.3)';
+         select kongtask.register_task('busy', 'busy()');
+         select graphile_worker.add_job('busy') from generate_series(1, 8)",
+    )
+    .expect("jobs");
+    // Whoever has no right to it disturbs nobody.
+    let mut stranger = cluster.connect_as("stranger", "other");
+    let pids = "select string_agg(pid::text, ',' order by pid) from pg_stat_activity where backend_type ~ 'kongtask (sch|wor)'";
+    cluster.wait_for("select count(*) from pg_stat_activity where backend_type = 'kongtask worker'", "8");
+    let before = text(&mut db, pids);
+    assert_eq!(error(&mut stranger, "drop owned by other").0, "42501");
+    assert_eq!(error(&mut stranger, "drop owned by stranger, other").0, "42501");
+    stranger.batch_execute("drop owned by stranger").expect("nothing of the queue's");
+    assert_eq!(text(&mut db, pids), before);
     db.batch_execute("drop owned by other").expect("drop owned");
     cluster.wait_for(schedulers, "1");
+    assert_eq!(cluster.log_lines(&["WARNING"]), Vec::<String>::new());
+    let errors = cluster.log_lines(&["ERROR", "FATAL"]);
+    assert!(errors.iter().all(|line| line.contains("permission denied to drop objects")), "{errors:?}");
 }

@@ -4,7 +4,8 @@ select
   jobs.oid,
   jobs.reltype,
   jobs.relowner,
-  namespace.nspowner
+  namespace.nspowner,
+  extension.extowner
 from pg_catalog.pg_extension as extension
 inner join pg_catalog.pg_depend as member
   on

@@ -27,8 +27,10 @@ pub enum Statement {
     Creates,
     /// DROP EXTENSION of ours, possibly among others.
     Drops,
-    /// DROP SCHEMA of these.
+    /// DROP SCHEMA of these, with all that is in them.
     DropsSchemas(Vec<String>),
+    /// DROP OWNED BY these roles.
+    DropsOwned(Vec<pg_sys::Oid>),
 }
 
 thread_local! {
@@ -116,9 +118,16 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                     pg_sys::ObjectType::OBJECT_EXTENSION => {
                         names().any(|name| name == EXTENSION).then_some(Statement::Drops)
                     }
-                    pg_sys::ObjectType::OBJECT_SCHEMA => Some(Statement::DropsSchemas(names().collect())),
+                    pg_sys::ObjectType::OBJECT_SCHEMA if (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE => {
+                        Some(Statement::DropsSchemas(names().collect()))
+                    }
                     _ => None,
                 }
+            }
+            pg_sys::NodeTag::T_DropOwnedStmt => {
+                let drop = node.cast::<pg_sys::DropOwnedStmt>();
+                let role = |node: *mut std::ffi::c_void| pg_sys::get_rolespec_oid(node.cast(), true);
+                Some(Statement::DropsOwned(elements((*drop).roles).map(role).collect()))
             }
             _ => None,
         }
