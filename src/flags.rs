@@ -4,7 +4,7 @@ use crate::error::{Error, headline};
 use crate::guc;
 use crate::handler;
 use crate::pg::catch::{Level, log_with};
-use crate::pg::xact;
+use crate::pg::{latch, xact};
 use std::time::{Duration, Instant};
 
 /// What a worker knows of forbidden flags.
@@ -35,7 +35,8 @@ impl Flags {
 
     fn ask(&mut self, function: &str) -> Option<Vec<String>> {
         const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
-        match xact::in_subtransaction(|| handler::call_for_texts(function).map_err(|error| headline(&error.read()))) {
+        let ask = || handler::call_for_texts(function).map_err(|error| headline(&error.read()));
+        match latch::cancellable(|| xact::in_subtransaction(ask)) {
             Ok(flags) => Some(flags),
             Err(message) => {
                 if self.warned.is_none_or(|warned| warned.elapsed() > BETWEEN_WARNINGS) {

@@ -167,9 +167,10 @@ impl Mark {
     }
 }
 
-/// Hands each charge of a database to `f`, and forgets it once `f` has seen to it.
-pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) -> Result<(), E> {
-    let Some(marks) = MARKS.get() else { return Ok(()) };
+/// Hands each charge of a database to `f`, and forgets it once `f` has seen to it; whether none is left.
+pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) -> Result<bool, E> {
+    let Some(marks) = MARKS.get() else { return Ok(true) };
+    let mut all = true;
     for charge in marks.charges() {
         let state = charge.state.load(SeqCst);
         if state == NONE || charge.database.load(SeqCst) != database.to_u32() {
@@ -181,8 +182,9 @@ pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) ->
         if settled {
             charge.state.store(NONE, SeqCst);
         }
+        all &= settled;
     }
-    Ok(())
+    Ok(all)
 }
 
 /// How long the jobs of a task that is suspected are run one by one.

@@ -61,12 +61,12 @@ fn main(database: usize) -> Result<(), Error> {
         database,
         extension,
         pool: Pool::new(board, database, name.clone()),
-        poll_at: 0,
         search_at: 0,
         may_search_at: 0,
         searched: i64::MIN,
         renew_at: 0,
         recovered: false,
+        held_up: None,
         tasks: Rc::default(),
     };
     this.recover()?;
@@ -112,17 +112,17 @@ struct Scheduler {
     database: Oid,
     extension: Oid,
     pool: Pool,
-    /// When to look for jobs that no wake-up told of.
-    poll_at: Tick,
-    /// When to search the whole table again, and when at the earliest.
+    /// When to search the whole table again for jobs that no wake-up told of, and when at the earliest.
     search_at: Tick,
     may_search_at: Tick,
     /// Up to which run_at all jobs have been searched for.
     searched: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
     renew_at: Tick,
-    /// Whether everything that dead workers of the server's former life held is released.
+    /// Whether everything that dead workers of the server's former life held is released, and their crashes are charged.
     recovered: bool,
+    /// When to try again what somebody's lock keeps from being done, if one does.
+    held_up: Option<Tick>,
     /// As of the latest pass.
     tasks: Rc<Tasks>,
 }
@@ -146,14 +146,15 @@ impl Scheduler {
 
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::tick();
-        self.release_what_the_gone_held(now)?;
-        if now >= self.poll_at {
-            self.poll_at = after(now, guc::poll_interval());
+        let may_write = self.held_up.is_none_or(|until| until <= now);
+        if may_write {
+            self.held_up = None;
+            self.release_what_the_gone_held(now)?;
             if !self.recovered {
                 self.recover()?;
             }
         }
-        xact::begin();
+        xact::begin_for_queue();
         let tasks = registry::tasks()?;
         let roles = tasks.roles();
         if !Rc::ptr_eq(&tasks, &self.tasks) {
@@ -178,7 +179,10 @@ impl Scheduler {
         }
         self.entry.elastic.store(self.pool.is_elastic(&roles), SeqCst);
         self.pool.terminate_overdue(now);
-        self.renew(now)
+        if may_write {
+            self.renew(now)?;
+        }
+        Ok(())
     }
 
     /// Sees to it that what can run is on its role's shelf, and wakes idle workers for it; the roles that have more jobs than
@@ -276,25 +280,24 @@ impl Scheduler {
 
     /// How long it is until there is something to do, if nobody tells of it.
     fn next_pass(&self) -> Option<Duration> {
-        let ticks = [self.poll_at, self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
-        let next = ticks.into_iter().min().and_then(until_tick);
+        let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
+        let next = ticks.into_iter().chain(self.held_up).min().and_then(until_tick);
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
 
     /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
     fn recover(&mut self) -> Result<(), Error> {
         let living: Vec<String> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
-        let released = in_transaction("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
-        self.recovered = released.is_some();
-        self.settle_charges()?;
+        let released = self.briefly("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
+        self.recovered = self.settle_charges()? && released.is_some();
         if let Some(released @ 1..) = released {
             log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
         }
         Ok(())
     }
 
-    /// Jobs whose workers crashed have failed.
-    fn settle_charges(&self) -> Result<(), Error> {
+    /// Jobs whose workers crashed have failed; whether that is said of all of them.
+    fn settle_charges(&mut self) -> Result<bool, Error> {
         marks::settle(self.database, |charge| {
             let Some(job) = charge.job else {
                 marks::suspect(self.database, charge.task);
@@ -309,7 +312,7 @@ impl Scheduler {
                 );
                 return Ok(true);
             };
-            let Some(charged) = in_transaction("charging", || recover::charge(job, charge.crashed))? else {
+            let Some(charged) = self.briefly("charging", || recover::charge(job, charge.crashed))? else {
                 return Ok(false);
             };
             if let Some(charged) = charged {
@@ -322,12 +325,13 @@ impl Scheduler {
 
     /// A worker that ended while it ran a job: the job can run again at once.
     fn release_what_the_gone_held(&mut self, now: Tick) -> Result<(), Error> {
-        for (slot, worker) in self.board.workers_of(self.database) {
+        let board = self.board;
+        for (slot, worker) in board.workers_of(self.database) {
             if worker.state() != State::Gone {
                 continue;
             }
             if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
-                let Some(released) = in_transaction("releasing", || recover::release(text(&id), held.ids))? else {
+                let Some(released) = self.briefly("releasing", || recover::release(text(&id), held.ids))? else {
                     continue;
                 };
                 match released {
@@ -345,18 +349,39 @@ impl Scheduler {
     /// the latest.
     fn renew(&mut self, now: Tick) -> Result<(), Error> {
         self.renew_at = after(now, renewal_interval());
-        for (_, worker) in self.board.workers_of(self.database) {
+        let board = self.board;
+        for (_, worker) in board.workers_of(self.database) {
             if worker.state() == State::Running
                 && after(worker.renewed.load(SeqCst), renewal_interval()) <= now
                 && let (Some(held), Some(id)) = (worker.held(), worker.id())
             {
                 // Not before: a scheduler that fails here leaves it to the next.
-                if in_transaction("renewing", || renew::renew(&id, held.ids))?.is_some() {
+                if self.briefly("renewing", || renew::renew(&id, held.ids))?.is_some() {
                     worker.renewed.store(now, SeqCst);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, or was cancelled: then it is
+    /// tried again in a moment. A scheduler that waits serves nobody.
+    fn briefly<T>(&mut self, what: &'static str, f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
+        const MOMENT: Duration = Duration::from_millis(500);
+        xact::begin_for_queue_within(c"500ms");
+        let result = f().and_then(|result| {
+            fault::point(what)?;
+            xact::commit()?;
+            Ok(Some(result))
+        });
+        match result {
+            Err(error) if error.read().sqlstate == *b"55P03" || error.read().is_interruption() => {
+                xact::abort();
+                self.held_up = Some(after(clock::tick(), MOMENT));
+                Ok(None)
+            }
+            result => result,
+        }
     }
 
     /// Asks all workers to end; terminates those that have not after kongtask.shutdown_timeout.
@@ -391,25 +416,6 @@ enum Scope {
 /// How many jobs wait on a shelf, as far as it knows.
 fn waiting(ready: &Ready) -> usize {
     ready.len().max(usize::from(ready.has_more()))
-}
-
-/// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, and is to be tried again.
-/// A scheduler that waits serves nobody.
-fn in_transaction<T>(what: &'static str, f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
-    xact::begin_for_queue();
-    xact::set_local(c"lock_timeout", c"500ms");
-    match f() {
-        Ok(result) => {
-            fault::point(what)?;
-            xact::commit()?;
-            Ok(Some(result))
-        }
-        Err(error) if error.read().sqlstate == *b"55P03" => {
-            xact::abort();
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A lock is renewed well before anyone may take it to be dead: external workers take 4 hours unless told otherwise.

@@ -97,15 +97,8 @@ fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crash
             text(&mut db, "select last_error from graphile_worker.jobs"),
             "worker process crashed while it ran this job: crash 3 of 3 (SQLSTATE 57P02)"
         );
-        assert_eq!(cluster.log().matches("was terminated by signal 11").count(), 3, "{}", cluster.log());
-        assert!(
-            cluster
-                .log_lines(&["WARNING"])
-                .iter()
-                .any(|line| line.contains("job 1 (crash) failed for good: worker process crashed")),
-            "{}",
-            cluster.log()
-        );
+        cluster.wait_for_log_times("was terminated by signal 11", 3);
+        cluster.wait_for_log("WARNING:  job 1 (crash) failed for good: worker process crashed");
     }
 }
 
@@ -119,7 +112,7 @@ fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
         "select attempts || ' ' || last_error from graphile_worker.jobs where locked_at is null and attempts > 0",
         "1 worker process crashed while it ran this job: crash 2 of 3 (SQLSTATE 57P02)",
     );
-    assert_eq!(cluster.log().matches("was terminated by signal 9").count(), 2, "{}", cluster.log());
+    cluster.wait_for_log_times("was terminated by signal 9", 2);
     hurry(&cluster);
     wait_for(&cluster, "select attempts from graphile_worker.jobs", "25");
     wait_for(&cluster, "select count(*) from done", "1");
@@ -150,8 +143,7 @@ fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
         assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "99 99");
         assert_eq!(cluster.text("select string_agg(attempts::text, ',') from graphile_worker.jobs"), "25");
         // Of a set it is not known at first, so that there is one crash more, and no search by halves.
-        let crashes = cluster.log().matches("was terminated by signal 11").count();
-        assert_eq!(crashes, if task == "set" { 4 } else { 3 }, "{task}\n{}", cluster.log());
+        cluster.wait_for_log_times("was terminated by signal 11", if task == "set" { 4 } else { 3 });
     }
 }
 
@@ -168,7 +160,7 @@ fn a_job_that_runs_while_another_process_crashes_is_not_charged() {
     let mut db = cluster.connect();
     let pid = text(&mut db, "select pg_backend_pid()");
     cluster.kill_9(pid.parse().expect("a pid"));
-    assert!(wait_until(SOON, || cluster.log().contains("all server processes terminated; reinitializing")));
+    cluster.wait_for_log("all server processes terminated; reinitializing");
     wait_for(&cluster, "select count(*) from done", "2");
     wait_for(&cluster, JOBS, "0");
     assert!(!cluster.log().contains("worker process crashed"), "{}", cluster.log());

@@ -51,6 +51,23 @@ fn a_terminated_worker_is_replaced_within_a_second_and_what_it_ran_runs_at_once(
     }
 }
 
+/// Nobody tells the scheduler when the lock is free.
+#[test]
+fn what_a_terminated_worker_ran_runs_although_somebody_had_it_locked() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql("update naps set seconds = 60; select graphile_worker.add_job('rest', '1', job_key := 'k')");
+    cluster.wait_for(RUNNING, "1");
+    let mut db = cluster.connect();
+    db.batch_execute("update naps set seconds = 0; begin; select from graphile_worker.jobs for update")
+        .expect("a lock");
+    cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
+    db.batch_execute("select pg_sleep(1.2); commit").expect("a lock");
+    let begun = Instant::now();
+    drains_once(&cluster, 1);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
 /// Also by a scheduler that did not start it.
 #[test]
 fn what_a_terminated_worker_ran_runs_at_once_although_the_scheduler_is_new() {
@@ -64,7 +81,8 @@ fn what_a_terminated_worker_ran_runs_at_once_although_the_scheduler_is_new() {
     db.batch_execute(&format!("update naps set seconds = 0; select pg_terminate_backend({before})"))
         .expect("terminate");
     let is_new = wait_until(SOON, || !["", before.as_str()].contains(&text(&mut db, scheduler).as_str()));
-    assert!(is_new && wait_until(SOON, || cluster.log().matches("kongtask scheduler (postgres) started").count() == 2));
+    assert!(is_new);
+    cluster.wait_for_log_times("kongtask scheduler (postgres) started", 2);
     db.batch_execute("select pg_terminate_backend(pid) from kongtask.workers").expect("terminate");
     let begun = Instant::now();
     assert!(wait_until(SOON, || text(&mut db, JOBS) == "0"), "{}", cluster.log());
@@ -105,20 +123,29 @@ fn a_handler_that_terminates_its_own_worker_has_failed() {
 }
 
 #[test]
-fn a_cancelled_batch_or_set_does_each_job_once() {
+fn a_cancelled_batch_or_set_fails_what_ran_and_does_each_job_once() {
     let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
-    for task in ["rest_batch", "rest_set"] {
-        cluster.sql("truncate done; update naps set seconds = 60");
-        cluster
-            .sql(&format!("select count(graphile_worker.add_job('{task}', to_json(n))) from generate_series(1, 20) n"));
-        // Not before the handler has begun: as any statement, it can be cancelled while it runs.
-        cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
-        let worker = cluster.text("select pid from kongtask.workers");
-        cluster.sql("update naps set seconds = 0");
-        cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
-        drains_once(&cluster, 20);
-        assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
+    // One call is one job of a batch, and all jobs of a set.
+    for (task, failed) in [("rest_batch", "1"), ("rest_set", "20")] {
+        for keys in ["null", "'k' || n"] {
+            cluster.sql("truncate done; update naps set seconds = 60");
+            cluster.sql(&format!(
+                "select count(graphile_worker.add_job('{task}', to_json(n), job_key := {keys})) from generate_series(1, 20) n"
+            ));
+            // Not before the handler has begun.
+            cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+            let worker = cluster.text("select pid from kongtask.workers");
+            cluster.sql("update naps set seconds = 0");
+            cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
+            let said = "canceling statement due to user request (SQLSTATE 57014)%";
+            let count =
+                "select count(*) from graphile_worker.jobs where attempts = 1 and locked_at is null and last_error";
+            cluster.wait_for(&format!("{count} like '{said}'"), failed);
+            drains_once(&cluster, 20);
+            assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
+        }
     }
+    cluster.wait_for_log_times("failed on attempt 1 of 25: canceling statement due to user request", 42);
 }
 
 /// What a server, a database or a role may have set that would break statements that do not expect it.

@@ -30,12 +30,12 @@ mod armed {
     use crate::pg::spi::Value;
     use pgrx::pg_sys;
 
-    // For handlers: kongtask_fault(text), to be declared by a test.
+    // For handlers, and to be one: kongtask_fault(text), or of json, to be declared by a test.
     sql_function!(kongtask_fault, fault);
 
     fn fault(call: &mut Call) -> Result<Value, Error> {
         let action = call.text(0).map(|action| action.read()).unwrap_or_default();
-        act(&action, "a handler").map(|()| None)
+        act(action.trim_matches('"'), "a handler").map(|()| None)
     }
 
     pub fn act(action: &str, place: &'static str) -> Result<(), Error> {
@@ -46,6 +46,8 @@ mod armed {
             "kill" => _ = unsafe { libc::raise(libc::SIGKILL) },
             // SAFETY: stops it, until it is told to go on.
             "stop" => _ = unsafe { libc::raise(libc::SIGSTOP) },
+            // SAFETY: what pg_cancel_backend does, to this process; whoever looks next is cancelled.
+            "cancel" => _ = unsafe { libc::raise(libc::SIGINT) },
             // SAFETY: ends it in order, as a lost connection or a FATAL error does.
             "exit" => unsafe { pg_sys::proc_exit(1) },
             "error" => return Err(Error::Fault(place)),

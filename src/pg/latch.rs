@@ -1,4 +1,7 @@
 //! Waiting and being woken: latches, and the signals that set them.
+//!
+//! What `pg_cancel_backend` cancels is what users have our processes run: handlers, and what is asked which flags are forbidden.
+//! All else holds cancels.
 
 use super::catch::{PgError, catch};
 use pgrx::pg_sys;
@@ -79,6 +82,29 @@ pub fn interrupted() -> Result<(), PgError> {
     Ok(())
 }
 
+/// Has this process go on whatever `pg_cancel_backend` asks for, until [`let_cancel`], or an ERROR.
+pub fn hold_cancels() {
+    // SAFETY: sets a variable of this process.
+    unsafe { pg_sys::QueryCancelHoldoffCount = 1 }
+}
+
+/// Lets what runs from here on be cancelled. A cancel that came before is forgotten.
+pub fn let_cancel() {
+    // SAFETY: sets two variables of this process.
+    unsafe {
+        pg_sys::QueryCancelPending = 0;
+        pg_sys::QueryCancelHoldoffCount = 0;
+    }
+}
+
+/// Runs users' code amidst our own.
+pub fn cancellable<T>(f: impl FnOnce() -> T) -> T {
+    let_cancel();
+    let result = f();
+    hold_cancels();
+    result
+}
+
 static STOP: AtomicBool = AtomicBool::new(false);
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
@@ -102,10 +128,11 @@ pub fn reload_if_asked() -> bool {
 /// - SIGTERM from the postmaster is a shutdown: noted, see [`stop_asked`]. The scheduler gives running jobs their time.
 /// - SIGTERM from this process itself is a handler's doing, see [`ended_itself`].
 /// - SIGTERM from anyone else is `pg_terminate_backend`: it ends the process as it ends any backend.
-/// - SIGHUP is noted, see [`reload_if_asked`]. SIGINT cancels what runs, as Postgres has set it up.
+/// - SIGHUP is noted, see [`reload_if_asked`]. SIGINT is `pg_cancel_backend`, see [`let_cancel`].
 pub fn receive_signals() {
     handle(libc::SIGTERM, on_sigterm);
     handle(libc::SIGHUP, on_sighup);
+    hold_cancels();
     // SAFETY: called once, by a background worker.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() }
 }

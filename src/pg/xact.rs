@@ -1,6 +1,7 @@
 //! Transactions of a background worker, and what every backend does at the end of one.
 
 use super::catch::{PgError, catch};
+use super::latch;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -8,8 +9,14 @@ unsafe extern "C-unwind" {
     fn CommitTransactionCommand();
 }
 
-/// Begins a transaction, with a snapshot for what only reads.
+/// Begins a transaction of ours, with a snapshot for what only reads.
 pub fn begin() {
+    begin_at(None);
+}
+
+/// Begins a transaction that runs users' code, and can be cancelled until it ends.
+pub fn begin_for_handlers() {
+    latch::let_cancel();
     begin_at(None);
 }
 
@@ -18,6 +25,15 @@ pub fn begin_for_queue() {
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
     allow_writes();
     wait_for_locks();
+}
+
+/// As [`begin_for_queue`], but nobody's lock is waited for any longer than `lock_timeout`: 55P03. That works as a cancel does,
+/// so that a cancel works too.
+pub fn begin_for_queue_within(lock_timeout: &std::ffi::CStr) {
+    latch::let_cancel();
+    begin_at(Some(pg_sys::XACT_READ_COMMITTED));
+    allow_writes();
+    set_local(c"lock_timeout", lock_timeout);
 }
 
 /// Lets the current transaction wait for locks as long as it takes, whatever lock_timeout the server or the role has set: our
@@ -86,14 +102,17 @@ pub fn commit() -> Result<(), PgError> {
     // SAFETY: pairs the snapshot of `begin`; the closure is one C call.
     unsafe {
         pg_sys::PopActiveSnapshot();
-        catch(|| CommitTransactionCommand())
+        catch(|| CommitTransactionCommand())?;
     }
+    latch::hold_cancels();
+    Ok(())
 }
 
 /// Rolls back.
 pub fn abort() {
     // SAFETY: valid in any state of a transaction.
     unsafe { pg_sys::AbortCurrentTransaction() }
+    latch::hold_cancels();
 }
 
 /// While it lives, settings can be changed; all of them are put back when it is dropped, plain SET included.

@@ -36,16 +36,28 @@ struct Outcomes<'j> {
     left: Vec<&'j Job>,
 }
 
+/// What came of jobs that were run as if none of them could fail.
+enum Together {
+    Done,
+    /// Nothing of it happened, but that one of them has failed: it was interrupted, and is not run again for the others' sake.
+    Interrupted(i64),
+    /// Nothing of it happened.
+    Failed,
+}
+
 impl Runner {
     /// Runs jobs together; those that time did not suffice for are still to be run.
     pub(super) fn batch(&mut self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
-        if hold == Hold::InPlace && !self.is_careful(taken.task.tag) {
-            if self.all_well(taken)? {
-                return Ok(Vec::new());
-            }
-            self.careful.insert(taken.task.tag, Instant::now());
+        if hold == Hold::Claimed || self.is_careful(taken.task.tag) {
+            return self.one_by_one(taken, hold);
         }
-        self.one_by_one(taken, hold)
+        let left = match self.all_well(taken)? {
+            Together::Done => return Ok(Vec::new()),
+            Together::Interrupted(id) => &taken.those(|other| other != id),
+            Together::Failed => taken,
+        };
+        self.careful.insert(taken.task.tag, Instant::now());
+        self.one_by_one(left, hold)
     }
 
     /// Whether jobs of a task have lately failed, or taken long, in a batch.
@@ -54,13 +66,13 @@ impl Runner {
         self.careful.get(&task).is_some_and(|since| since.elapsed() < LATELY)
     }
 
-    /// Deletes the jobs and runs them, as if none of them could fail: which saves locking each first. Whether that went well; if
-    /// not, nothing has happened.
-    fn all_well(&self, taken: &Taken) -> Result<bool, Error> {
+    /// Deletes the jobs and runs them, as if none of them could fail: which saves locking each first.
+    fn all_well(&self, taken: &Taken) -> Result<Together, Error> {
         let begun = Instant::now();
         self.begin();
         let attempt = Attempt { task: &taken.task, hold: Hold::InPlace };
-        let attempted = self.delete(taken, &taken.ids()).and_then(|jobs| {
+        let mut interrupted = None;
+        let attempted = self.delete(taken, &taken.ids()).and_then(|mut jobs| {
             let Some(handler) = self.handler(&taken.task)? else { return Ok(false) };
             let outcomes =
                 self.run_each(&jobs, &attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
@@ -69,13 +81,19 @@ impl Runner {
                 self.commit()?;
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
             }
+            if let Some((job, error)) = outcomes.failed.into_iter().find(|(_, error)| error.is_interruption()) {
+                let at = jobs.iter().position(|other| other.id == job.id);
+                interrupted = at.map(|at| (jobs.swap_remove(at), error));
+            }
             Ok(all_done)
         });
-        let all_done = attempted.unwrap_or(false);
-        if !all_done {
-            xact::abort();
+        if attempted.unwrap_or(false) {
+            return Ok(Together::Done);
         }
-        Ok(all_done)
+        xact::abort();
+        let Some((job, error)) = interrupted else { return Ok(Together::Failed) };
+        self.record_one_failure(&job, &attempt, error)?;
+        Ok(Together::Interrupted(job.id))
     }
 
     fn one_by_one(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
@@ -110,7 +128,7 @@ impl Runner {
         for job in &outcomes.alone {
             self.now_runs(job.id);
             match hold {
-                Hold::InPlace => self.alone(&taken.only(job.id), hold)?,
+                Hold::InPlace => self.alone(&taken.those(|id| id == job.id), hold)?,
                 Hold::Claimed => self.claimed(job, taken)?,
             }
             background::report_statistics(false);

@@ -77,9 +77,9 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// One of them.
-    fn only(&self, id: i64) -> Taken {
-        let hints = self.hints.iter().filter(|hint| hint.place.id == id).copied().collect();
+    /// Some of them, by their ids.
+    fn those(&self, which: impl Fn(i64) -> bool) -> Taken {
+        let hints = self.hints.iter().filter(|hint| which(hint.place.id)).copied().collect();
         Taken { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
     }
 
@@ -236,7 +236,7 @@ impl Runner {
 
     /// Begins the transaction of a handler.
     fn begin(&self) {
-        xact::begin();
+        xact::begin_for_handlers();
         if let Some(value) = guc::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
         }

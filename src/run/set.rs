@@ -1,12 +1,13 @@
 //! Many jobs in one call of their handler. If it raises, the set is halved until those whose fault it is are alone: they
-//! have failed, and the others complete.
+//! have failed, and the others complete. If it is cancelled, all have failed.
 
-use super::{Hold, Outcome, Runner, Taken};
+use super::{Attempt, Failed, Hold, Outcome, Runner, Taken};
 use crate::error::Error;
 use crate::handler::Handler;
+use crate::pg::catch::Raise;
 use crate::pg::{background, xact};
-use crate::queue::complete;
 use crate::queue::job::Job;
+use crate::queue::{complete, take};
 use crate::ready::Hint;
 
 /// How many jobs a call may get: as many as a shelf holds.
@@ -37,7 +38,7 @@ impl Runner {
         while let Some(part) = parts.pop() {
             match part {
                 Part::InPlace([]) | Part::Claimed([]) => continue,
-                Part::InPlace([hint]) => self.alone(&taken.only(hint.place.id), hold)?,
+                Part::InPlace([hint]) => self.alone(&taken.those(|id| id == hint.place.id), hold)?,
                 Part::Claimed([job]) => self.claimed(job, taken)?,
                 _ => match self.attempt_part(taken, part) {
                     Ok(Outcome::Completed) => (),
@@ -45,6 +46,12 @@ impl Runner {
                         xact::abort();
                         let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
                         return self.release(&left);
+                    }
+                    // Whoever cancelled it meant all of it.
+                    Err(error @ Error::Postgres(_)) if error.read().is_interruption() => {
+                        let error = error.read();
+                        xact::abort();
+                        self.fail_part(taken, part, &error)?;
                     }
                     Ok(Outcome::LockLost) | Err(_) => {
                         xact::abort();
@@ -79,6 +86,26 @@ impl Runner {
         }
         self.commit()?;
         Ok(Outcome::Completed)
+    }
+
+    /// Records one error for all jobs of a part.
+    fn fail_part(&self, taken: &Taken, part: Part, error: &Raise) -> Result<(), Error> {
+        xact::begin_for_queue();
+        let locked;
+        let (jobs, hold) = match part {
+            Part::InPlace(hints) => {
+                let ids: Vec<i64> = hints.iter().map(|hint| hint.place.id).collect();
+                locked = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
+                (&locked[..], Hold::InPlace)
+            }
+            Part::Claimed(jobs) => (jobs, Hold::Claimed),
+        };
+        let attempt = Attempt { task: &taken.task, hold };
+        let failed =
+            jobs.iter().map(|job| self.record_failure(job, &attempt, error)).collect::<Result<Vec<_>, Error>>()?;
+        xact::commit()?;
+        failed.into_iter().for_each(Failed::log);
+        Ok(())
     }
 
     fn call_for(&self, jobs: &[Job], handler: &Handler, taken: &Taken) -> Result<(), Error> {

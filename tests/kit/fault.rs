@@ -25,13 +25,15 @@ impl Cluster {
         cluster
     }
 
-    /// Has whichever process comes to a point next do this there: `crash`, `kill`, `exit`, `error`, `panic`, `stop`.
+    /// Has whichever process comes to a point next do this there: `crash`, `kill`, `exit`, `error`, `panic`, `stop`,
+    /// `cancel`.
     pub fn arm(&self, point: &str, action: &str) {
         fs::write(self.data().join(FOLDER).join(point), action).expect("write");
     }
 
-    pub fn disarm(&self, point: &str) {
-        let _ = fs::remove_file(self.data().join(FOLDER).join(point));
+    /// Whether nobody had come to the point.
+    pub fn disarm(&self, point: &str) -> bool {
+        fs::remove_file(self.data().join(FOLDER).join(point)).is_ok()
     }
 
     /// Whether nobody has come to the point since.
