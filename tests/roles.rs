@@ -1,6 +1,6 @@
 //! Who may do what, and as whom handlers run.
 
-use kongtask_tests::{Cluster, SOON, describe, error, rows, text, wait_until};
+use kongtask_tests::{Cluster, describe, error, rows, text};
 use std::time::{Duration, Instant};
 
 fn cluster(settings: &[&str]) -> Cluster {
