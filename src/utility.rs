@@ -1,5 +1,5 @@
-//! Statements that concern us: those that need a database empty, and those that create or drop the extension. Nobody stops
-//! the workers by one that they have no right to.
+//! Statements that concern us: those that need a database empty, those that create or drop the extension, and COMMIT PREPARED.
+//! Nobody stops the workers by one that they have no right to.
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
@@ -14,6 +14,7 @@ use std::time::Duration;
 pub fn watch() {
     hooks::before_statement(|statement| match statement {
         Statement::Creates => wake::note_created(),
+        Statement::CommitsPrepared => wake::note_anything(),
         Statement::Empties(database) if version::owns_database(database, role::current()) => empty(database),
         Statement::Empties(_) => (),
         drop if drops_the_queue(&drop) => {
@@ -39,7 +40,7 @@ fn drops_the_queue(statement: &Statement) -> bool {
             schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
         }
         Statement::DropsOwned(roles) => owned_by(roles),
-        Statement::Creates | Statement::Empties(_) => false,
+        Statement::Creates | Statement::CommitsPrepared | Statement::Empties(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@
 //! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
 //! shelf once more.
 
-use crate::pg::clock::{NEVER, Timestamp};
+use crate::pg::clock::{self, NEVER, Timestamp};
 use crate::pg::{background, fault, xact};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
@@ -24,6 +24,8 @@ struct Notes {
     tasks_changed: bool,
     /// The extension is new in this database.
     created: bool,
+    /// It may have added anything, for now or for later.
+    anything: bool,
     /// Databases that must stay empty until this transaction ends.
     held: Vec<Oid>,
 }
@@ -87,6 +89,11 @@ pub fn note_created() {
     note(|notes| notes.created = true);
 }
 
+/// There may be jobs that nobody has noted: a transaction that was prepared takes its notes nowhere.
+pub fn note_anything() {
+    note(|notes| notes.anything = true);
+}
+
 /// A database must be left and not entered until this transaction ends.
 pub fn note_held(database: Oid) {
     note(|notes| notes.held.push(database));
@@ -123,6 +130,13 @@ fn tell(board: Board, notes: Notes) {
         return;
     };
     if notes.created || notes.tasks_changed {
+        entry.scheduler.set();
+    }
+    if notes.anything {
+        for shelf in board.shelves_of(oid) {
+            shelf.with(|ready| ready.lower(Place::START));
+        }
+        entry.lower_due(clock::now());
         entry.scheduler.set();
     }
     if let Some(due) = notes.due

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// A cluster whose safety net is an hour away: what runs was woken.
 fn cluster() -> Cluster {
-    let cluster = Cluster::with_extension(&["kongtask.poll_interval = '1h'"]);
+    let cluster = Cluster::with_extension(&["kongtask.poll_interval = '1h'", "max_prepared_transactions = 4"]);
     cluster.sql(
         "create table done (what text, at timestamptz default clock_timestamp());
          create function note(p json) returns void language sql as $$ insert into done select p #>> '{}' $$;
@@ -46,6 +46,33 @@ fn a_trigger_and_a_plain_insert_wake_too() {
     cluster.wait_for("select count(*) from done", "50");
     cluster.sql("insert into graphile_worker.jobs (task_identifier, payload) values ('note', '51')");
     cluster.wait_for("select count(*) from done", "51");
+}
+
+/// Another session may commit it, and the one that added the jobs be gone.
+#[test]
+fn commit_prepared_wakes_and_rollback_prepared_does_not() {
+    let cluster = cluster();
+    for run_at in ["now()", "now() + interval '1 s'"] {
+        cluster.sql(&format!(
+            "begin; select graphile_worker.add_job('note', '1', run_at := {run_at}); prepare transaction 'one'"
+        ));
+        cluster.sql("begin; select graphile_worker.add_job('note', '2'); prepare transaction 'two'");
+        cluster.sql("commit prepared 'one'");
+        cluster.sql("rollback prepared 'two'");
+        cluster.wait_for("select string_agg(what, ' ') from done", "1");
+        cluster.sql("truncate done");
+    }
+    // Amidst others, behind those that are begun and before the rest.
+    cluster.reload(&["kongtask.workers = 1"]);
+    cluster.wait_for("select count(*) from kongtask.workers", "1");
+    cluster.sql(
+        "create function nap() returns void language sql as $$ select pg_sleep(0.3); insert into done values ('nap') $$;
+         select kongtask.register_task('nap', 'nap()')",
+    );
+    cluster.sql("begin; select graphile_worker.add_job('note', '1', priority := 1); prepare transaction 'one'");
+    cluster.sql("select graphile_worker.add_job('nap', priority := p) from unnest(array[0, 0, 2]) p");
+    cluster.sql("commit prepared 'one'");
+    cluster.wait_for("select string_agg(what, ' ' order by at) from done", "nap nap 1 nap");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub enum Statement {
     DropsSchemas(Vec<String>),
     /// DROP OWNED BY these roles.
     DropsOwned(Vec<pg_sys::Oid>),
+    /// COMMIT PREPARED.
+    CommitsPrepared,
 }
 
 thread_local! {
@@ -123,6 +125,10 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                     }
                     _ => None,
                 }
+            }
+            pg_sys::NodeTag::T_TransactionStmt => {
+                let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
+                (kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED).then_some(Statement::CommitsPrepared)
             }
             pg_sys::NodeTag::T_DropOwnedStmt => {
                 let drop = node.cast::<pg_sys::DropOwnedStmt>();

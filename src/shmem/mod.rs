@@ -86,6 +86,11 @@ impl Board {
         unsafe { std::slice::from_raw_parts(workers.as_ptr().add(workers.len()).cast(), workers.len()) }
     }
 
+    /// The shelves that the workers of a database use.
+    pub fn shelves_of(&self, database: Oid) -> impl Iterator<Item = &'static Shelf> {
+        self.shelves().iter().filter(move |shelf| shelf.is_in(database))
+    }
+
     /// The shelf of a role in a database; `None` if it has no worker there.
     pub fn shelf(&self, database: Oid, role: Oid) -> Option<&'static Shelf> {
         self.shelves().iter().find(|shelf| shelf.is_of(database, role))

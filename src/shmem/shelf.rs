@@ -23,8 +23,12 @@ pub struct Shelf {
 unsafe impl Sync for Shelf {}
 
 impl Shelf {
+    pub fn is_in(&self, database: Oid) -> bool {
+        self.users() > 0 && self.database.get() == database
+    }
+
     pub fn is_of(&self, database: Oid, role: Oid) -> bool {
-        self.users() > 0 && self.database.get() == database && self.role.get() == role
+        self.is_in(database) && self.role.get() == role
     }
 
     pub fn users(&self) -> usize {
