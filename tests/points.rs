@@ -279,7 +279,7 @@ fn a_crash_is_charged_although_somebody_has_the_job_locked_at_first() {
     let pid = stopped(&cluster, &mut db);
     db.batch_execute("begin; select from graphile_worker.jobs for update").expect("a lock");
     go_on(pid);
-    db.batch_execute("select pg_sleep(1.2); commit").expect("a lock");
+    db.batch_execute("select pg_sleep(2.5); commit").expect("a lock");
     cluster.wait_for("select last_error like 'worker process crashed%1 of 3%' from graphile_worker.jobs", "t");
 }
 

@@ -56,15 +56,24 @@ fn every_signature_gets_what_it_asks_for() {
 fn order_is_priority_then_run_at_then_id() {
     let cluster = cluster(&["kongtask.workers = 1"]);
     cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
-    cluster.sql(
-        "select graphile_worker.add_job('note', '3', run_at := now() - interval '1 min'),
-                graphile_worker.add_job('note', '4'),
-                graphile_worker.add_job('note', '5'),
-                graphile_worker.add_job('note', '2', run_at := now() - interval '2 min'),
-                graphile_worker.add_job('note', '1', priority := -1),
-                graphile_worker.add_job('note', '6', priority := 1, run_at := '2000-01-01')",
-    );
-    cluster.wait_for("select string_agg(what, '' order by at) from done", "123456");
+    // Workers are told of those that are added now, and have to search for those whose task nobody has registered yet.
+    for task in ["note", "later"] {
+        cluster.sql(&format!(
+            "truncate done;
+             select graphile_worker.add_job('{task}', '3', run_at := now() - interval '1 min'),
+                    graphile_worker.add_job('{task}', '4'),
+                    graphile_worker.add_job('{task}', '5'),
+                    graphile_worker.add_job('{task}', '2', run_at := now() - interval '2 min'),
+                    graphile_worker.add_job('{task}', '7', priority := 2147483647),
+                    graphile_worker.add_job('{task}', '1', priority := -1),
+                    graphile_worker.add_job('{task}', '0', priority := -2147483648),
+                    graphile_worker.add_job('{task}', '6', priority := 1, run_at := '2000-01-01')"
+        ));
+        if task == "later" {
+            cluster.sql("select kongtask.register_task('later', 'note(json)')");
+        }
+        cluster.wait_for("select string_agg(what, '' order by at) from done", "01234567");
+    }
 }
 
 #[test]

@@ -117,12 +117,14 @@ fn fill(field: &mut [std::ffi::c_char], text: &str) {
 pub fn connect_to_no_database() {
     // SAFETY: called once, at the start of a background worker.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) }
+    take_time();
 }
 
 /// Connects to a database as the bootstrap superuser.
 pub fn connect_as_server(database: Oid) {
     // SAFETY: as above.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) }
+    take_time();
 }
 
 /// Logs in to a database as a role: what runs here has that role's rights and no way to others.
@@ -130,6 +132,14 @@ pub fn connect_as_role(database: Oid, role: Oid) {
     assert!(role != pg_sys::InvalidOid, "an invalid role would mean the bootstrap superuser");
     // SAFETY: as above.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, version::CONNECT_FLAGS) }
+    take_time();
+}
+
+/// Lets this session take its time, whatever the server, the database or the role has set.
+fn take_time() {
+    for timeout in version::TIMEOUTS {
+        set(timeout, c"0");
+    }
 }
 
 /// Has `f` called with `argument` when this process exits in whatever way but a crash, after its transaction was rolled
@@ -157,13 +167,10 @@ pub fn database() -> Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// Sets application_name, and lets this session take its time, whatever the server or the role has set.
+/// Sets application_name.
 pub fn introduce_as(name: &str) {
     let name = CString::new(name).unwrap_or_default();
     set(c"application_name", &name);
-    for timeout in version::TIMEOUTS {
-        set(timeout, c"0");
-    }
 }
 
 fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
