@@ -51,10 +51,10 @@ fn a_terminated_worker_is_replaced_within_a_second_and_what_it_ran_runs_at_once(
     }
 }
 
-/// Nobody tells the scheduler when the lock is free.
+/// Nobody tells the scheduler when the lock is free. (With a longer deadlock_timeout than its patience, that timer would wake it.)
 #[test]
 fn what_a_terminated_worker_ran_runs_although_somebody_had_it_locked() {
-    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'", "deadlock_timeout = '100ms'"]);
     cluster.sql("update naps set seconds = 60; select graphile_worker.add_job('rest', '1', job_key := 'k')");
     cluster.wait_for(RUNNING, "1");
     let mut db = cluster.connect();

@@ -267,7 +267,7 @@ fn a_drop_extension_whose_session_is_lost_keeps_nobody_away() {
 /// Somebody's lock may keep the scheduler from it for a while. Nobody polls here, and nobody tells it when the lock is free.
 #[test]
 fn a_crash_is_charged_although_somebody_has_the_job_locked_at_first() {
-    let cluster = cluster(&["kongtask.poll_interval = '1h'"]);
+    let cluster = cluster(&["kongtask.poll_interval = '1h'", "deadlock_timeout = '100ms'"]);
     cluster.sql(
         "create function crash() returns void language sql as $$ select kongtask_fault('crash') $$;
          select kongtask.register_task('crash', 'crash()')",
