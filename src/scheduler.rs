@@ -375,7 +375,7 @@ impl Scheduler {
             Ok(Some(result))
         });
         match result {
-            Err(error) if error.read().sqlstate == *b"55P03" || error.read().is_interruption() => {
+            Err(error) if [*b"55P03", *b"57014"].contains(&error.read().sqlstate) => {
                 xact::abort();
                 self.held_up = Some(after(clock::tick(), MOMENT));
                 Ok(None)

@@ -130,11 +130,6 @@ fn palloc_text(text: &str) -> *const c_char {
 }
 
 impl Raise {
-    /// Whether somebody, or a timer, had it that what ran was to end (57014, 57P01): it was not wrong in itself.
-    pub fn is_interruption(&self) -> bool {
-        [*b"57014", *b"57P01"].contains(&self.sqlstate)
-    }
-
     /// Raises an ERROR.
     ///
     /// # Safety

@@ -88,8 +88,17 @@ pub fn hold_cancels() {
     unsafe { pg_sys::QueryCancelHoldoffCount = 1 }
 }
 
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether something was to be cancelled since [`let_cancel`], by `pg_cancel_backend` or a [`Timer`]: anybody can raise an
+/// error that says so.
+pub fn was_cancelled() -> bool {
+    CANCELLED.load(Ordering::Relaxed)
+}
+
 /// Lets what runs from here on be cancelled. A cancel that came before is forgotten.
 pub fn let_cancel() {
+    CANCELLED.store(false, Ordering::Relaxed);
     // SAFETY: sets two variables of this process.
     unsafe {
         pg_sys::QueryCancelPending = 0;
@@ -128,10 +137,12 @@ pub fn reload_if_asked() -> bool {
 /// - SIGTERM from the postmaster is a shutdown: noted, see [`stop_asked`]. The scheduler gives running jobs their time.
 /// - SIGTERM from this process itself is a handler's doing, see [`ended_itself`].
 /// - SIGTERM from anyone else is `pg_terminate_backend`: it ends the process as it ends any backend.
-/// - SIGHUP is noted, see [`reload_if_asked`]. SIGINT is `pg_cancel_backend`, see [`let_cancel`].
+/// - SIGINT is `pg_cancel_backend`, see [`let_cancel`].
+/// - SIGHUP is noted, see [`reload_if_asked`].
 pub fn receive_signals() {
     handle(libc::SIGTERM, on_sigterm);
     handle(libc::SIGHUP, on_sighup);
+    handle(libc::SIGINT, on_sigint);
     hold_cancels();
     // SAFETY: called once, by a background worker.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() }
@@ -223,6 +234,12 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_vo
             die(signal);
         }
     });
+}
+
+extern "C" fn on_sigint(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    CANCELLED.store(true, Ordering::Relaxed);
+    // SAFETY: as above.
+    keeping_errno(|| unsafe { StatementCancelHandler(signal) });
 }
 
 extern "C" fn on_sighup(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {

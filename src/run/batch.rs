@@ -30,6 +30,8 @@ const PATIENCE: &std::ffi::CStr = c"1ms";
 struct Outcomes<'j> {
     done: Vec<&'j Job>,
     failed: Vec<(&'j Job, Raise)>,
+    /// The last of those that failed, if somebody, or its timeout, had it end.
+    interrupted: Option<(&'j Job, Raise)>,
     /// To be run alone.
     alone: Vec<&'j Job>,
     /// Not begun.
@@ -71,29 +73,36 @@ impl Runner {
         let begun = Instant::now();
         self.begin();
         let attempt = Attempt { task: &taken.task, hold: Hold::InPlace };
-        let mut interrupted = None;
-        let attempted = self.delete(taken, &taken.ids()).and_then(|mut jobs| {
-            let Some(handler) = self.handler(&taken.task)? else { return Ok(false) };
-            let outcomes =
-                self.run_each(&jobs, &attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
-            let all_done = outcomes.done.len() == jobs.len();
-            if all_done {
-                self.commit()?;
+        let Ok(jobs) = self.delete(taken, &taken.ids()) else {
+            xact::abort();
+            return Ok(Together::Failed);
+        };
+        match self.run_while_well(&jobs, &attempt) {
+            Ok(None) => {
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
+                Ok(Together::Done)
             }
-            if let Some((job, error)) = outcomes.failed.into_iter().find(|(_, error)| error.is_interruption()) {
-                let at = jobs.iter().position(|other| other.id == job.id);
-                interrupted = at.map(|at| (jobs.swap_remove(at), error));
+            Ok(Some(Outcomes { interrupted: Some((job, error)), .. })) => {
+                xact::abort();
+                self.record_one_failure(job, &attempt, error)?;
+                Ok(Together::Interrupted(job.id))
             }
-            Ok(all_done)
-        });
-        if attempted.unwrap_or(false) {
-            return Ok(Together::Done);
+            Ok(Some(_)) | Err(_) => {
+                xact::abort();
+                Ok(Together::Failed)
+            }
         }
-        xact::abort();
-        let Some((job, error)) = interrupted else { return Ok(Together::Failed) };
-        self.record_one_failure(&job, &attempt, error)?;
-        Ok(Together::Interrupted(job.id))
+    }
+
+    /// Runs jobs until one fails; `None` if none did, and all of it is committed.
+    fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
+        let Some(handler) = self.handler(attempt.task)? else { return Ok(Some(Outcomes::default())) };
+        let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
+        if outcomes.done.len() < jobs.len() {
+            return Ok(Some(outcomes));
+        }
+        self.commit()?;
+        Ok(None)
     }
 
     fn one_by_one(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
@@ -194,14 +203,18 @@ impl Runner {
             }
             self.now_runs(job.id);
             let result = xact::in_subtransaction(|| {
-                self.call(attempt.task, || prepared.call(job)).map_err(|error| error.read())
+                self.call(attempt.task, || prepared.call(job)).map_err(|error| {
+                    let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
+                    (error.read(), by_itself || Runner::was_cancelled(&error))
+                })
             });
             match result {
                 Ok(()) => {
                     subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));
                     outcomes.done.push(job);
                 }
-                Err(error) => {
+                Err((error, is_interrupted)) => {
+                    outcomes.interrupted = is_interrupted.then(|| (job, error.clone()));
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare()?;
                     if may_be_its_companions_fault(&error) {

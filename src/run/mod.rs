@@ -228,6 +228,11 @@ impl Runner {
         }
     }
 
+    /// Whether a call failed because somebody cancelled it.
+    fn was_cancelled(error: &Error) -> bool {
+        matches!(error, Error::Postgres(error) if error.read().sqlstate == *b"57014") && latch::was_cancelled()
+    }
+
     /// Commits what handlers did, with the completion of their jobs.
     fn commit(&self) -> Result<(), Error> {
         fault::point("completed")?;

@@ -48,7 +48,7 @@ impl Runner {
                         return self.release(&left);
                     }
                     // Whoever cancelled it meant all of it.
-                    Err(error @ Error::Postgres(_)) if error.read().is_interruption() => {
+                    Err(error) if Runner::was_cancelled(&error) => {
                         let error = error.read();
                         xact::abort();
                         self.fail_part(taken, part, &error)?;
