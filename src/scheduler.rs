@@ -76,7 +76,9 @@ fn main(database: usize) -> Result<(), Error> {
     while this.stays()? {
         this.pass()?;
         latch::wait(this.next_pass());
-        latch::reload_if_asked();
+        if latch::reload_if_asked() {
+            this.search_at = this.search_at.min(after(clock::tick(), guc::poll_interval()));
+        }
     }
     this.stop_workers()?;
     entry.left.store(true, SeqCst);

@@ -48,6 +48,19 @@ fn a_trigger_and_a_plain_insert_wake_too() {
     cluster.wait_for("select count(*) from done", "51");
 }
 
+/// Where triggers are off, nobody is told: what the poll is for.
+#[test]
+fn a_shorter_poll_interval_is_heeded_at_once() {
+    let cluster = cluster();
+    cluster.sql(
+        "set session_replication_role = replica;
+         insert into graphile_worker.jobs (task_identifier, payload) values ('note', '1'); select pg_sleep(0.5)",
+    );
+    assert_eq!(cluster.text("select count(*) from done"), "0");
+    cluster.reload(&["kongtask.poll_interval = '200ms'"]);
+    cluster.wait_for("select what from done", "1");
+}
+
 /// Another session may commit it, and the one that added the jobs be gone.
 #[test]
 fn commit_prepared_wakes_and_rollback_prepared_does_not() {
