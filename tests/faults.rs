@@ -660,8 +660,8 @@ fn running_out_of_memory_is_a_failed_attempt() {
         .connect_as("alice", "postgres")
         .batch_execute(
             "create function too_long() returns void language sql as
-               $$ select length(repeat('x', 1000000000) || repeat('x', 1000000000)) $$;
-             create function too_much() returns void language sql as $$ select length(repeat('x', 1000000000)) $$;
+               $$ select length(repeat(repeat('x', 10000), 100000) || repeat(repeat('x', 10000), 100000)) $$;
+             create function too_much() returns void language sql as $$ select length(repeat(repeat('x', 10000), 100000)) $$;
              select kongtask.register_task('too_long', 'too_long()'), kongtask.register_task('too_much', 'too_much()')",
         )
         .unwrap_or_else(|e| panic!("{}", describe(&e)));
