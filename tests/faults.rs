@@ -175,7 +175,8 @@ const HOSTILE: &[&str] = &[
 ];
 
 fn hostile(cluster: &Cluster) -> Vec<&'static str> {
-    let newer = (cluster.version() >= 17).then_some("transaction_timeout = '1ms'");
+    // One that is shorter lets nobody log in.
+    let newer = (cluster.version() >= 17).then_some("transaction_timeout = '300ms'");
     HOSTILE.iter().copied().chain(newer).collect()
 }
 
@@ -193,6 +194,7 @@ fn no_setting_of_the_server_the_database_or_the_role_breaks_workers_or_the_sched
     if cluster.version() >= 17 {
         cluster.sql("alter role postgres set transaction_timeout = 0");
     }
+    cluster.sql("update naps set seconds = 0.6");
     let hostile = hostile(&cluster);
     let mut count = 0;
     for place in ["server", "database", "role"] {
@@ -214,6 +216,8 @@ fn no_setting_of_the_server_the_database_or_the_role_breaks_workers_or_the_sched
         for _ in 0..5 {
             count += every_kind::add(&mut db, count + 1).expect("add_job");
         }
+        count += 1;
+        db.batch_execute(&format!("select graphile_worker.add_job('rest', '{count}')")).expect("add_job");
         drains_once(&cluster, count);
         assert_eq!(rows(&mut db, "select pid from kongtask.workers order by 1"), workers, "{place}\n{}", cluster.log());
         let ours = complaints().split_off(before);
