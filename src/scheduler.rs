@@ -77,7 +77,8 @@ fn main(database: usize) -> Result<(), Error> {
         this.pass()?;
         latch::wait(this.next_pass());
         if latch::reload_if_asked() {
-            this.search_at = this.search_at.min(after(clock::tick(), guc::poll_interval()));
+            let soon = after(clock::tick(), guc::poll_interval());
+            this.search_at = this.search_at.min(this.may_search_at.max(soon));
         }
     }
     this.stop_workers()?;
@@ -282,7 +283,9 @@ impl Scheduler {
 
     /// How long it is until there is something to do, if nobody tells of it.
     fn next_pass(&self) -> Option<Duration> {
-        let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
+        // Nothing is renewed while that is held up.
+        let renew_at = self.held_up.map_or(self.renew_at, |until| self.renew_at.max(until));
+        let ticks = [self.search_at, renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.held_up).min().and_then(until_tick);
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }

@@ -14,12 +14,6 @@ pub fn begin() {
     begin_at(None);
 }
 
-/// Begins a transaction that runs users' code, and can be cancelled until it ends.
-pub fn begin_for_handlers() {
-    latch::let_cancel();
-    begin_at(None);
-}
-
 /// Begins a transaction for a statement of the queue's, whatever defaults the role or the database has set.
 pub fn begin_for_queue() {
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));

@@ -206,6 +206,8 @@ impl Runner {
         let begun = Instant::now();
         // A trigger that fires at commit may have, after the call that it belongs to.
         latch::ended_itself();
+        // And until the transaction ends: what users have fired at commit is theirs as well.
+        latch::let_cancel();
         let result = {
             let _settings = xact::Settings::keep();
             let _timer = task.timeout.map(latch::Timer::start);
@@ -241,7 +243,7 @@ impl Runner {
 
     /// Begins the transaction of a handler.
     fn begin(&self) {
-        xact::begin_for_handlers();
+        xact::begin();
         if let Some(value) = guc::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
         }
