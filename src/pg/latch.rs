@@ -1,7 +1,7 @@
 //! Waiting and being woken: latches, and the signals that set them.
 //!
-//! What `pg_cancel_backend` cancels is what users have our processes run: handlers, and what is asked which flags are forbidden.
-//! All else holds cancels.
+//! What `pg_cancel_backend` cancels is what users have our processes run: handlers, from their call to the end of its
+//! transaction, and what is asked which flags are forbidden. All else holds cancels, but for what waits for a lock by a timeout.
 
 use super::catch::{PgError, catch};
 use pgrx::pg_sys;
