@@ -65,7 +65,8 @@ fn main(database: usize) -> Result<(), Error> {
         may_search_at: 0,
         searched: i64::MIN,
         renew_at: 0,
-        recovered: false,
+        released: false,
+        charged: false,
         held_up: None,
         tasks: Rc::default(),
     };
@@ -122,8 +123,10 @@ struct Scheduler {
     searched: Timestamp,
     /// When to see whose locks are to be renewed: nobody tells of a job that begins.
     renew_at: Tick,
-    /// Whether everything that dead workers of the server's former life held is released, and their crashes are charged.
-    recovered: bool,
+    /// Whether everything that dead workers of the server's former life held is released.
+    released: bool,
+    /// Whether their crashes are charged.
+    charged: bool,
     /// When to try again what somebody's lock keeps from being done, if one does.
     held_up: Option<Tick>,
     /// As of the latest pass.
@@ -153,9 +156,7 @@ impl Scheduler {
         if may_write {
             self.held_up = None;
             self.release_what_the_gone_held(now)?;
-            if !self.recovered {
-                self.recover()?;
-            }
+            self.recover()?;
         }
         xact::begin_for_queue();
         let tasks = registry::tasks()?;
@@ -290,13 +291,20 @@ impl Scheduler {
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
 
-    /// After a crash of the server, a promotion or a restore: releases what bears our mark and no living worker holds.
+    /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker
+    /// holds, and charges who crashed.
     fn recover(&mut self) -> Result<(), Error> {
-        let living: Vec<String> = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
-        let released = self.briefly("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
-        self.recovered = self.settle_charges()? && released.is_some();
-        if let Some(released @ 1..) = released {
-            log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
+        if !self.released {
+            let living: Vec<String> =
+                self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
+            let released = self.briefly("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
+            self.released = released.is_some();
+            if let Some(released @ 1..) = released {
+                log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
+            }
+        }
+        if !self.charged {
+            self.charged = self.settle_charges()?;
         }
         Ok(())
     }

@@ -29,17 +29,16 @@ pub fn watch() {
 /// Whether the current role may run what drops the extension, or its schema and the extension with it.
 fn drops_the_queue(statement: &Statement) -> bool {
     let me = role::current();
-    let owned_by = |roles: &[Oid]| {
-        // Who may drop the objects of some of the roles only is refused.
-        roles.iter().all(|&role| role::has_privileges_of(me, role))
-            && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
-    };
     match statement {
         Statement::Drops => schema::extension().is_some_and(|extension| version::owns_extension(extension, me)),
         Statement::DropsSchemas(names) => {
             schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
         }
-        Statement::DropsOwned(roles) => owned_by(roles),
+        // Who may drop the objects of some of the roles only is refused.
+        Statement::DropsOwned(roles) => {
+            roles.iter().all(|&role| role::has_privileges_of(me, role))
+                && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
+        }
         Statement::Creates | Statement::CommitsPrepared | Statement::Empties(_) => false,
     }
 }

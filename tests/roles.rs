@@ -28,12 +28,17 @@ fn who(role: &str) -> String {
     )
 }
 
-#[test]
-fn handlers_run_as_the_role_that_registered_them() {
-    let cluster = cluster(&[]);
+/// Has both roles register theirs.
+fn register_who(cluster: &Cluster) {
     for role in ["alice", "bob"] {
         cluster.connect_as(role, "postgres").batch_execute(&who(role)).unwrap_or_else(|e| panic!("{}", describe(&e)));
     }
+}
+
+#[test]
+fn handlers_run_as_the_role_that_registered_them() {
+    let cluster = cluster(&[]);
+    register_who(&cluster);
     let mut web = cluster.connect_as("web", "postgres");
     web.batch_execute("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')")
         .expect("add_job");
@@ -57,9 +62,7 @@ fn handlers_run_as_the_role_that_registered_them() {
 #[test]
 fn more_roles_than_workers_take_turns() {
     let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
-    for role in ["alice", "bob"] {
-        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
-    }
+    register_who(&cluster);
     for round in 1..=3 {
         for role in ["alice", "bob"] {
             cluster.sql(&format!("select graphile_worker.add_job('{role}_who')"));
@@ -78,9 +81,7 @@ fn more_roles_than_workers_take_turns() {
 #[test]
 fn a_busy_role_borrows_the_idle_workers_of_another() {
     let cluster = cluster(&["kongtask.workers = 4", "kongtask.poll_interval = '1h'"]);
-    for role in ["alice", "bob"] {
-        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
-    }
+    register_who(&cluster);
     cluster
         .connect_as("alice", "postgres")
         .batch_execute("create function app.nap() returns void language sql as 'select pg_sleep(1)'; select kongtask.register_task('nap', 'app.nap()')")
@@ -242,9 +243,7 @@ fn keeping_alice_out(cluster: &Cluster) -> (&'static str, &'static str) {
 #[test]
 fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
     let cluster = cluster(&["kongtask.poll_interval = '200ms'"]);
-    for role in ["alice", "bob"] {
-        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
-    }
+    register_who(&cluster);
     let (out, back) = keeping_alice_out(&cluster);
     cluster.sql(out);
     // In a transaction of its own: nobody logs in again before that is committed.
@@ -260,9 +259,7 @@ fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
 #[test]
 fn a_role_that_cannot_log_in_takes_no_place() {
     let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
-    for role in ["alice", "bob"] {
-        cluster.connect_as(role, "postgres").batch_execute(&who(role)).expect("register");
-    }
+    register_who(&cluster);
     let (out, back) = keeping_alice_out(&cluster);
     cluster.sql(out);
     cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");

@@ -30,8 +30,8 @@ const PATIENCE: &std::ffi::CStr = c"1ms";
 struct Outcomes<'j> {
     done: Vec<&'j Job>,
     failed: Vec<(&'j Job, Raise)>,
-    /// The last of those that failed, if somebody, or its timeout, had it end.
-    interrupted: Option<(&'j Job, Raise)>,
+    /// Whether the last of those failed as somebody, or its timeout, had it end.
+    interrupted: bool,
     /// To be run alone.
     alone: Vec<&'j Job>,
     /// Not begun.
@@ -82,14 +82,14 @@ impl Runner {
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
                 Ok(Together::Done)
             }
-            Ok(Some(Outcomes { interrupted: Some((job, error)), .. })) => {
+            attempted => {
                 xact::abort();
+                let interrupted = attempted.ok().flatten().filter(|outcomes| outcomes.interrupted);
+                let Some((job, error)) = interrupted.and_then(|mut outcomes| outcomes.failed.pop()) else {
+                    return Ok(Together::Failed);
+                };
                 self.record_one_failure(job, &attempt, error)?;
                 Ok(Together::Interrupted(job.id))
-            }
-            Ok(Some(_)) | Err(_) => {
-                xact::abort();
-                Ok(Together::Failed)
             }
         }
     }
@@ -214,13 +214,13 @@ impl Runner {
                     outcomes.done.push(job);
                 }
                 Err((error, is_interrupted)) => {
-                    outcomes.interrupted = is_interrupted.then(|| (job, error.clone()));
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare()?;
                     if may_be_its_companions_fault(&error) {
                         outcomes.alone.push(job);
                     } else {
                         outcomes.failed.push((job, error));
+                        outcomes.interrupted = is_interrupted;
                     }
                 }
             }
