@@ -60,10 +60,10 @@ test-one: pg-test cluster-test
 pg-test: setup
 	scripts/pg-test $(PG)
 
-# Tests of processes, in throwaway clusters. The script of the first version is there for the tests of upgrades.
+# Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
 cluster-test: install fault-build
 	@scripts/peers
-	$(SUDO) install -m 644 sql/frozen/kongtask--0.1.0.sql "$$($(PG_CONFIG) --sharedir)/extension/"
+	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.

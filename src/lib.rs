@@ -1,6 +1,6 @@
 //! kongtask: a job queue that lives inside Postgres. README.md is for its users; each module says what it is for.
 
-pgrx::pg_module_magic!(name = c"kongtask", version = c"0.2.0");
+pgrx::pg_module_magic!(name = c"kongtask", version = c"0.3.0");
 
 mod api;
 mod error;
