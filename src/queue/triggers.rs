@@ -56,12 +56,19 @@ pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
 /// After a job that was locked has been deleted, unlocked, or moved to another queue: releases its queue. A live worker of ours that runs
 /// the job lets go of the queue itself, when what it runs has ended: until then no other job of the queue may begin.
 pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
-    let row = firing(call, "jobs")?.row();
+    let trigger = firing(call, "jobs")?;
+    let row = trigger.row();
     let worker_id = row.value(attribute::LOCKED_BY);
-    if !worker_id.is_some_and(is_of_another_that_lives) {
+    // Moved to another queue, it is in the way of nobody here.
+    let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
+    if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
         queues::release(row.value(attribute::QUEUE_NAME), worker_id)?;
     }
     Ok(nothing())
+}
+
+fn queue_name(row: &TriggerRow) -> Option<Vec<u8>> {
+    row.value(attribute::QUEUE_NAME).map(|name| Text::new(name).bytes().to_vec())
 }
 
 /// Whether a worker id is of a live worker of ours other than this process.
