@@ -65,7 +65,7 @@ impl Found {
 
 /// The first jobs that can run. Within a transaction, by a snapshot taken now.
 ///
-/// One statement for each priority: so that each begins where its jobs do, and ends at those that are not due yet.
+/// One statement for each priority in which a job is due: so that each begins where its jobs do, and ends at those that are not due yet.
 pub fn search(search: &Search) -> Result<Found, Error> {
     static SCAN: Plan = plan!(
         "scan",
@@ -79,7 +79,7 @@ pub fn search(search: &Search) -> Result<Found, Error> {
         INT8OID
     )
     .by_index();
-    static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID).by_index();
+    static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID, TIMESTAMPTZOID).by_index();
     let _snapshot = LatestSnapshot::take();
     let session = schema::session()?;
     let now = clock::now();
@@ -113,7 +113,7 @@ pub fn search(search: &Search) -> Result<Found, Error> {
             found.to = from;
             return Ok(found);
         }
-        let next = session.read(&NEXT_PRIORITY, &[from.priority.into_datum()])?;
+        let next = session.read(&NEXT_PRIORITY, &[from.priority.into_datum(), now.into_datum()])?;
         if next.count() == 0 {
             return Ok(found);
         }
