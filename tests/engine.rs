@@ -481,8 +481,8 @@ fn a_plain_job_is_added_without_an_insert_unless_the_table_was_changed() {
             "alter table graphile_worker.jobs alter updated_at set default now()",
         ),
         (
-            "alter table graphile_worker.jobs disable trigger _500_increase_job_queue_count",
-            "alter table graphile_worker.jobs enable trigger _500_increase_job_queue_count",
+            "alter table graphile_worker.jobs disable trigger _500_release_queue",
+            "alter table graphile_worker.jobs enable trigger _500_release_queue",
         ),
     ] {
         cluster.sql(change);
