@@ -3,7 +3,7 @@
 use kongtask_tests::readme::blocks;
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
-use kongtask_tests::{Cluster, describe, error, reference, rows, text};
+use kongtask_tests::{Cluster, describe, error, kongtask, reference, rows, text};
 use postgres::Client;
 
 const VERSION: &str = "0.12.2";
@@ -124,6 +124,42 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
             );
             assert_eq!(text(&mut db, &format!("select {right}")), "t", "{migration}: {right}");
         }
+    }
+}
+
+#[test]
+fn what_only_kongtask_made_is_gone_too() {
+    let cluster = cluster();
+    cluster.reload(&["kongtask.databases = ''"]);
+    cluster.sql("create database fresh");
+    let mut fresh = cluster.connect_as("postgres", "fresh");
+    fresh.batch_execute("create extension kongtask").expect("create extension");
+    let but_rights = |db: &mut Client| -> Vec<String> {
+        snapshot(db, "graphile_worker").into_iter().filter(|line| !line.starts_with("rights ")).collect()
+    };
+    let fresh = but_rights(&mut fresh);
+    for (state, migration) in [("without_flags", 5), ("at_8", 8), ("at_9", 9)] {
+        cluster.sql(&format!("create database {state} owner app"));
+        let mut app = cluster.connect_as("app", state);
+        app.batch_execute("grant create on schema public to app").expect("a grant");
+        if migration == 5 {
+            kongtask::install_without_flags(&mut app);
+        } else {
+            kongtask::install(&mut app, migration);
+        }
+        populate(&mut app, migration);
+        app.batch_execute("comment on column graphile_worker.jobs.id is 'by somebody'").expect("a comment");
+        let jobs =
+            "select id, queue_name, task_identifier, payload, priority, run_at, attempts, max_attempts, last_error,
+          created_at, updated_at, key, locked_at, locked_by, revision from graphile_worker.jobs order by id";
+        let before = rows(&mut app, jobs);
+        let mut db = cluster.connect_as("postgres", state);
+        db.batch_execute(adopt()).unwrap_or_else(|e| panic!("{state}: {}", describe(&e)));
+        assert_eq!(rows(&mut db, jobs), before, "{state}");
+        if migration >= 8 {
+            assert_eq!(text(&mut db, "select identifier from graphile_worker.known_crontabs"), "c");
+        }
+        assert_same(state, &but_rights(&mut db), &fresh);
     }
 }
 
@@ -265,6 +301,24 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             "not as graphile-worker made them",
             "jobs 8 max_attempts integer not null default 25 is missing; jobs 8 max_attempts integer not null default 3 is not",
             "Undo",
+        ),
+        (
+            "alter table graphile_worker.known_crontabs alter column known_since set default '2020-01-01'",
+            "not as graphile-worker made them",
+            "known_crontabs 2 known_since timestamp with time zone not null default '2020-01-01",
+            "Undo",
+        ),
+        (
+            "create index idx_known_crontabs_last_execution on graphile_worker.known_crontabs (last_execution desc)",
+            "not as graphile-worker made them",
+            "CREATE INDEX idx_known_crontabs_last_execution ON",
+            "Undo",
+        ),
+        (
+            "set default_transaction_isolation = 'repeatable read'",
+            "cannot be taken over in a transaction at isolation level repeatable read",
+            "does not see what others commit",
+            "READ COMMITTED",
         ),
         (
             "create index mine on graphile_worker.jobs (task_identifier)",
