@@ -230,7 +230,6 @@ impl This {
             tasks: &tasks,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
             from,
-            since: i64::MIN,
             most: (largest.unwrap_or(1) * self.shelf.users()).clamp(AT_LEAST, CAPACITY),
         })?;
         xact::commit()?;

@@ -13,9 +13,9 @@ pub use shelf::Shelf;
 pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
 
 use crate::marks;
-use crate::pg::clock;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
+use crate::pg::{background, clock};
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -53,6 +53,19 @@ thread_local! {
 /// The board; `None` where the library was not preloaded.
 pub fn board() -> Option<Board> {
     BOARD.get()
+}
+
+/// The ids of the kongtask workers of this database that live, as in `locked_by`. None where the library was not preloaded.
+pub fn living_workers() -> Vec<String> {
+    let Some(board) = board() else { return Vec::new() };
+    let workers = board.workers_of(background::database());
+    workers.filter(|(_, worker)| worker.state() != State::Gone).filter_map(|(_, worker)| worker.id()).collect()
+}
+
+/// The id of the kongtask worker that this process is, if it is one.
+pub fn my_worker_id() -> Option<String> {
+    let me = background::pid();
+    board()?.workers_of(background::database()).find(|(_, worker)| worker.pid.load(SeqCst) == me)?.1.id()
 }
 
 impl Board {
