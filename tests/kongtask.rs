@@ -26,7 +26,8 @@ fn adopt(cluster: &Cluster, database: &str) {
         .unwrap_or_else(|e| panic!("{}\n{}", describe(&e), cluster.log()));
 }
 
-/// Adds jobs one by one from a session of its own: every third is in one of five queues, and every seventh has a key.
+/// Adds jobs one by one from a session of its own: every third is in one of five queues, every seventh has a key, and every
+/// eleventh fails at first.
 fn enqueue(
     cluster: &Cluster,
     database: &str,
@@ -39,10 +40,11 @@ fn enqueue(
         for number in 0..count {
             let queue = (number % 3 == 0).then(|| format!("q{}", number % 5));
             let key = (number % 7 == 0).then(|| format!("{session}-{number}"));
+            let payload = if number % 11 == 0 { r#"{"fail": true}"# } else { "{}" };
             client
                 .execute(
-                    "select graphile_worker.add_job($1, '{}', $2, job_key := $3)",
-                    &[&tasks[number % tasks.len()], &queue, &key],
+                    "select graphile_worker.add_job($1, $4::text::json, $2, job_key := $3)",
+                    &[&tasks[number % tasks.len()], &queue, &key, &payload],
                 )
                 .unwrap_or_else(|e| panic!("{}", describe(&e)));
         }
@@ -68,6 +70,50 @@ fn a_busy_schema_is_taken_over_without_a_deadlock_or_a_lost_job() {
         assert!(wait_until(LONG, || text(&mut db, "select count(*) from graphile_worker.jobs") == "0"));
         assert_eq!(pool.stop(), Vec::<String>::new());
         assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct job) from done"), "3000 3000");
+        assert_eq!(text(&mut db, LOCKED), "0");
+    }
+    assert!(!cluster.log().contains("deadlock"), "{}", cluster.log());
+}
+
+#[test]
+fn a_pool_that_asks_for_any_job_and_the_servers_workers_share_a_schema_at_its_8_and_9() {
+    let cluster = Cluster::with(&["max_worker_processes = 32"]);
+    cluster.sql("create role app login; create role here login");
+    for migration in [8, 9] {
+        let database = format!("shop{migration}");
+        let mut db = with_kongtask(&cluster, &database, migration);
+        let pool = Pool::start(&cluster, "app", &database, 4, &["there", "there_too"]);
+        adopt(&cluster, &database);
+        cluster
+            .connect_as("postgres", &database)
+            .batch_execute(
+                "create function public.note(j graphile_worker.jobs) returns void language plpgsql as $$ begin
+                   if j.payload ->> 'fail' is not null and j.attempts < 2 then raise 'it failed'; end if;
+                   perform pg_sleep(0.002);
+                   insert into public.done (job, task, by) values (j.id, j.task_identifier, 'here');
+                 end $$;
+                 grant usage on schema kongtask, graphile_worker to here;
+                 grant execute on function kongtask.register_task to here;
+                 grant insert on done to here",
+            )
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        cluster
+            .connect_as("here", &database)
+            .batch_execute(
+                "select kongtask.register_task('here', 'public.note(graphile_worker.jobs)');
+                 select kongtask.register_task('here_too', 'public.note(graphile_worker.jobs)', max_batch := 20)",
+            )
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        let tasks = &["here", "there", "here_too", "there_too", "here"];
+        let sessions: Vec<_> = (0..4).map(|n| enqueue(&cluster, &database, n, tasks, 500)).collect();
+        for session in sessions {
+            session.join().expect("every job is added");
+        }
+        let jobs = "select count(*) from graphile_worker.jobs";
+        assert!(wait_until(LONG, || text(&mut db, jobs) == "0"), "{}\n{}", text(&mut db, jobs), cluster.log());
+        assert_eq!(pool.stop(), Vec::<String>::new());
+        assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct job) from done"), "2000 2000");
+        assert_eq!(text(&mut db, "select count(*) from done where (by = 'here') <> starts_with(task, 'here')"), "0");
         assert_eq!(text(&mut db, LOCKED), "0");
     }
     assert!(!cluster.log().contains("deadlock"), "{}", cluster.log());

@@ -338,6 +338,10 @@ begin
     execute v_statement;
   end loop;
 
+  -- Here a row of job_queues is a lock, and jobs are not counted.
+  delete from job_queues where locked_at is null;
+  update job_queues set job_count = 1;
+
   -- What the migrations after theirs change.
   alter table migrations add column if not exists breaking boolean not null default false;
   if v_migration operator(pg_catalog.<) 2 then
@@ -433,7 +437,7 @@ begin
   -- A script of an extension is run with client_min_messages at warning.
   perform pg_catalog.set_config('client_min_messages', 'notice', true);
   raise notice 'took over schema % (graphile-worker''s migration %) with % jobs in % queues', pg_catalog.quote_ident(v_schema),
-    v_migration, (select pg_catalog.count(*) from jobs), (select pg_catalog.count(*) from job_queues);
+    v_migration, (select pg_catalog.count(*) from jobs), (select pg_catalog.count(distinct queue_name) from jobs);
   perform pg_catalog.set_config('client_min_messages', 'warning', true);
 end
 $$;
