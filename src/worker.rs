@@ -252,6 +252,7 @@ impl This {
             // Another role may want this place.
             entry.scheduler.set();
         }
+        self.board.offer_slot(self.database);
         let nothing = self.forbidden.is_none() || !self.shelf.with(|ready| ready.has_more());
         if nothing && !me.leave.load(SeqCst) {
             latch::wait(None);
