@@ -77,6 +77,22 @@ create index jobs_run_at_idx
   where run_at > created_at and attempts < max_attempts;
 comment on index jobs_run_at_idx is 'When jobs that were scheduled for later fall due';
 
+-- For payloads that are jsonb.
+create function kongtask.add_job(
+  identifier text,
+  payload jsonb = null,
+  queue_name text = null,
+  run_at timestamptz = null,
+  max_attempts integer = null,
+  job_key text = null,
+  priority integer = null,
+  flags text[] = null,
+  job_key_mode text = 'replace'
+) returns jobs
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
+comment on function kongtask.add_job is 'As add_job of the queue''s schema, for a payload that is jsonb';
+
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.
 do $$

@@ -3,7 +3,7 @@
 use kongtask_tests::readme::blocks;
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
-use kongtask_tests::{Cluster, describe, error, reference, rows, text};
+use kongtask_tests::{Cluster, describe, error, kongtask, reference, rows, text};
 use postgres::Client;
 
 const VERSION: &str = "0.12.2";
@@ -81,7 +81,6 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
             // Not updated_at, which tells when their migration 2 was.
             "select id, queue_name, task_identifier, payload, priority, run_at, attempts, max_attempts, last_error,
                created_at, key, locked_at, locked_by, revision, flags from graphile_worker.jobs order by id",
-            "select * from graphile_worker.job_queues order by queue_name",
             "select * from graphile_worker.known_crontabs",
             "select last_value, is_called from graphile_worker.jobs_id_seq",
             "select id from graphile_worker.migrations order by id",
@@ -89,6 +88,11 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
         ] {
             assert_eq!(rows(&mut db, query), rows(&mut theirs, query), "{migration}: {query}");
         }
+        // A row of theirs that is no lock says nothing here.
+        let held =
+            "select queue_name, 1, locked_at, locked_by from graphile_worker.job_queues where locked_at is not null";
+        let queues = "select queue_name, job_count, locked_at, locked_by from graphile_worker.job_queues";
+        assert_eq!(rows(&mut db, queues), rows(&mut theirs, held), "{migration}");
         let adopted = snapshot(&mut db, "graphile_worker");
         let but_rights = |lines: &[String]| -> Vec<String> {
             lines.iter().filter(|line| !line.starts_with("rights ")).cloned().collect()
@@ -124,6 +128,42 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
             );
             assert_eq!(text(&mut db, &format!("select {right}")), "t", "{migration}: {right}");
         }
+    }
+}
+
+#[test]
+fn what_only_kongtask_made_is_gone_too() {
+    let cluster = cluster();
+    cluster.reload(&["kongtask.databases = ''"]);
+    cluster.sql("create database fresh");
+    let mut fresh = cluster.connect_as("postgres", "fresh");
+    fresh.batch_execute("create extension kongtask").expect("create extension");
+    let but_rights = |db: &mut Client| -> Vec<String> {
+        snapshot(db, "graphile_worker").into_iter().filter(|line| !line.starts_with("rights ")).collect()
+    };
+    let fresh = but_rights(&mut fresh);
+    for (state, migration) in [("without_flags", 5), ("at_8", 8), ("at_9", 9)] {
+        cluster.sql(&format!("create database {state} owner app"));
+        let mut app = cluster.connect_as("app", state);
+        app.batch_execute("grant create on schema public to app").expect("a grant");
+        if migration == 5 {
+            kongtask::install_without_flags(&mut app);
+        } else {
+            kongtask::install(&mut app, migration);
+        }
+        populate(&mut app, migration);
+        app.batch_execute("comment on column graphile_worker.jobs.id is 'by somebody'").expect("a comment");
+        let jobs =
+            "select id, queue_name, task_identifier, payload, priority, run_at, attempts, max_attempts, last_error,
+          created_at, updated_at, key, locked_at, locked_by, revision from graphile_worker.jobs order by id";
+        let before = rows(&mut app, jobs);
+        let mut db = cluster.connect_as("postgres", state);
+        db.batch_execute(adopt()).unwrap_or_else(|e| panic!("{state}: {}", describe(&e)));
+        assert_eq!(rows(&mut db, jobs), before, "{state}");
+        if migration >= 8 {
+            assert_eq!(text(&mut db, "select identifier from graphile_worker.known_crontabs"), "c");
+        }
+        assert_same(state, &but_rights(&mut db), &fresh);
     }
 }
 
@@ -267,6 +307,24 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             "Undo",
         ),
         (
+            "alter table graphile_worker.known_crontabs alter column known_since set default '2020-01-01'",
+            "not as graphile-worker made them",
+            "known_crontabs 2 known_since timestamp with time zone not null default '2020-01-01",
+            "Undo",
+        ),
+        (
+            "create index idx_known_crontabs_last_execution on graphile_worker.known_crontabs (last_execution desc)",
+            "not as graphile-worker made them",
+            "CREATE INDEX idx_known_crontabs_last_execution ON",
+            "Undo",
+        ),
+        (
+            "set default_transaction_isolation = 'repeatable read'",
+            "cannot be taken over in a transaction at isolation level repeatable read",
+            "does not see what others commit",
+            "READ COMMITTED",
+        ),
+        (
             "create index mine on graphile_worker.jobs (task_identifier)",
             "not as graphile-worker made them",
             "CREATE INDEX mine ON",
@@ -333,7 +391,7 @@ fn the_way_back_keeps_the_jobs() {
         "select id, queue_name, task_identifier, payload, priority, run_at, max_attempts, created_at, key, revision, flags
          from graphile_worker.jobs order by id",
         "select id, locked_by, locked_at from graphile_worker.jobs where id = 3",
-        "select queue_name, job_count from graphile_worker.job_queues order by 1",
+        "select queue_name, count(*) from graphile_worker.jobs where queue_name is not null group by 1 order by 1",
         "select locked_by, locked_at from graphile_worker.job_queues where queue_name = 'r'",
         "select * from graphile_worker.known_crontabs",
         "select last_value, is_called from graphile_worker.jobs_id_seq",
@@ -352,6 +410,10 @@ fn the_way_back_keeps_the_jobs() {
     for (query, before) in queries.iter().zip(&before) {
         assert_eq!(&rows(&mut db, query), before, "{query}");
     }
+    assert_eq!(
+        rows(&mut db, "select queue_name, job_count from graphile_worker.job_queues order by 1"),
+        ["q|2", "r|1"]
+    );
     // What ran here did nothing, and is free.
     assert_eq!(text(&mut db, "select count(*) from done"), "0");
     assert_eq!(

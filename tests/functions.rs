@@ -266,3 +266,51 @@ fn functions_do_not_trust_the_search_path() {
     )
     .expect("no hijacking");
 }
+
+#[test]
+fn a_jsonb_payload_has_an_add_job_of_its_own() {
+    let (_cluster, mut db) = quiet();
+    // A literal is taken for json; and where jsonb is given, the error says that there is no such function.
+    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}')").expect("a literal");
+    let (code, message) = error(&mut db, "select graphile_worker.add_job('a', payload := '{}'::jsonb)");
+    assert_eq!(
+        (code.as_str(), message.as_str()),
+        ("42883", "function graphile_worker.add_job(unknown, payload => jsonb) does not exist")
+    );
+    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}'::jsonb::json)").expect("what README.md says");
+    for call in [
+        "'a', '{\"b\":  1}'",
+        "'a', payload := jsonb_build_object('b', 1)",
+        "'a', '[]', 'q', '2020-01-01', 3, 'k', 4, '{f}', 'preserve_run_at'",
+        "'a', jsonb_build_object('b', 'ä'), job_key := 'l'",
+        "'a', null",
+        "'a'",
+        // Stored elsewhere, and compressed.
+        "'a', (select big from bigs)",
+    ] {
+        db.batch_execute("create temp table if not exists bigs as select to_jsonb(repeat('x', 500000)) as big")
+            .expect("a table");
+        db.batch_execute(&format!("select kongtask.add_job({call})"))
+            .unwrap_or_else(|e| panic!("{call}: {}", kongtask_tests::describe(&e)));
+    }
+    assert_eq!(
+        rows(
+            &mut db,
+            "select left(payload::text, 11), length(payload::text), queue_name, run_at <= now(), max_attempts, key, priority, flags
+             from graphile_worker.jobs order by id"
+        ),
+        [
+            r#"{"b":  1}|9||t|25||0|"#,
+            r#"{"b": 1}|8||t|25||0|"#,
+            r#"{"b": 1}|8||t|25||0|"#,
+            r#"{"b": 1}|8||t|25||0|"#,
+            r#"[]|2|q|t|3|k|4|{"f": true}"#,
+            r#"{"b": "ä"}|10||t|25|l|0|"#,
+            "{}|2||t|25||0|",
+            "{}|2||t|25||0|",
+            "\"xxxxxxxxxx|500002||t|25||0|",
+        ]
+    );
+    assert_eq!(error(&mut db, "select kongtask.add_job('a', max_attempts := 0)").0, "GWBMA");
+    assert_eq!(error(&mut db, "select kongtask.add_job('a', job_key := 'k', job_key_mode := 'other')").0, "GWBKM");
+}

@@ -12,7 +12,7 @@ fn its_sql_runs() {
     for block in blocks {
         db.batch_execute(block).unwrap_or_else(|e| panic!("{block}\n{}", describe(&e)));
     }
-    cluster.wait_for("select string_agg(recipient, ',' order by recipient) from app.letters", "Ada,Grace");
+    cluster.wait_for("select string_agg(recipient, ',' order by recipient) from app.letters", "Ada,Grace,Hedy");
     cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
     // What shares a transaction, and what shares a call.
     cluster.sql(

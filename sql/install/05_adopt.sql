@@ -1,6 +1,7 @@
--- Taking over a schema that graphile-worker made, at any of its migrations 1 to 9: the tables stay what they are, with
--- every row, and end up as 10_tables.sql makes them. Functions and triggers are dropped, to be made anew. Whatever
--- graphile-worker did not make is refused: it could run as the tables' new owner, and would not be in a dump.
+-- Taking over a schema that graphile-worker or KongTask made, at any of its migrations 1 to 9: the tables stay what they
+-- are, with every row, and end up as 10_tables.sql makes them. Functions and triggers are dropped, to be made anew, and
+-- so are a default and an index that only KongTask makes. Whatever neither of them made is refused: it could run as the
+-- tables' new owner, and would not be in a dump.
 
 -- What is to be said once everything is there: who may do what. Gone when this script ends.
 create table kongtask.adopted (
@@ -14,7 +15,8 @@ declare
   v_namespace constant pg_catalog.oid = (
     select oid from pg_catalog.pg_namespace where nspname operator(pg_catalog.=) pg_catalog.current_schema()
   );
-  v_tables constant text[] = array['jobs', 'job_queues', 'migrations', 'known_crontabs'];
+  v_tables constant text[] = array['jobs', 'job_queues', 'known_crontabs', 'migrations'];
+  v_table text;
   v_migration int;
   v_owner pg_catalog.oid;
   v_found text;
@@ -89,6 +91,29 @@ begin
     return;
   end if;
 
+  -- The tables are locked before anything is read of them, so that what is found still holds when it is acted upon; and
+  -- in the order in which clients lock them, so that neither waits for the other in a circle.
+  foreach v_table in array v_tables loop
+    if exists (
+      select from pg_catalog.pg_class as class
+      where
+        class.relnamespace operator(pg_catalog.=) v_namespace
+        and class.relname operator(pg_catalog.=) v_table
+        and class.relkind operator(pg_catalog.=) 'r'
+    ) then
+      execute pg_catalog.format('lock table only %I.%I in access exclusive mode', v_schema, v_table);
+    end if;
+  end loop;
+  -- With a snapshot from before the locks, what came before they were held would not be seen.
+  if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed' then
+    raise exception using
+      errcode = 'object_not_in_prerequisite_state',
+      message = pg_catalog.format('schema %I cannot be taken over in a transaction at isolation level %s', v_schema,
+        pg_catalog.current_setting('transaction_isolation')),
+      detail = 'Such a transaction does not see what others commit while it waits for the tables'' locks.',
+      hint = 'Use a transaction at isolation level READ COMMITTED.';
+  end if;
+
   -- Nothing of theirs may run: neither a view's or a rule's query, nor a trigger, nor a function or operator by which
   -- something looks like what it is not.
   select pg_catalog.string_agg(alien.what, ', ' order by alien.what) into v_found
@@ -159,14 +184,6 @@ begin
       detail = pg_catalog.format('That is %s.', v_found),
       hint = 'Drop it, or move it to another schema, and put it back afterwards where it is still needed.';
   end if;
-  for v_statement in
-    select pg_catalog.format('lock table %I in access exclusive mode', class.relname)
-    from pg_catalog.pg_class as class
-    where class.relnamespace operator(pg_catalog.=) v_namespace and class.relkind operator(pg_catalog.=) 'r'
-  loop
-    execute v_statement;
-  end loop;
-
   select pg_catalog.max(id) into v_migration from migrations;
   if v_migration is null or v_migration operator(pg_catalog.<) 1 or v_migration operator(pg_catalog.>) 9 then
     raise exception using
@@ -271,6 +288,60 @@ begin
     execute v_statement;
   end loop;
 
+  -- What KongTask's migration 8 makes beyond graphile-worker's, and comments, which 10_tables.sql writes anew.
+  for v_statement in
+    select 'alter table known_crontabs alter column known_since drop default'
+    from pg_catalog.pg_class as class
+    inner join pg_catalog.pg_attribute as attribute on class.oid operator(pg_catalog.=) attribute.attrelid
+    inner join pg_catalog.pg_attrdef as default_
+      on
+        attribute.attrelid operator(pg_catalog.=) default_.adrelid
+        and attribute.attnum operator(pg_catalog.=) default_.adnum
+    where
+      class.relnamespace operator(pg_catalog.=) v_namespace
+      and class.relname operator(pg_catalog.=) 'known_crontabs'
+      and attribute.attname operator(pg_catalog.=) 'known_since'
+      and pg_catalog.pg_get_expr(default_.adbin, default_.adrelid) operator(pg_catalog.=) 'now()'
+    union all
+    select 'drop index idx_known_crontabs_last_execution'
+    from pg_catalog.pg_class as class
+    where
+      class.relnamespace operator(pg_catalog.=) v_namespace
+      and class.relkind operator(pg_catalog.=) 'i'
+      and pg_catalog.pg_get_indexdef(class.oid, 0, true) operator(pg_catalog.=)
+        'CREATE INDEX idx_known_crontabs_last_execution ON known_crontabs USING btree (last_execution)'
+  loop
+    execute v_statement;
+  end loop;
+  for v_statement in
+    select pg_catalog.format(
+        'comment on %s is null',
+        case
+          when description.objsubid operator(pg_catalog.<>) 0
+            then pg_catalog.format('column %I.%I', class.relname, attribute.attname)
+          when class.relkind operator(pg_catalog.=) 'S' then pg_catalog.format('sequence %I', class.relname)
+          when class.relkind operator(pg_catalog.=) 'i' then pg_catalog.format('index %I', class.relname)
+          else pg_catalog.format('table %I', class.relname)
+        end
+      )
+    from pg_catalog.pg_description as description
+    inner join pg_catalog.pg_class as class
+      on
+        description.classoid operator(pg_catalog.=) class.tableoid
+        and description.objoid operator(pg_catalog.=) class.oid
+    left join pg_catalog.pg_attribute as attribute
+      on
+        class.oid operator(pg_catalog.=) attribute.attrelid
+        and description.objsubid operator(pg_catalog.=) attribute.attnum
+    where class.relnamespace operator(pg_catalog.=) v_namespace
+  loop
+    execute v_statement;
+  end loop;
+
+  -- Here a row of job_queues is a lock, and jobs are not counted.
+  delete from job_queues where locked_at is null;
+  update job_queues set job_count = 1;
+
   -- What the migrations after theirs change.
   alter table migrations add column if not exists breaking boolean not null default false;
   if v_migration operator(pg_catalog.<) 2 then
@@ -284,9 +355,10 @@ begin
         and queue.locked_at is not null;
   end if;
   alter table jobs alter column queue_name drop not null, alter column queue_name drop default;
-  if v_migration operator(pg_catalog.<) 5 then
-    alter table jobs add column revision int not null default 0, add column flags jsonb default null;
-  end if;
+  -- An early KongTask's migration 5 made no column flags.
+  alter table jobs
+    add column if not exists revision int not null default 0,
+    add column if not exists flags jsonb default null;
   if v_migration operator(pg_catalog.<) 6 then
     create index jobs_priority_run_at_id_locked_at_without_failures_idx
       on jobs (priority, run_at, id, locked_at)
@@ -365,7 +437,7 @@ begin
   -- A script of an extension is run with client_min_messages at warning.
   perform pg_catalog.set_config('client_min_messages', 'notice', true);
   raise notice 'took over schema % (graphile-worker''s migration %) with % jobs in % queues', pg_catalog.quote_ident(v_schema),
-    v_migration, (select pg_catalog.count(*) from jobs), (select pg_catalog.count(*) from job_queues);
+    v_migration, (select pg_catalog.count(*) from jobs), (select pg_catalog.count(distinct queue_name) from jobs);
   perform pg_catalog.set_config('client_min_messages', 'warning', true);
 end
 $$;

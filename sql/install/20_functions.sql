@@ -16,6 +16,22 @@ comment on function add_job is
   'unsafe_dedupe. Errors: GWBID, GWBQN, GWBJK (identifier, queue_name or job_key too long), GWBMA (max_attempts below 1), '
   'GWBKM (unknown job_key_mode)';
 
+-- A second add_job beside the first would make add_job('task', '{}') ambiguous.
+create function kongtask.add_job(
+  identifier text,
+  payload jsonb = null,
+  queue_name text = null,
+  run_at timestamptz = null,
+  max_attempts integer = null,
+  job_key text = null,
+  priority integer = null,
+  flags text[] = null,
+  job_key_mode text = 'replace'
+) returns jobs
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
+comment on function kongtask.add_job is 'As add_job of the queue''s schema, for a payload that is jsonb';
+
 -- As graphile-worker 0.16 and later have them: add_jobs, job_spec, force_unlock_workers.
 create type job_spec as (
   identifier text,

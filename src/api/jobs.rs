@@ -1,18 +1,28 @@
 //! graphile-worker's functions.
 
 use crate::error::Error;
-use crate::pg::fault;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
+use crate::pg::{fault, procedure};
 use crate::queue::{add, add_many, admin, claim, complete, fail, recover};
 
 /// Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, in this order; and those of the table, such as 23502 for no identifier.
 pub fn add_job(call: &mut Call) -> Result<Value, Error> {
+    add_with(call, call.value(1))
+}
+
+/// As [`add_job`], but for the payload, which is `jsonb`.
+pub fn add_job_jsonb(call: &mut Call) -> Result<Value, Error> {
+    let payload = call.value(1).map(procedure::json).transpose()?;
+    add_with(call, payload)
+}
+
+fn add_with(call: &Call, payload: Value) -> Result<Value, Error> {
     let length = |n| call.text(n).map_or(0, |text| text.characters());
     add::check(length(0), length(2), length(5), call.int4(4).unwrap_or(1))?;
     let job = add::NewJob {
         identifier: call.value(0),
-        payload: call.value(1),
+        payload,
         queue_name: call.value(2),
         run_at: call.value(3),
         max_attempts: call.value(4),

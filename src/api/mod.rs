@@ -9,6 +9,7 @@ use crate::pg::function::sql_function;
 use crate::queue::triggers;
 
 sql_function!(kongtask_add_job, jobs::add_job);
+sql_function!(kongtask_add_job_jsonb, jobs::add_job_jsonb);
 sql_function!(kongtask_add_jobs, jobs::add_jobs);
 sql_function!(kongtask_force_unlock_workers, jobs::force_unlock_workers);
 sql_function!(kongtask_get_job, jobs::get_job);

@@ -19,6 +19,7 @@ unsafe extern "C-unwind" {
     ) -> Datum;
     fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
     fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn jsonb_out(call: pg_sys::FunctionCallInfo) -> Datum;
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
 }
 
@@ -128,6 +129,17 @@ pub fn jsonb(json: Datum) -> Result<Datum, PgError> {
     unsafe {
         let text = Datum::from(pg_sys::text_to_cstring(json.cast_mut_ptr()));
         catch(|| DirectFunctionCall1Coll(Some(jsonb_in), pg_sys::InvalidOid, text))
+    }
+}
+
+/// A `jsonb` value as `json`.
+pub fn json(jsonb: Datum) -> Result<Datum, PgError> {
+    // SAFETY: `jsonb` is a jsonb; the closure is two C calls, of which the first returns a C string.
+    unsafe {
+        catch(|| {
+            let text = DirectFunctionCall1Coll(Some(jsonb_out), pg_sys::InvalidOid, jsonb);
+            Datum::from(pg_sys::cstring_to_text(text.cast_mut_ptr()))
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod every_kind;
 pub mod fault;
+pub mod kongtask;
 pub mod readme;
 pub mod reference;
 pub mod schema;
