@@ -79,7 +79,7 @@ fn leave(slot: usize) {
 }
 
 fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
-    xact::forget_settings();
+    xact::forget_before_commit();
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);
