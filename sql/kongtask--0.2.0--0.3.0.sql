@@ -93,6 +93,10 @@ create function kongtask.add_job(
   as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
 comment on function kongtask.add_job is 'As add_job of the queue''s schema, for a payload that is jsonb';
 
+-- A worker whose handler does not end although it was asked to is shown as such.
+comment on view kongtask.workers is
+  'The live worker processes of the whole server. state: starting, idle, running, stopping, or unresponsive (it was asked seconds ago to end its call, and has not); since: when it began to do what it does';
+
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.
 do $$

@@ -79,12 +79,15 @@ fn leave(slot: usize) {
 }
 
 fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
-    xact::forget_settings();
+    xact::forget_before_commit();
     let name = introduce(database, role)?;
     let id = background::random();
     me.set_id(id);
     let Some(shelf) = board.join_shelf(database, role) else { return Ok(()) };
     me.uses_shelf.store(true, SeqCst);
+    if let Some(entry) = board.database(database) {
+        latch::tell_what_is_asked(&me.asked_to_end, &entry.scheduler);
+    }
     let mut this = This {
         board,
         shelf,

@@ -1,7 +1,7 @@
 //! Transactions of a background worker, and what every backend does at the end of one.
 
 use super::catch::{PgError, catch};
-use super::latch;
+use super::{dblink, latch, session};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -99,14 +99,17 @@ pub fn commit() -> Result<(), PgError> {
         catch(|| CommitTransactionCommand())?;
     }
     latch::hold_cancels();
+    session::transaction_ended();
     Ok(())
 }
 
 /// Rolls back.
 pub fn abort() {
+    dblink::disconnect();
     // SAFETY: valid in any state of a transaction.
     unsafe { pg_sys::AbortCurrentTransaction() }
     latch::hold_cancels();
+    session::transaction_ended();
 }
 
 /// While it lives, settings can be changed; all of them are put back when it is dropped, plain SET included.
@@ -153,16 +156,18 @@ pub fn at_end(end: fn(committed: bool)) {
     }
 }
 
-/// Has every transaction of this process put back, as it commits, all that was SET in it: by a trigger that is fired then, say.
-pub fn forget_settings() {
+/// Has every transaction of this process forget, as it commits, what was left in its session, and put back all that was SET: by
+/// a trigger that is fired then, say.
+pub fn forget_before_commit() {
     unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
         if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
             return;
         }
         const KEPT: &std::ffi::CStr = c"synchronous_commit";
-        // SAFETY: closes the transaction's own level, which is 1, and opens it again. What the commit itself goes by stays: its
-        // name is one of a few words that Postgres has.
+        // SAFETY: the transaction can still fail. Closes its own level, which is 1, and opens it again. What the commit itself
+        // goes by stays: its name is one of a few words that Postgres has.
         unsafe {
+            session::forget_before_commit();
             let (before, name) = (pg_sys::synchronous_commit, pg_sys::GetConfigOption(KEPT.as_ptr(), false, false));
             pg_sys::AtEOXact_GUC(false, 1);
             pg_sys::NewGUCNestLevel();
