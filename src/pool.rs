@@ -10,6 +10,7 @@ use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{NEVER, Tick, after};
 use crate::pg::latch;
+use crate::pg::text::DbText;
 use crate::shmem::{Board, State, Worker};
 use crate::worker;
 use pgrx::pg_sys::Oid;
@@ -23,7 +24,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Pool {
     board: Board,
     database: Oid,
-    database_name: String,
+    database_name: DbText,
     /// What was started and has not been cleared away, by slot.
     started: HashMap<usize, Started>,
     /// Roles whose workers fail, and until when none is started.
@@ -41,7 +42,7 @@ pub struct Pool {
 const TURN: Duration = Duration::from_millis(500);
 
 impl Pool {
-    pub fn new(board: Board, database: Oid, database_name: String) -> Pool {
+    pub fn new(board: Board, database: Oid, database_name: DbText) -> Pool {
         Pool {
             board,
             database,

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
-use crate::pg::spi::text;
+use crate::pg::text::{DbText, text};
 use crate::pg::{fault, latch, xact};
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
@@ -100,7 +100,7 @@ fn leave(database: usize) {
 }
 
 /// The database's name and the extension's OID, if it has the extension.
-fn introduce(database: Oid) -> Result<Option<(String, Oid)>, Error> {
+fn introduce(database: Oid) -> Result<Option<(DbText, Oid)>, Error> {
     xact::begin();
     let name = background::database_name(database).unwrap_or_default();
     let extension = schema::extension();

@@ -23,6 +23,7 @@ pub mod procedure;
 pub mod role;
 pub mod session;
 pub mod spi;
+pub mod text;
 pub mod trigger;
 pub mod version;
 pub mod xact;

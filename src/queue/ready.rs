@@ -3,7 +3,8 @@
 use super::plan;
 use crate::error::Error;
 use crate::pg::clock::{self, Timestamp, before};
-use crate::pg::spi::{Plan, Value, texts, texts_or_null};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::timestamp;
 use crate::ready::{Hint, Kind, Place};
@@ -24,8 +25,8 @@ pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
 /// What to look for.
 pub struct Search<'a> {
     /// Identifiers.
-    pub tasks: &'a [String],
-    pub forbidden_flags: &'a [String],
+    pub tasks: &'a [DbText],
+    pub forbidden_flags: &'a [DbText],
     pub from: Place,
     /// In priorities behind that of `from`, only jobs that are due since then.
     pub since: Timestamp,
@@ -84,7 +85,7 @@ pub fn search(search: &Search) -> Result<Found, Error> {
                 run_at: timestamp(rows.value(row, 1)).unwrap_or(0),
                 id: rows.get(row, 0).unwrap_or(0),
             },
-            task: registry::tag(&rows.get::<String>(row, 2).unwrap_or_default()),
+            task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
             kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
         }));
         rows.free();
@@ -108,7 +109,7 @@ pub struct Head {
 
 /// The next job of a queue that is not locked; `None` if none can run now. Jobs of tasks that are handled elsewhere, and
 /// those with a forbidden flag, hold nobody up.
-pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Result<Option<Head>, Error> {
+pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<Head>, Error> {
     static HEAD: Plan = plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID).by_index();
     let session = schema::session()?;
     let values = [queue_name, clock::now().into_datum(), texts(&tasks.identifiers()), texts_or_null(forbidden_flags)];
@@ -116,7 +117,7 @@ pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Res
     if rows.count() == 0 {
         return Ok(None);
     }
-    let task = rows.get::<String>(0, 3).and_then(|identifier| tasks.get(&identifier));
+    let task = rows.get::<DbText>(0, 3).and_then(|identifier| tasks.get(&identifier));
     Ok(task.map(|task| Head {
         hint: Hint {
             place: Place {

@@ -3,7 +3,8 @@
 use super::complete::unlock_queue;
 use super::{affected, plan};
 use crate::error::Error;
-use crate::pg::spi::{Plan, Value, text, texts};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, text, texts};
 use crate::schema;
 
 /// Releases the jobs, with ids from one to another, that a worker holds and does not run, or died with: they can run again
@@ -33,9 +34,9 @@ pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> 
 
 /// What the log is to say of a job that crashed its worker.
 pub struct Charged {
-    pub task: String,
+    pub task: DbText,
     pub for_good: bool,
-    pub error: String,
+    pub error: DbText,
 }
 
 /// Records that a job's worker crashed, or (not `crashed`) was killed, while it ran the job: a failed attempt, and with the

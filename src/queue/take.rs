@@ -7,7 +7,8 @@ use crate::guc;
 use crate::pg::clock::{self, before};
 use crate::pg::fault;
 use crate::pg::heap;
-use crate::pg::spi::{Plan, Value, text, texts_or_null};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, text, texts_or_null};
 use crate::queue::job::Job;
 use crate::queue::ready::{self, Head};
 use crate::registry::{Task, Tasks};
@@ -18,8 +19,8 @@ use std::rc::Rc;
 /// What is taken.
 pub struct Take<'a> {
     pub ids: &'a [i64],
-    pub task: &'a str,
-    pub forbidden_flags: &'a [String],
+    pub task: &'a DbText,
+    pub forbidden_flags: &'a [DbText],
 }
 
 impl Take<'_> {
@@ -92,19 +93,19 @@ pub fn claim_next(
     of: i64,
     worker_id: Value,
     tasks: &Tasks,
-    forbidden_flags: &[String],
+    forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&Head) -> bool,
 ) -> Result<Next, Error> {
     static FREE_QUEUE: Plan = plan!("free_queue_of", INT8OID, TIMESTAMPTZOID).by_index();
     static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
     lock_table()?;
     let now = clock::now();
-    let queue_name: Option<String> = {
+    let queue_name: Option<DbText> = {
         let session = schema::session()?;
         let rows = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
         if rows.count() == 0 { None } else { rows.get(0, 0) }
     };
-    let Some(queue_name) = queue_name.as_deref().map(text) else {
+    let Some(queue_name) = queue_name.as_ref().map(text) else {
         return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
     };
     let Some(head) = ready::head(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };

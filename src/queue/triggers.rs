@@ -6,6 +6,7 @@ use crate::pg::catch::Failure;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
 use crate::pg::spi::{Plan, Value};
+use crate::pg::text::DbText;
 use crate::pg::trigger::{Trigger, TriggerRow, not_ours, nothing};
 use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
@@ -112,7 +113,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
 /// A job that was added or changed.
 pub struct Changed {
     pub id: i64,
-    pub identifier: String,
+    pub identifier: DbText,
     pub priority: i32,
     pub run_at: Timestamp,
     pub attempts: i32,
@@ -176,5 +177,5 @@ pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "migrations")?;
     let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
     let id = row.get(ID).unwrap_or(0);
-    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string() }.into())
+    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string().into() }.into())
 }

@@ -33,7 +33,8 @@ use crate::handler::Handler;
 use crate::marks::Mark;
 use crate::pg::catch::{Level, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
-use crate::pg::spi::{Value, text};
+use crate::pg::spi::Value;
+use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, fault, latch, session, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Take};
@@ -73,7 +74,7 @@ enum Hold {
 pub struct Taken {
     pub hints: Vec<Hint>,
     pub task: Rc<Task>,
-    pub forbidden_flags: Vec<String>,
+    pub forbidden_flags: Vec<DbText>,
 }
 
 impl Taken {
@@ -256,7 +257,7 @@ impl Runner {
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 
-    fn report(&self, handler: &str, job: &Job, task: &str) {
+    fn report(&self, handler: &DbText, job: &Job, task: &DbText) {
         let attempts = job.attempts();
         background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
@@ -335,9 +336,10 @@ impl Failed {
         if for_good {
             let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
-            Raise { sqlstate: *b"01000", message, hint: Some(hint), ..error }.log(Level::Warning);
+            Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }
+                .log(Level::Warning);
         } else {
-            Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
+            Raise { message: format!("{job} failed on attempt {attempt}").into(), ..error }.log(Level::Log);
         }
     }
 }
