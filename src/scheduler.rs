@@ -44,13 +44,13 @@ background::main_function!(kongtask_scheduler_main, main);
 fn main(database: usize) -> Result<(), Error> {
     let database = Oid::from(database as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
-    let Some(entry) = board.database_or_new(database) else { return Ok(()) };
-    entry.scheduler_pid.store(background::pid(), SeqCst);
+    let Some(entry) = board.enter(database, background::pid()) else { return Ok(()) };
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
     latch::receive_signals();
     background::connect_as_server(database);
     let Some((name, extension)) = introduce(database)? else {
+        fault::point("absent")?;
         entry.absent.store(true, SeqCst);
         entry.left.store(true, SeqCst);
         return Ok(());
