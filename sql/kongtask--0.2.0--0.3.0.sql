@@ -16,3 +16,103 @@ begin
   );
 end
 $$;
+
+-- A row of job_queues is the lock of a queue of which a job runs. Jobs are not counted any more, so that adding and completing
+-- jobs waits for nobody who adds to the same queue.
+drop trigger _500_increase_job_queue_count on jobs;
+drop trigger _500_increase_job_queue_count_update on jobs;
+drop trigger _500_decrease_job_queue_count on jobs;
+drop trigger _500_decrease_job_queue_count_update on jobs;
+drop trigger _900_released on job_queues;
+drop function jobs__increase_job_queue_count();
+drop function jobs__decrease_job_queue_count();
+
+alter table job_queues add column job_id bigint;
+delete from job_queues where locked_at is null;
+update job_queues as queue
+  set
+    job_count = 1,
+    job_id = (
+      select job.id
+      from jobs as job
+      where
+        job.queue_name operator(pg_catalog.=) queue.queue_name
+        and job.locked_by operator(pg_catalog.=) queue.locked_by
+      limit 1
+    );
+alter table jobs set (vacuum_truncate = off, toast.vacuum_truncate = off);
+alter table job_queues set (vacuum_truncate = off);
+comment on table job_queues is 'The queues of which a job runs: each row is the lock of one queue';
+comment on column job_queues.job_count is 'Not kept: 1, the job that runs';
+comment on column job_queues.locked_at is 'When a worker took the job of this queue that now runs; renewed while a kongtask worker runs it';
+comment on column job_queues.locked_by is 'The worker that runs a job of this queue';
+comment on column job_queues.job_id is 'The job of this queue that runs';
+
+create function tg_jobs__release_queue() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_release_queue';
+comment on function tg_jobs__release_queue is
+  'Releases the queue of a job that was locked, and is deleted, unlocked or moved to another queue. While a live kongtask worker '
+  'runs the job, the queue stays locked until that has ended';
+create trigger _500_release_queue
+  after delete on jobs for each row when (old.queue_name is not null and old.locked_by is not null)
+  execute function tg_jobs__release_queue();
+create trigger _500_release_queue_update
+  after update on jobs for each row
+  when (
+    old.queue_name is not null
+    and old.locked_by is not null
+    and (new.locked_by is distinct from old.locked_by or new.queue_name is distinct from old.queue_name)
+  )
+  execute function tg_jobs__release_queue();
+create trigger _900_released
+  after delete on job_queues for each row when (old.locked_at is not null)
+  execute function tg_job_queues__released();
+create trigger _900_released_update
+  after update on job_queues for each row when (old.locked_at is not null and new.locked_at is null)
+  execute function tg_job_queues__released();
+
+-- Only jobs that are scheduled for later, or to be retried, pay for it: it tells what falls due next whatever their priorities.
+create index jobs_run_at_idx
+  on jobs (run_at)
+  where run_at > created_at and attempts < max_attempts;
+comment on index jobs_run_at_idx is 'When jobs that were scheduled for later fall due';
+
+-- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
+-- of the extension in this transaction. This comes last.
+do $$
+declare
+  v_statement text;
+begin
+  for v_statement in
+    select distinct pg_catalog.format(
+        'revoke all on %s %s from %s cascade',
+        made.kind,
+        made.object,
+        case when acl.grantee operator(pg_catalog.=) 0 then 'public' else acl.grantee::pg_catalog.regrole::text end
+      )
+    from (
+      select proc.tableoid, proc.oid, 'function' as kind, proc.oid::pg_catalog.regprocedure::text as object,
+        coalesce(proc.proacl, pg_catalog.acldefault('f', proc.proowner)) as acl, proc.proowner as owner
+      from pg_catalog.pg_proc as proc
+      union all
+      select class.tableoid, class.oid, 'table', class.oid::pg_catalog.regclass::text, class.relacl, class.relowner
+      from pg_catalog.pg_class as class
+      where class.relkind operator(pg_catalog.=) any ('{r,v}')
+    ) as made
+    inner join pg_catalog.pg_depend as member
+      on member.classid operator(pg_catalog.=) made.tableoid and member.objid operator(pg_catalog.=) made.oid
+    inner join pg_catalog.pg_extension as extension
+      on
+        member.refclassid operator(pg_catalog.=) extension.tableoid
+        and member.refobjid operator(pg_catalog.=) extension.oid
+    cross join lateral pg_catalog.aclexplode(made.acl) as acl
+    where
+      extension.extname operator(pg_catalog.=) 'kongtask'
+      and member.deptype operator(pg_catalog.=) 'e'
+      and member.xmin operator(pg_catalog.=) pg_catalog.pg_current_xact_id()::pg_catalog.xid
+      and acl.grantee operator(pg_catalog.<>) made.owner
+  loop
+    execute v_statement;
+  end loop;
+end
+$$;

@@ -8,6 +8,7 @@ use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, after, until_tick};
 use crate::pg::{fault, latch, xact};
+use crate::pool::{SLOT_IS_FREE, TURN};
 use crate::scheduler;
 use crate::shmem::{self, Board, State};
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -176,13 +177,13 @@ impl Launcher {
     }
 
     fn start(&mut self, database: &background::Database, now: Tick) -> Option<Tick> {
-        const AGAIN: Duration = Duration::from_secs(5);
         let entry = self.board.prepare(database.oid)?;
         let title = format!("{} ({})", scheduler::KIND, database.name);
         let started = background::start(scheduler::KIND, &title, scheduler::MAIN, database.oid.to_u32() as usize);
         let known = self.known.entry(database.oid).or_default();
         known.absent = false;
         known.scheduler = started;
+        entry.starving.store(known.scheduler.is_none(), SeqCst);
         if known.scheduler.is_some() {
             self.no_slot.over();
             return None;
@@ -192,6 +193,7 @@ impl Launcher {
             self.no_slot.longer(now);
             background::warn_of_no_slot(&format!("no scheduler could be started in database \"{}\"", database.name));
         }
-        Some(after(now, AGAIN))
+        self.board.ask_for_slot(database.oid, TURN, now);
+        Some(after(now, SLOT_IS_FREE))
     }
 }

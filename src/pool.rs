@@ -21,6 +21,9 @@ use std::time::Duration;
 /// A process that has not begun by then never will.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often to try whether a slot is free that somebody is giving up.
+pub const SLOT_IS_FREE: Duration = Duration::from_millis(50);
+
 pub struct Pool {
     board: Board,
     database: Oid,
@@ -34,12 +37,14 @@ pub struct Pool {
     no_slot: Pause,
     /// Whether a role would have the place of another's worker as soon as that is idle.
     pub waits_for_place: bool,
+    /// Whether there are jobs, no worker, and no slot for one.
+    starves: bool,
     /// When a role that has no worker gets the place of one that has had its turn.
     turn_ends: Tick,
 }
 
 /// How long a worker runs jobs before it gives its place to a role that has none: a process takes milliseconds to start.
-const TURN: Duration = Duration::from_millis(500);
+pub const TURN: Duration = Duration::from_millis(500);
 
 impl Pool {
     pub fn new(board: Board, database: Oid, database_name: DbText) -> Pool {
@@ -52,6 +57,7 @@ impl Pool {
             short_lived: HashMap::new(),
             no_slot: Pause::new(),
             waits_for_place: false,
+            starves: false,
             turn_ends: NEVER,
         }
     }
@@ -79,6 +85,7 @@ impl Pool {
         let roles: Vec<Oid> = roles.iter().copied().filter(may_start).collect();
         let short: Vec<Oid> = short.iter().copied().filter(may_start).collect();
         self.grow(most, &roles, &short, now);
+        self.look_for_slot(most, &short, now);
         self.turn_ends = self.exchange(most, &roles, &short, now).unwrap_or(NEVER);
         self.waits_for_place = roles.len() > 1 && (!short.is_empty() || self.lacks(most, &roles));
     }
@@ -91,8 +98,25 @@ impl Pool {
         }
     }
 
-    /// Fills free places: short roles first, then whoever has the fewest workers.
+    /// Where there are jobs and not one worker, as other databases have all slots: has one of theirs give up its own.
+    fn look_for_slot(&mut self, most: usize, short: &[Oid], now: Tick) {
+        let starves = most > 0 && !short.is_empty() && self.workers().next().is_none();
+        if let Some(entry) = self.board.database(self.database) {
+            entry.starving.store(starves, SeqCst);
+        }
+        self.starves = starves;
+        if starves {
+            self.board.ask_for_slot(self.database, TURN, now);
+        }
+    }
+
+    /// Fills free places: short roles first, then whoever has the fewest workers. While another database waits for a slot, only a database
+    /// that has jobs and no worker takes one.
     fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Tick) {
+        let is_in_need = !short.is_empty() && self.workers().next().is_none();
+        if self.board.is_other_starving(self.database) && !is_in_need {
+            return;
+        }
         while self.workers().count() < most {
             let staying = self.staying();
             let next = roles.iter().copied().min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
@@ -275,7 +299,9 @@ impl Pool {
         let deadlines = self.workers().map(|(_, worker)| deadline(worker)).chain([self.turn_ends]);
         let deadlines = deadlines.map(|when| if when > now { when } else { after(now, AGAIN) });
         let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until).filter(|&when| when > now);
-        deadlines.chain(retries).min().unwrap_or(NEVER)
+        // Nobody tells of a slot that is free: that is so once the postmaster has seen the process end.
+        let slot = self.starves.then(|| after(now, SLOT_IS_FREE));
+        deadlines.chain(retries).chain(slot).min().unwrap_or(NEVER)
     }
 }
 

@@ -19,11 +19,11 @@ use crate::error::Error;
 use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
-use crate::pg::text::{DbText, text};
+use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
-use crate::queue::{recover, renew};
+use crate::queue::{queues, recover, renew};
 use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
 use crate::shmem::{self, Board, Database, Held, Shelf, State};
@@ -67,6 +67,7 @@ fn main(database: usize) -> Result<(), Error> {
         renew_at: 0,
         released: false,
         charged: false,
+        has_orphaned_queues: false,
         held_up: None,
         tasks: Rc::default(),
     };
@@ -127,6 +128,8 @@ struct Scheduler {
     released: bool,
     /// Whether their crashes are charged.
     charged: bool,
+    /// Whether queues are locked for jobs that are gone.
+    has_orphaned_queues: bool,
     /// When to try again what somebody's lock keeps from being done, if one does.
     held_up: Option<Tick>,
     /// As of the latest pass.
@@ -200,15 +203,14 @@ impl Scheduler {
         for &role in roles {
             let shelf = self.board.shelf(self.database, role);
             let waiting = match (shelf, &scope) {
-                (None, _) => self.search(tasks, role, Place::START, i64::MIN)?.hints.len(),
+                (None, _) => self.search(tasks, role, ready::search)?.hints.len(),
                 (Some(shelf), Scope::All) => {
                     let known = shelf.with(|ready| ready.begins());
-                    let found = self.search(tasks, role, Place::START, i64::MIN)?;
+                    let found = self.search(tasks, role, ready::search)?;
                     self.stock(shelf, found, known)
                 }
                 (Some(shelf), Scope::DueSince(since)) => {
-                    let from = Place { run_at: *since, ..Place::START };
-                    let found = self.search(tasks, role, from, *since)?;
+                    let found = self.search(tasks, role, |search| ready::search_due(search, *since))?;
                     self.stock(shelf, found, Place::END)
                 }
                 (Some(shelf), Scope::Nothing) => shelf.with(|ready| waiting(ready)),
@@ -224,6 +226,7 @@ impl Scheduler {
             }
         }
         if matches!(scope, Scope::All) {
+            self.has_orphaned_queues = queues::has_orphaned()?;
             // A safety net, which is to take little of the time however much has to be passed.
             self.may_search_at = after(now, begun.elapsed() * 50);
             self.search_at = self.may_search_at.max(after(now, guc::poll_interval()));
@@ -252,11 +255,20 @@ impl Scheduler {
         if all { Scope::All } else { Scope::DueSince(told.min(self.searched)) }
     }
 
-    /// The first jobs of a role that can run.
-    fn search(&self, tasks: &Tasks, role: Oid, from: Place, since: Timestamp) -> Result<Found, Error> {
+    /// The first jobs of a role that can run, as `search` finds them.
+    fn search(
+        &mut self,
+        tasks: &Tasks,
+        role: Oid,
+        search: impl FnOnce(&Search) -> Result<Found, Error>,
+    ) -> Result<Found, Error> {
         const MOST: usize = 500;
         let (tasks, forbidden_flags) = (tasks.of_role(role), guc::forbidden_flags());
-        ready::search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from, since, most: MOST })
+        let found =
+            search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from: Place::START, most: MOST })?;
+        // What came with the lock of a worker that is not here is released in the next pass.
+        self.released &= !found.has_dead_locks;
+        Ok(found)
     }
 
     /// Puts on a shelf what was found before the place where what was `known` began, and nobody runs; how many jobs wait
@@ -286,16 +298,19 @@ impl Scheduler {
     fn next_pass(&self) -> Option<Duration> {
         // Nothing is renewed while that is held up.
         let renew_at = self.held_up.map_or(self.renew_at, |until| self.renew_at.max(until));
+        if self.held_up.is_none() && (!self.released || self.has_orphaned_queues) {
+            return Some(Duration::ZERO);
+        }
         let ticks = [self.search_at, renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.held_up).min().and_then(until_tick);
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
 
     /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker
-    /// holds, and charges who crashed.
+    /// holds, and charges who crashed. And whenever a search has found such locks, or queues that are locked for nothing.
     fn recover(&mut self) -> Result<(), Error> {
         if !self.released {
-            let living: Vec<String> =
+            let living: Vec<DbText> =
                 self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
             let released = self.briefly("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
             self.released = released.is_some();
@@ -305,6 +320,12 @@ impl Scheduler {
         }
         if !self.charged {
             self.charged = self.settle_charges()?;
+        }
+        if self.has_orphaned_queues
+            && let Some(released) = self.briefly("unlocking", queues::release_orphaned)?
+        {
+            self.has_orphaned_queues = false;
+            log(Level::Log, format!("kongtask released {released} queues that were locked for jobs that are gone"));
         }
         Ok(())
     }
@@ -344,7 +365,8 @@ impl Scheduler {
                 continue;
             }
             if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
-                let Some(released) = self.briefly("releasing", || recover::release(text(&id), held.ids))? else {
+                let release = || recover::release_all_of(&id, held.ids);
+                let Some(released) = self.briefly("releasing", release)? else {
                     continue;
                 };
                 match released {

@@ -23,11 +23,14 @@ pub struct Queue {
     /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
     /// temporary type called json before the real one.
     pub path: CString,
-    /// `jobs`.
+    /// `jobs`, and the index of its primary key.
     pub table: Oid,
+    pub primary_key: Oid,
     /// The type of its rows, and of arrays of them.
     pub row: Oid,
     pub rows: Oid,
+    /// Whether its tables are as version 0.3.0 of the extension has them, or later ones; before ALTER EXTENSION UPDATE they are not.
+    pub is_0_3: bool,
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
     schema_owner: Oid,
@@ -90,6 +93,8 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         owner: oid(4),
         schema_owner: oid(5),
         extension_owner: oid(6),
+        primary_key: oid(8),
+        is_0_3: rows.get(0, 7).unwrap_or(false),
     });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)
@@ -127,7 +132,7 @@ pub fn session() -> Result<Session, Error> {
     Ok(Session { session: spi::Session::open(&queue.home), _as_owner })
 }
 
-/// Runs one statement as the owner of the tables; the composite that it returns in the caller's memory context, if any.
+/// Runs one statement as the owner of the tables; what it returns, a composite or a text, in the caller's memory context, if anything.
 pub fn one_row(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
     let session = session()?;
     let rows = session.execute(plan, values)?;

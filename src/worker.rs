@@ -232,7 +232,6 @@ impl This {
             tasks: &tasks,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
             from,
-            since: i64::MIN,
             most: (largest.unwrap_or(1) * self.shelf.users()).clamp(AT_LEAST, CAPACITY),
         })?;
         xact::commit()?;
@@ -255,6 +254,7 @@ impl This {
             // Another role may want this place.
             entry.scheduler.set();
         }
+        self.board.offer_slot(self.database);
         let nothing = self.forbidden.is_none() || !self.shelf.with(|ready| ready.has_more());
         if nothing && !me.leave.load(SeqCst) {
             latch::wait(None);

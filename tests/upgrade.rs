@@ -16,17 +16,17 @@ const LIVE: &str = "create table done (job bigint, at timestamptz default clock_
     select graphile_worker.get_job('external-worker', '{elsewhere}');
     select graphile_worker.fail_job('external-worker', 6, 'failed');
     update graphile_worker.jobs set attempts = 25, locked_at = now(), locked_by = 'kongtask:0123456789abcdef' where id = 1;
-    update graphile_worker.job_queues set locked_at = now(), locked_by = 'kongtask:0123456789abcdef';
+    delete from graphile_worker.job_queues;
+    insert into graphile_worker.job_queues (queue_name, job_count, locked_at, locked_by) values ('q', 4, now(), 'kongtask:0123456789abcdef');
     insert into graphile_worker.known_crontabs values ('c', '2020-01-01', '2021-01-01');";
 
 /// What is asked of the rights that a dump takes along.
 const GRANT: &str = "grant execute on function graphile_worker.add_job to worker";
 
 /// Its rows, as they must be on the other side, but for what that worker held.
-const ROWS: [&str; 6] = [
+const ROWS: [&str; 5] = [
     "select * from graphile_worker.jobs where id > 1 order by id",
     "select id, queue_name, task_identifier, payload, run_at, created_at, revision from graphile_worker.jobs where id = 1",
-    "select queue_name, job_count from graphile_worker.job_queues order by 1",
     "select * from graphile_worker.known_crontabs",
     "select identifier, handler, role, registered_at from kongtask.tasks",
     "select last_value, is_called from graphile_worker.jobs_id_seq",
@@ -50,7 +50,7 @@ fn assert_runs(cluster: &Cluster, database: &str) {
         rows(&mut db, "select id, attempts, last_error, locked_by from graphile_worker.jobs order by id"),
         ["4|0||", "6|1|failed|"]
     );
-    assert_eq!(rows(&mut db, "select * from graphile_worker.job_queues"), ["q|1||"]);
+    assert_eq!(rows(&mut db, "select * from graphile_worker.job_queues"), Vec::<String>::new());
 }
 
 #[test]
@@ -149,7 +149,6 @@ fn a_dump_of_another_schema_is_restored_under_its_name() {
     let mut db = cluster.connect();
     assert_same("a dump", &snapshot(&mut restored, "\"Jobs\""), &snapshot(&mut db, "\"Jobs\""));
     assert_eq!(text(&mut restored, "select id from \"Jobs\".add_job('a')"), "2");
-    assert_eq!(rows(&mut restored, "select * from \"Jobs\".job_queues"), ["q|1||"]);
 }
 
 #[test]

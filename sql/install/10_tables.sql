@@ -1,5 +1,5 @@
--- The tables as graphile-worker's migrations 1 to 9 leave them, but for the random default of jobs.queue_name, and for
--- migrations.breaking, which graphile-worker 0.14 and later would add. Where those of graphile-worker itself have been
+-- The tables as graphile-worker's migrations 1 to 9 leave them, but for the random default of jobs.queue_name, for
+-- migrations.breaking, which graphile-worker 0.14 and later would add, and for what follows the block below. Where those of graphile-worker itself have been
 -- taken over (05_adopt.sql) they are there, and the same.
 
 do $$
@@ -60,18 +60,33 @@ begin
 end
 $$;
 
+-- A row is the lock of a queue: inserted with the claim of one of its jobs, deleted when that job is let go. So neither adding a
+-- job nor completing one waits for whoever adds to the same queue.
+alter table job_queues add column job_id bigint;
+
+-- A queue runs dry again and again. Cutting off the empty end of its tables would take an ACCESS EXCLUSIVE lock each time, also on
+-- standbys, for space that is needed again at once.
+alter table jobs set (vacuum_truncate = off, toast.vacuum_truncate = off);
+alter table job_queues set (vacuum_truncate = off);
+
 -- Only jobs that are in a queue pay for it.
 create index jobs_queue_name_priority_run_at_id_idx
   on jobs (queue_name, priority, run_at, id)
   where queue_name is not null and attempts < max_attempts;
 
+-- Only jobs that are scheduled for later, or to be retried, pay for it: it tells what falls due next whatever their priorities.
+create index jobs_run_at_idx
+  on jobs (run_at)
+  where run_at > created_at and attempts < max_attempts;
+
 comment on column migrations.breaking is 'Whether older workers must not use the schema after it; never so for 1 to 9';
 comment on table migrations is
   'The graphile-worker migrations this schema stands for, so that its workers find nothing to migrate';
-comment on table job_queues is 'One row for each queue that has jobs; locked while one of them runs';
-comment on column job_queues.job_count is 'Jobs in the queue, whatever their state; the row goes with the last one';
-comment on column job_queues.locked_at is 'When a worker took the job of this queue that now runs';
+comment on table job_queues is 'The queues of which a job runs: each row is the lock of one queue';
+comment on column job_queues.job_count is 'Not kept: 1, the job that runs';
+comment on column job_queues.locked_at is 'When a worker took the job of this queue that now runs; renewed while a kongtask worker runs it';
 comment on column job_queues.locked_by is 'The worker that runs a job of this queue';
+comment on column job_queues.job_id is 'The job of this queue that runs';
 comment on table jobs is 'Jobs that wait, run or failed; a job that succeeded is deleted';
 comment on column jobs.queue_name is 'Jobs of one queue run one at a time and in order; NULL: no queue';
 comment on column jobs.task_identifier is 'The task that handles the job';
@@ -88,4 +103,5 @@ comment on column jobs.revision is 'How often add_job replaced the job by its ke
 comment on column jobs.flags is 'An object with a member for each flag; workers can be told to leave jobs with some flags alone';
 comment on index jobs_priority_run_at_id_locked_at_without_failures_idx is 'The order in which jobs run';
 comment on index jobs_queue_name_priority_run_at_id_idx is 'The order in which the jobs of one queue run';
+comment on index jobs_run_at_idx is 'When jobs that were scheduled for later fall due';
 comment on table known_crontabs is 'Crontab items seen, and when each was last turned into a job';

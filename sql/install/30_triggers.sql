@@ -2,13 +2,11 @@ create function tg__update_timestamp() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_update_timestamp';
 comment on function tg__update_timestamp is 'Keeps updated_at up to date, and growing';
 
-create function jobs__increase_job_queue_count() returns trigger
-  language c as 'MODULE_PATHNAME', 'kongtask_increase_job_queue_count';
-comment on function jobs__increase_job_queue_count is 'Counts a job into its queue';
-
-create function jobs__decrease_job_queue_count() returns trigger
-  language c as 'MODULE_PATHNAME', 'kongtask_decrease_job_queue_count';
-comment on function jobs__decrease_job_queue_count is 'Counts a job out of its queue, and deletes the queue with its last job';
+create function tg_jobs__release_queue() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_release_queue';
+comment on function tg_jobs__release_queue is
+  'Releases the queue of a job that was locked, and is deleted, unlocked or moved to another queue. While a live kongtask worker '
+  'runs the job, the queue stays locked until that has ended';
 
 create function tg_jobs__notify_new_jobs() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_note_job';
@@ -38,20 +36,17 @@ create trigger _100_unlock_arriving
 create trigger _100_timestamps
   before update on jobs for each row
   execute function tg__update_timestamp();
-create trigger _500_increase_job_queue_count
-  after insert on jobs for each row when (new.queue_name is not null)
-  execute function jobs__increase_job_queue_count();
-create trigger _500_decrease_job_queue_count
-  after delete on jobs for each row when (old.queue_name is not null)
-  execute function jobs__decrease_job_queue_count();
-create trigger _500_increase_job_queue_count_update
-  after update of queue_name on jobs for each row
-  when (new.queue_name is distinct from old.queue_name and new.queue_name is not null)
-  execute function jobs__increase_job_queue_count();
-create trigger _500_decrease_job_queue_count_update
-  after update of queue_name on jobs for each row
-  when (new.queue_name is distinct from old.queue_name and old.queue_name is not null)
-  execute function jobs__decrease_job_queue_count();
+create trigger _500_release_queue
+  after delete on jobs for each row when (old.queue_name is not null and old.locked_by is not null)
+  execute function tg_jobs__release_queue();
+create trigger _500_release_queue_update
+  after update on jobs for each row
+  when (
+    old.queue_name is not null
+    and old.locked_by is not null
+    and (new.locked_by is distinct from old.locked_by or new.queue_name is distinct from old.queue_name)
+  )
+  execute function tg_jobs__release_queue();
 create trigger _900_notify_worker
   after insert on jobs for each row
   execute function tg_jobs__notify_new_jobs();
@@ -59,5 +54,8 @@ create trigger _900_notify_worker_update
   after update on jobs for each row when (new.locked_at is null)
   execute function tg_jobs__notify_new_jobs();
 create trigger _900_released
+  after delete on job_queues for each row when (old.locked_at is not null)
+  execute function tg_job_queues__released();
+create trigger _900_released_update
   after update on job_queues for each row when (old.locked_at is not null and new.locked_at is null)
   execute function tg_job_queues__released();

@@ -77,8 +77,7 @@ where
       and (fired.tgtype operator(pg_catalog.&) 12::pg_catalog.int2) operator(pg_catalog.<>) 0
   ) operator(pg_catalog.=) array[
     '_100_unlock_arriving tg_jobs__unlock_arriving t O',
-    '_500_decrease_job_queue_count jobs__decrease_job_queue_count t O',
-    '_500_increase_job_queue_count jobs__increase_job_queue_count t O',
+    '_500_release_queue tg_jobs__release_queue t O',
     '_900_notify_worker tg_jobs__notify_new_jobs t O'
   ]
   and (
@@ -102,5 +101,6 @@ where
     'jobs_key_key 403 12 t t',
     'jobs_pkey 403 1 t t',
     'jobs_priority_run_at_id_locked_at_without_failures_idx 403 5 6 1 13 t f (attempts < max_attempts)',
-    'jobs_queue_name_priority_run_at_id_idx 403 2 5 6 1 t f ((queue_name IS NOT NULL) AND (attempts < max_attempts))'
+    'jobs_queue_name_priority_run_at_id_idx 403 2 5 6 1 t f ((queue_name IS NOT NULL) AND (attempts < max_attempts))',
+    'jobs_run_at_idx 403 6 t f ((run_at > created_at) AND (attempts < max_attempts))'
   ]

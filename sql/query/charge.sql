@@ -12,7 +12,7 @@ set
     when crash.number operator(pg_catalog.>) 1 or $3
       then
         greatest(pg_catalog.now(), jobs.run_at) operator(pg_catalog.+)
-        (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10))::pg_catalog.text operator(pg_catalog.||) ' seconds')::pg_catalog.interval
+        (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10)) operator(pg_catalog.*) '1 second'::pg_catalog.interval)
     else jobs.run_at
   end
 from (

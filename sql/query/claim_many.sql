@@ -14,7 +14,11 @@ where jobs.id operator(pg_catalog.=) any (
       and ($4 is null or (job.flags operator(pg_catalog.?|) $4) is not true)
       -- Whoever takes a job of a queue holds the queue.
       and (job.queue_name is null or job.queue_name operator(pg_catalog.=) $7)
-      and (job.locked_at is null or job.locked_at operator(pg_catalog.<) $6)
+      -- Whether a worker of ours is alive is known without clocks: its lock never gets too old.
+      and (
+        job.locked_at is null
+        or job.locked_at operator(pg_catalog.<) $6 and not pg_catalog.starts_with(job.locked_by, 'kongtask:')
+      )
       -- Not as the index of what can run says it, which would be read from end to end.
       and job.max_attempts operator(pg_catalog.-) job.attempts operator(pg_catalog.>) 0
     for update

@@ -1,4 +1,4 @@
 update @extschema@.jobs
 set
-  last_error = coalesce($2, 'Manually marked as failed'),
+  last_error = coalesce($3, 'Manually marked as failed'),
   attempts = jobs.max_attempts

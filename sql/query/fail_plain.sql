@@ -3,7 +3,7 @@ set
   attempts = jobs.attempts operator(pg_catalog.+) 1,
   last_error = $2,
   run_at = greatest(pg_catalog.now(), jobs.run_at) operator(pg_catalog.+)
-    (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10))::pg_catalog.text operator(pg_catalog.||) ' seconds')::pg_catalog.interval
+    (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10)) operator(pg_catalog.*) '1 second'::pg_catalog.interval)
 where jobs.id operator(pg_catalog.=) (
   select job.id
   from @extschema@.jobs as job

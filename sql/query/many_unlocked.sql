@@ -8,6 +8,7 @@ where jobs.id operator(pg_catalog.=) any (
         job.locked_by is null
         or job.locked_at operator(pg_catalog.<)
         (pg_catalog.now() operator(pg_catalog.-) '4 hours'::pg_catalog.interval)
+        and job.locked_by operator(pg_catalog.<>) all ($2)
       )
     for update
     skip locked

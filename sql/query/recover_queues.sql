@@ -1,5 +1,5 @@
-update @extschema@.job_queues
-set locked_by = null, locked_at = null
+-- Releases all queues whose lock begins with $1 and is of none of the workers $2.
+delete from @extschema@.job_queues
 where
   pg_catalog.starts_with(job_queues.locked_by, $1)
-  and not (job_queues.locked_by operator(pg_catalog.=) any ($2))
+  and job_queues.locked_by operator(pg_catalog.<>) all ($2)

@@ -1,6 +1,6 @@
 update @extschema@.jobs
 set
-  run_at = coalesce($2, jobs.run_at),
-  priority = coalesce($3, jobs.priority),
-  attempts = coalesce($4, jobs.attempts),
-  max_attempts = coalesce($5, jobs.max_attempts)
+  run_at = coalesce($3, jobs.run_at),
+  priority = coalesce($4, jobs.priority),
+  attempts = coalesce($5, jobs.attempts),
+  max_attempts = coalesce($6, jobs.max_attempts)

@@ -1,27 +1,36 @@
--- Jobs of one priority that can run, in order, from a place on. The rows are looked at, not locked.
+-- Jobs of priority $1 that can run, in order, from ($2, $3) on, at most $8. $4: now; $5: when a lock is dead that is older; $6: of which
+-- tasks; $7: forbidden flags. The rows are looked at, not locked. Those that bear the lock of a kongtask worker come along, with its
+-- id: whether it is alive is known without clocks.
 select
   job.id,
   job.run_at,
   job.task_identifier,
   job.queue_name is not null,
-  job.key is null and job.locked_at is null and job.attempts operator(pg_catalog.=) 0
+  job.key is null and job.locked_at is null and job.attempts operator(pg_catalog.=) 0,
+  case when pg_catalog.starts_with(job.locked_by, 'kongtask:') then job.locked_by end
 from @extschema@.jobs as job
 where
   job.priority operator(pg_catalog.=) $1
   and (job.run_at, job.id) operator(pg_catalog.>=) ($2, $3)
   and job.run_at operator(pg_catalog.<=) $4
   and job.attempts operator(pg_catalog.<) job.max_attempts
-  and (job.locked_at is null or job.locked_at operator(pg_catalog.<) $5)
+  and (
+    job.locked_at is null
+    or job.locked_at operator(pg_catalog.<) $5
+    or pg_catalog.starts_with(job.locked_by, 'kongtask:')
+  )
   and job.task_identifier operator(pg_catalog.=) any ($6)
   and ($7 is null or (job.flags operator(pg_catalog.?|) $7) is not true)
   and (
     job.queue_name is null
-    or exists (
+    or pg_catalog.starts_with(job.locked_by, 'kongtask:')
+    or not exists (
       select 1
       from @extschema@.job_queues as queue
       where
         queue.queue_name operator(pg_catalog.=) job.queue_name
-        and (queue.locked_at is null or queue.locked_at operator(pg_catalog.<) $5)
+        and queue.locked_at is not null
+        and (queue.locked_at operator(pg_catalog.>=) $5 or pg_catalog.starts_with(queue.locked_by, 'kongtask:'))
     )
   )
 order by job.run_at, job.id

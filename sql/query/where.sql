@@ -5,7 +5,22 @@ select
   jobs.reltype,
   jobs.relowner,
   namespace.nspowner,
-  extension.extowner
+  extension.extowner,
+  exists (
+    select 1
+    from pg_catalog.pg_class as queues
+    inner join pg_catalog.pg_attribute as attribute on queues.oid operator(pg_catalog.=) attribute.attrelid
+    where
+      queues.relnamespace operator(pg_catalog.=) jobs.relnamespace
+      and queues.relname operator(pg_catalog.=) 'job_queues'
+      and attribute.attname operator(pg_catalog.=) 'job_id'
+      and not attribute.attisdropped
+  ),
+  (
+    select index.indexrelid
+    from pg_catalog.pg_index as index
+    where index.indrelid operator(pg_catalog.=) jobs.oid and index.indisprimary
+  )
 from pg_catalog.pg_extension as extension
 inner join pg_catalog.pg_depend as member
   on

@@ -21,10 +21,13 @@ sql_function!(kongtask_remove_job, jobs::remove_job);
 
 sql_function!(kongtask_update_timestamp, triggers::update_timestamp);
 sql_function!(kongtask_unlock_arriving, triggers::unlock_arriving);
-sql_function!(kongtask_increase_job_queue_count, triggers::increase_job_queue_count);
-sql_function!(kongtask_decrease_job_queue_count, triggers::decrease_job_queue_count);
+sql_function!(kongtask_release_queue, triggers::release_queue);
 sql_function!(kongtask_note_job, triggers::note_job);
 sql_function!(kongtask_note_queue, triggers::note_queue);
+
+// Those of version 0.2.0, until ALTER EXTENSION UPDATE.
+sql_function!(kongtask_increase_job_queue_count, triggers::increase_job_queue_count);
+sql_function!(kongtask_decrease_job_queue_count, triggers::release_queue);
 
 sql_function!(kongtask_refuse_migration, triggers::refuse_migration);
 sql_function!(kongtask_schema_is_named, install::schema_is_named);

@@ -38,6 +38,12 @@ impl PgError {
         }
     }
 
+    /// Whether Postgres chose this transaction to end a deadlock (40P01).
+    pub fn is_deadlock(&self) -> bool {
+        // SAFETY: as in `read`.
+        unpack_sqlstate(unsafe { (*self.0).sqlerrcode }) == *b"40P01"
+    }
+
     /// Raises the error again, as if it had never been caught.
     ///
     /// # Safety

@@ -52,6 +52,8 @@ unsafe extern "C-unwind" {
         failure: *mut pg_sys::TM_FailureData,
         changing_partition: bool,
     ) -> pg_sys::TM_Result::Type;
+    fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
+    fn HeapTupleGetUpdateXid(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId;
     fn LockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE);
     fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
     fn CommandCounterIncrement();
@@ -167,6 +169,37 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
             systable_endscan(scan);
             table_close(relation, KEPT);
             found
+        })
+    }
+}
+
+/// Whether the current transaction has deleted or updated a row whose first attribute, a bigint, has a value; `index` is as in [`find`].
+pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgError> {
+    // SAFETY: as in `insert`; a version of the row is looked at before the scan goes on, and its infomask says what its xmax is.
+    unsafe {
+        catch(|| {
+            let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
+            ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
+            let relation = table_open(table, LOCK);
+            // Every version, whoever can see it.
+            let any = &raw mut pg_sys::SnapshotAnyData;
+            let scan = systable_beginscan(relation, index, true, any, 1, &mut key);
+            let mut is_changed = false;
+            loop {
+                let tuple = systable_getnext(scan);
+                if tuple.is_null() || is_changed {
+                    break;
+                }
+                let header = (*tuple).t_data;
+                let (mask, xmax) = (u32::from((*header).t_infomask), (*header).t_choice.t_heap.t_xmax);
+                let is_lock = mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0;
+                let is_multi = mask & pg_sys::HEAP_XMAX_IS_MULTI != 0;
+                let changed_by = if is_multi && !is_lock { HeapTupleGetUpdateXid(header) } else { xmax };
+                is_changed = !is_lock && TransactionIdIsCurrentTransactionId(changed_by);
+            }
+            systable_endscan(scan);
+            table_close(relation, KEPT);
+            is_changed
         })
     }
 }

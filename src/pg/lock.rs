@@ -1,7 +1,40 @@
-//! Lightweight locks: for shared memory, for as long as a few instructions take.
+//! Locks: lightweight ones, for shared memory, for as long as a few instructions take; and heavyweight ones, until a transaction ends.
 
+use super::catch::{PgError, catch};
 use pgrx::pg_sys;
 use std::ffi::CStr;
+
+// Not pgrx's binding: see `catch`.
+unsafe extern "C-unwind" {
+    fn LockAcquire(
+        tag: *const pg_sys::LOCKTAG,
+        mode: pg_sys::LOCKMODE,
+        for_session: bool,
+        or_give_up: bool,
+    ) -> pg_sys::LockAcquireResult::Type;
+}
+
+/// Takes the lock of a number in this database until the transaction ends, unless another transaction has it; whether it was taken. Errors:
+/// 53200 if the server's table of locks is full.
+pub fn try_until_end(number: u64) -> Result<bool, PgError> {
+    /// pg_advisory_lock uses 1 and 2.
+    const KIND: u16 = 3;
+    const USER_LOCKMETHOD: u8 = 2;
+    // SAFETY: a tag as pg_advisory_lock makes it; the closure is one C call.
+    let result = unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: (number >> 32) as u32,
+            locktag_field3: number as u32,
+            locktag_field4: KIND,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: USER_LOCKMETHOD,
+        };
+        let mode = pg_sys::ExclusiveLock as pg_sys::LOCKMODE;
+        catch(|| LockAcquire(&tag, mode, false, true))?
+    };
+    Ok(result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL)
+}
 
 const TRANCHE: &CStr = c"kongtask";
 

@@ -111,6 +111,15 @@ macro_rules! plan {
 }
 pub(crate) use plan;
 
+thread_local! {
+    static MET_DEADLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a statement of ours has met a deadlock since the last call: also one that a user's code ran, by adding a job, say.
+pub fn met_deadlock() -> bool {
+    MET_DEADLOCK.replace(false)
+}
+
 /// An argument or a column: NULL is `None`.
 pub type Value = Option<Datum>;
 
@@ -152,7 +161,11 @@ impl Session {
         let _planning = plan.planning(kept);
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
-        let code = unsafe { catch(|| SPI_execute_plan(kept, datums, nulls, read_only, 0)) }?;
+        let code = unsafe { catch(|| SPI_execute_plan(kept, datums, nulls, read_only, 0)) }.inspect_err(|error| {
+            if error.is_deadlock() {
+                MET_DEADLOCK.set(true);
+            }
+        })?;
         assert!(code > 0, "SPI_execute_plan: {code}");
         // SAFETY: SPI's own result variables, just set.
         Ok(unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, session: PhantomData } })
@@ -197,9 +210,9 @@ impl Rows<'_> {
         self.value(row, column).and_then(|datum| unsafe { T::read(datum) })
     }
 
-    /// The first column of a row, a composite, copied to where the session was opened from.
+    /// The first column of a row, a composite or a text, copied to where the session was opened from.
     pub fn carry(&self, row: usize) -> Value {
-        // SAFETY: composites are by-reference varlenas. Within a row, a small one has got a short header, which whoever
+        // SAFETY: both are by-reference varlenas. Within a row, a small one has got a short header, which whoever
         // reads its attributes must not meet.
         self.value(row, 0).map(|datum| unsafe {
             let whole = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());

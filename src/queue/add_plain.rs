@@ -19,6 +19,7 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
     let Some(installed) = installed::table()? else { return Ok(None) };
     let now = clock::transaction_start();
     let run_at = job.run_at.unwrap_or(now.into());
+    let is_later = run_at.value() as i64 > now;
     let (id, priority) = (heap::next_value(installed.sequence)?, job.priority.unwrap_or(0.into()));
     let max_attempts = job.max_attempts.unwrap_or(25.into());
     let values: [Value; 16] = [
@@ -50,7 +51,8 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
         &[
             Index { oid: installed.primary_key, is_unique: true, attributes: [attribute::ID] },
             Index { oid: installed.key, is_unique: true, attributes: [attribute::KEY] },
-        ],
+            Index { oid: installed.run_at, is_unique: false, attributes: [attribute::RUN_AT] },
+        ][..if is_later { 3 } else { 2 }],
     )?;
     restore::note_job_added();
     triggers::note(&triggers::Changed {

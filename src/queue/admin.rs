@@ -5,12 +5,13 @@ use super::{one_row, plan};
 use crate::error::Error;
 use crate::pg::function::Call;
 use crate::pg::spi::{Plan, Value};
-use crate::schema;
+use crate::pg::text::texts;
+use crate::{schema, shmem};
 
-static COMPLETE_MANY: Plan = plan!(["complete_many", "many_unlocked"], INT8ARRAYOID);
-static FAIL_MANY: Plan = plan!(["fail_many", "many_unlocked"], INT8ARRAYOID, TEXTOID);
+static COMPLETE_MANY: Plan = plan!(["complete_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID);
+static FAIL_MANY: Plan = plan!(["fail_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID, TEXTOID);
 static RESCHEDULE_MANY: Plan =
-    plan!(["reschedule_many", "many_unlocked"], INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID);
+    plan!(["reschedule_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID);
 
 fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
     let session = schema::session()?;
@@ -19,20 +20,25 @@ fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The workers that are known to live, whatever their locks look like by the clock.
+fn living() -> Value {
+    texts(&shmem::living_workers())
+}
+
 /// Deletes jobs, and returns them.
 pub fn complete_many(call: &mut Call, ids: Value) -> Result<(), Error> {
-    many(call, &COMPLETE_MANY, &[ids])
+    many(call, &COMPLETE_MANY, &[ids, living()])
 }
 
 /// Lets jobs have no further attempt, and returns them.
 pub fn fail_many(call: &mut Call, ids: Value, message: Value) -> Result<(), Error> {
-    many(call, &FAIL_MANY, &[ids, message])
+    many(call, &FAIL_MANY, &[ids, living(), message])
 }
 
 /// Changes run_at, priority, attempts and max_attempts where they are given, and returns the jobs.
 pub fn reschedule_many(call: &mut Call, ids: Value, changes: [Value; 4]) -> Result<(), Error> {
     let [run_at, priority, attempts, max_attempts] = changes;
-    many(call, &RESCHEDULE_MANY, &[ids, run_at, priority, attempts, max_attempts])
+    many(call, &RESCHEDULE_MANY, &[ids, living(), run_at, priority, attempts, max_attempts])
 }
 
 /// Deletes the job with a key, or, if it is running, lets it have no further attempt and no key; the row.

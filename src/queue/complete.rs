@@ -1,27 +1,19 @@
 //! Completing a job: it is deleted, and its queue released.
 
-use super::{affected, one_row, plan};
+use super::{affected, one_row, plan, queues};
 use crate::error::Error;
 use crate::pg::args::Row;
+use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};
 use crate::queue::job::{Job, attribute};
+use crate::schema;
 use pgrx::IntoDatum;
-
-static UNLOCK_QUEUE: Plan = plan!("unlock_queue", TEXTOID, TEXTOID).by_index();
-
-/// Releases the queue of a job, if it has one and `worker_id` holds it.
-pub(super) fn unlock_queue(queue_name: Value, worker_id: Value) -> Result<(), Error> {
-    if queue_name.is_some() {
-        affected(&UNLOCK_QUEUE, &[queue_name, worker_id])?;
-    }
-    Ok(())
-}
 
 /// For external workers: deletes the job, whoever holds it, as the reference does; the row.
 pub fn complete(worker_id: Value, job_id: Value) -> Result<Value, Error> {
     static COMPLETE: Plan = plan!("complete", INT8OID);
     let row = one_row(&COMPLETE, &[job_id])?;
-    unlock_queue(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
+    queues::release_with_job(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
     Ok(row)
 }
 
@@ -34,13 +26,24 @@ pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
     Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)
 }
 
-/// Deletes a job that this worker holds, and releases its queue; whether it still held it.
+/// Deletes a job that this worker holds, and releases its queue; whether it still held it, or its handler has settled the job itself, by
+/// deleting or unlocking it: that stands, with all else that the handler did.
 pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
-    let held = complete_held(vec![job.id], worker_id)?;
-    if held {
-        unlock_queue(job.queue_name(), worker_id)?;
+    if complete_held(vec![job.id], worker_id)? {
+        queues::release_with_job(job.queue_name(), worker_id)?;
+        return Ok(true);
     }
-    Ok(held)
+    if !is_settled_here(job.id)? {
+        return Ok(false);
+    }
+    queues::release(job.queue_name(), worker_id)?;
+    Ok(true)
+}
+
+/// Whether the current transaction has deleted or changed a job.
+fn is_settled_here(id: i64) -> Result<bool, Error> {
+    let queue = schema::queue()?;
+    Ok(heap::is_changed_here(queue.table, queue.primary_key, id)?)
 }
 
 /// Deletes jobs that this transaction has locked.

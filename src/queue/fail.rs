@@ -1,7 +1,6 @@
 //! Recording a failed attempt.
 
-use super::complete::unlock_queue;
-use super::{lock_table, one_row, plan};
+use super::{lock_table, one_row, plan, queues};
 use crate::error::Error;
 use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
@@ -13,7 +12,7 @@ pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Er
     static FAIL: Plan = plan!("fail", INT8OID, TEXTOID, TEXTOID).by_index();
     lock_table()?;
     let row = one_row(&FAIL, &[job_id, worker_id, message])?;
-    unlock_queue(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
+    queues::release_with_job(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
     Ok(row)
 }
 

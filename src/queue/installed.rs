@@ -23,6 +23,7 @@ pub struct Installed {
     pub key: Oid,
     pub primary_key: Oid,
     pub order: Oid,
+    pub run_at: Oid,
 }
 
 /// The table, locked, if it is as installed.
@@ -44,8 +45,8 @@ pub fn table() -> Result<Option<Installed>, Error> {
     let rows = session.read(&AS_INSTALLED, &[table.into_datum()]).inspect_err(|_| WATCH.spoil())?;
     let found = (rows.count() > 0).then(|| {
         let indexes: Vec<Oid> = rows.get(0, 1)?;
-        let [key, primary_key, order, _queue] = indexes[..] else { return None };
-        Some(Installed { table, sequence: rows.get(0, 0)?, key, primary_key, order })
+        let [key, primary_key, order, _queue, run_at] = indexes[..] else { return None };
+        Some(Installed { table, sequence: rows.get(0, 0)?, key, primary_key, order, run_at })
     });
     INSTALLED.set(found.flatten());
     Ok(INSTALLED.get())

@@ -11,6 +11,7 @@ pub mod complete;
 pub mod fail;
 mod installed;
 pub mod job;
+pub mod queues;
 pub mod ready;
 pub mod recover;
 pub mod renew;

@@ -3,13 +3,13 @@
 use super::plan;
 use crate::error::Error;
 use crate::pg::clock::{self, Timestamp, before};
-use crate::pg::spi::{Plan, Value};
+use crate::pg::spi::{Plan, Rows, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::timestamp;
 use crate::ready::{Hint, Kind, Place};
 use crate::registry::{self, Task, Tasks};
-use crate::{guc, schema};
+use crate::{guc, schema, shmem};
 use pgrx::IntoDatum;
 use std::rc::Rc;
 
@@ -28,8 +28,6 @@ pub struct Search<'a> {
     pub tasks: &'a [DbText],
     pub forbidden_flags: &'a [DbText],
     pub from: Place,
-    /// In priorities behind that of `from`, only jobs that are due since then.
-    pub since: Timestamp,
     pub most: usize,
 }
 
@@ -39,6 +37,31 @@ pub struct Found {
     pub hints: Vec<Hint>,
     /// Everything before this place was looked at.
     pub to: Place,
+    /// Whether a job bears the lock of a worker of ours that is not alive: it came by a way on which no trigger fires.
+    pub has_dead_locks: bool,
+}
+
+impl Found {
+    fn new() -> Found {
+        Found { hints: Vec::new(), to: Place::END, has_dead_locks: false }
+    }
+
+    /// Adds a row of a statement whose columns are id, run_at, task, whether it is queued, whether it is plain, and the worker of ours that
+    /// has it locked.
+    fn add(&mut self, rows: &Rows, row: usize, priority: i32) -> Place {
+        let place =
+            Place { priority, run_at: timestamp(rows.value(row, 1)).unwrap_or(0), id: rows.get(row, 0).unwrap_or(0) };
+        match rows.get::<DbText>(row, 5) {
+            // The board is looked at after the row: a worker is on it before it locks anything.
+            Some(worker_id) => self.has_dead_locks |= !shmem::living_workers().contains(&worker_id),
+            None => self.hints.push(Hint {
+                place,
+                task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
+                kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
+            }),
+        }
+        place
+    }
 }
 
 /// The first jobs that can run. Within a transaction, by a snapshot taken now.
@@ -62,7 +85,7 @@ pub fn search(search: &Search) -> Result<Found, Error> {
     let session = schema::session()?;
     let now = clock::now();
     let (tasks, flags) = (texts(search.tasks), texts_or_null(search.forbidden_flags));
-    let mut found = Found { hints: Vec::new(), to: Place::END };
+    let mut found = Found::new();
     let mut from = search.from;
     loop {
         let left = search.most - found.hints.len();
@@ -79,26 +102,52 @@ pub fn search(search: &Search) -> Result<Found, Error> {
                 i64::try_from(left).ok().into_datum(),
             ],
         )?;
-        found.hints.extend((0..rows.count()).map(|row| Hint {
-            place: Place {
-                priority: from.priority,
-                run_at: timestamp(rows.value(row, 1)).unwrap_or(0),
-                id: rows.get(row, 0).unwrap_or(0),
-            },
-            task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
-            kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
-        }));
+        let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
+        let is_full = rows.count() == left;
         rows.free();
-        if let Some(last) = found.hints.last().filter(|_| found.hints.len() == search.most) {
-            found.to = last.place.next();
+        if let Some(last) = last.filter(|_| is_full) {
+            from = last.next();
+            if found.hints.len() < search.most {
+                // Some of them are running.
+                continue;
+            }
+            found.to = from;
             return Ok(found);
         }
         let next = session.read(&NEXT_PRIORITY, &[from.priority.into_datum()])?;
         if next.count() == 0 {
             return Ok(found);
         }
-        from = Place { priority: next.get(0, 0).unwrap_or(0), run_at: search.since, id: i64::MIN };
+        from = Place { priority: next.get(0, 0).unwrap_or(0), ..Place::START };
     }
+}
+
+/// The jobs that fell due since a time, for which they were scheduled; `from` is not looked at. Where there are more than `most`, all is to
+/// be searched. Within a transaction, by a snapshot taken now.
+pub fn search_due(search: &Search, since: Timestamp) -> Result<Found, Error> {
+    static DUE: Plan =
+        plan!("due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID).by_index();
+    let _snapshot = LatestSnapshot::take();
+    let session = schema::session()?;
+    let now = clock::now();
+    let values = [
+        since.into_datum(),
+        now.into_datum(),
+        before(now, guc::job_expiry()).into_datum(),
+        texts(search.tasks),
+        texts_or_null(search.forbidden_flags),
+        i64::try_from(search.most).ok().into_datum(),
+    ];
+    let rows = session.read(&DUE, &values)?;
+    let mut found = Found::new();
+    for row in 0..rows.count() {
+        found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
+    }
+    found.hints.sort_unstable_by_key(|hint| hint.place);
+    if rows.count() == search.most {
+        found.to = Place::START;
+    }
+    Ok(found)
 }
 
 /// The next job of a queue.
@@ -136,5 +185,6 @@ pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Res
 pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
     static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).by_index();
     let session = schema::session()?;
-    Ok(timestamp(session.read(&NEXT_DUE, &[Some(now.into())])?.value(0, 0)))
+    let rows = session.read(&NEXT_DUE, &[Some(now.into())])?;
+    Ok(if rows.count() == 0 { None } else { timestamp(rows.value(0, 0)) })
 }

@@ -1,11 +1,10 @@
 //! Releasing what dead workers of this server held.
 
-use super::complete::unlock_queue;
-use super::{affected, plan};
+use super::{affected, plan, queues};
 use crate::error::Error;
 use crate::pg::spi::{Plan, Value};
-use crate::pg::text::{DbText, text, texts};
-use crate::schema;
+use crate::pg::text::{DbText, elements, text, texts};
+use crate::{schema, shmem};
 
 /// Releases the jobs, with ids from one to another, that a worker holds and does not run, or died with: they can run again
 /// at once, and the attempt is not counted. How many there were.
@@ -14,16 +13,23 @@ pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
     let session = schema::session()?;
     let rows = session.execute(&RELEASE, &[Some(ids.0.into()), Some(ids.1.into()), worker_id])?;
     for row in 0..rows.count() {
-        unlock_queue(rows.value(row, 0), worker_id)?;
+        queues::release_with_job(rows.value(row, 0), worker_id)?;
     }
     Ok(rows.count())
+}
+
+/// As [`release`], and releases every queue that the worker holds: it has ended.
+pub fn release_all_of(worker_id: &DbText, ids: (i64, i64)) -> Result<usize, Error> {
+    let released = release(text(worker_id), ids)?;
+    queues::release_all_of(texts(&[worker_id]))?;
+    Ok(released)
 }
 
 /// Releases every job whose lock bears our mark but belongs to none of the `living`: after a crash of the server, a
 /// promotion, a restore. The attempts are not counted. How many jobs were released.
 ///
 /// Reads all of `jobs`: for the start of a scheduler only.
-pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> {
+pub fn release_all_but(prefix: &str, living: &[DbText]) -> Result<usize, Error> {
     static JOBS: Plan = plan!("recover_jobs", TEXTOID, TEXTARRAYOID);
     static QUEUES: Plan = plan!("recover_queues", TEXTOID, TEXTARRAYOID);
     let values = [text(prefix), texts(living)];
@@ -54,11 +60,12 @@ pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
     }))
 }
 
-/// Unlocks all that these workers hold. `workers` is a `text[]`.
+/// Unlocks all that these workers hold. `workers` is a `text[]`. The queue of a job that a live kongtask worker runs stays locked until
+/// that has ended.
 pub fn unlock(workers: Value) -> Result<(), Error> {
     static JOBS: Plan = plan!("unlock_jobs", TEXTARRAYOID);
-    static QUEUES: Plan = plan!("unlock_queues", TEXTARRAYOID);
     affected(&JOBS, &[workers])?;
-    affected(&QUEUES, &[workers])?;
-    Ok(())
+    let living = shmem::living_workers();
+    let gone: Vec<DbText> = elements(workers).into_iter().filter(|id| !living.contains(id)).collect();
+    queues::release_all_of(texts(&gone))
 }

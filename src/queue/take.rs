@@ -1,7 +1,7 @@
 //! Taking jobs that a shelf gave the ids of. Each statement checks again that they can run, and skips what anybody has
 //! locked.
 
-use super::{affected, installed, lock_table, plan};
+use super::{affected, installed, lock_table, one_row, plan, queues, recover};
 use crate::error::Error;
 use crate::guc;
 use crate::pg::clock::{self, before};
@@ -96,16 +96,14 @@ pub fn claim_next(
     forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&Head) -> bool,
 ) -> Result<Next, Error> {
-    static FREE_QUEUE: Plan = plan!("free_queue_of", INT8OID, TIMESTAMPTZOID).by_index();
-    static LOCK_QUEUE: Plan = plan!("lock_queue", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
+    static QUEUE_OF: Plan = plan!("queue_of", INT8OID).by_index();
     lock_table()?;
     let now = clock::now();
-    let queue_name: Option<DbText> = {
-        let session = schema::session()?;
-        let rows = session.execute(&FREE_QUEUE, &[Some(of.into()), Some(before(now, guc::job_expiry()).into())])?;
-        if rows.count() == 0 { None } else { rows.get(0, 0) }
-    };
-    let Some(queue_name) = queue_name.as_ref().map(text) else {
+    let queue_name = one_row(&QUEUE_OF, &[Some(of.into())])?;
+    if queue_name.is_none() {
+        return Ok(Next::None);
+    }
+    let Some(free) = queues::find_free(queue_name, before(now, guc::job_expiry()))? else {
         return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
     };
     let Some(head) = ready::head(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };
@@ -115,7 +113,11 @@ pub fn claim_next(
     fault::point("chosen")?;
     let take = Take { ids: &[head.hint.place.id], task: &head.task.identifier, forbidden_flags };
     let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
-    affected(&LOCK_QUEUE, &[queue_name, worker_id, Some(now.into())])?;
+    if !free.lock(worker_id, Some(now.into()), job.id)? {
+        // Somebody has written to the table by hand.
+        recover::release(worker_id, (job.id, job.id))?;
+        return Ok(Next::Locked);
+    }
     Ok(Next::Taken(job, head.task))
 }
 

@@ -1,19 +1,21 @@
 //! What happens by itself when rows of `jobs` and `job_queues` change.
 
-use super::{affected, plan};
+use super::queues;
 use crate::error::Error;
+use crate::pg::args::Text;
 use crate::pg::catch::Failure;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
-use crate::pg::spi::{Plan, Value};
+use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::pg::trigger::{Trigger, TriggerRow, not_ours, nothing};
 use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
 use crate::queue::ready;
 use crate::ready::{Hint, Place};
-use crate::{guc, registry, restore, schema, wake};
+use crate::{registry, restore, schema, shmem, wake};
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
 
 /// A firing for a row of one of our tables; an error (39P01) for any other: whoever may call the function can make a trigger on
 /// a table of theirs, whose columns are of other types.
@@ -52,31 +54,35 @@ pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
     ]))
 }
 
-/// After a job entered a queue.
-pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
-    static INCREASE: Plan = plan!("queue_increase", TEXTOID);
+/// After a job that was locked has been deleted, unlocked, or moved to another queue: releases its queue. A live worker of ours that runs
+/// the job lets go of the queue itself, when what it runs has ended: until then no other job of the queue may begin.
+pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
-    let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
-    affected(&INCREASE, &[row.value(attribute::QUEUE_NAME)])?;
+    let row = trigger.row();
+    let worker_id = row.value(attribute::LOCKED_BY);
+    // Moved to another queue, it is in the way of nobody here.
+    let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
+    if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
+        queues::release(row.value(attribute::QUEUE_NAME), worker_id)?;
+    }
     Ok(nothing())
 }
 
-/// After a job left a queue; the queue goes with its last job.
-pub fn decrease_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
-    static DECREASE: Plan = plan!("queue_decrease", TEXTOID);
-    static DELETE: Plan = plan!("queue_delete", TEXTOID);
-    let queue_name = firing(call, "jobs")?.row().value(attribute::QUEUE_NAME);
-    let left = {
-        let session = schema::session()?;
-        let rows = session.execute(&DECREASE, &[queue_name]).map_err(Error::from)?;
-        (rows.count() == 1).then(|| (rows.get::<i32>(0, 0).unwrap_or(0), rows.get::<bool>(0, 1).unwrap_or(false)))
-    };
-    match left {
-        Some((..=0, _)) => _ = affected(&DELETE, &[queue_name])?,
-        // Whoever was about to take its next job found it locked by us.
-        Some((_, true)) => note_head(queue_name)?,
-        _ => (),
-    }
+fn queue_name(row: &TriggerRow) -> Option<Vec<u8>> {
+    row.value(attribute::QUEUE_NAME).map(|name| Text::new(name).bytes().to_vec())
+}
+
+/// Whether a worker id is of a live worker of ours other than this process.
+fn is_of_another_that_lives(worker_id: Datum) -> bool {
+    let worker_id = Text::new(worker_id).read();
+    worker_id.as_bytes().starts_with(shmem::ID_PREFIX.as_bytes())
+        && shmem::living_workers().contains(&worker_id)
+        && shmem::my_worker_id().is_none_or(|me| me != worker_id)
+}
+
+/// In a schema of version 0.2.0 or before, after a job entered a queue. Jobs are not counted any more.
+pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
+    firing(call, "jobs")?;
     Ok(nothing())
 }
 
@@ -155,20 +161,8 @@ fn revision(row: &TriggerRow) -> Option<i32> {
 pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
     const QUEUE_NAME: i16 = 1;
     let trigger = firing(call, "job_queues")?;
-    note_head(trigger.row().value(QUEUE_NAME))?;
+    queues::note_head(trigger.row().value(QUEUE_NAME))?;
     Ok(nothing())
-}
-
-/// A queue's next job can run: notes who is to be woken at commit.
-fn note_head(queue_name: Value) -> Result<(), Error> {
-    let tasks = registry::tasks()?;
-    let now = clock::now();
-    match ready::head(queue_name, &tasks, &guc::forbidden_flags())? {
-        Some(head) => wake::note_job(head.task.role, head.hint),
-        // Until this commits, the queue looks locked, and what falls due in it is passed.
-        None => wake::note_due(now),
-    }
-    Ok(())
 }
 
 /// Before a migration of graphile-worker's is noted that it would apply itself: refused, as it would rewrite these tables.

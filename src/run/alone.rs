@@ -2,12 +2,14 @@
 
 use super::{Attempt, Hold, Outcome, Runner, Taken};
 use crate::error::Error;
-use crate::pg::{clock, xact};
-use crate::queue::complete;
+use crate::pg::catch::{Level, Raise, log};
+use crate::pg::{clock, spi, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Next};
+use crate::queue::{complete, queues, recover};
+use crate::ready::{Hint, Kind};
 use crate::registry;
-use crate::wake;
+use crate::{shmem, wake};
 use std::time::Instant;
 
 impl Runner {
@@ -82,10 +84,12 @@ impl Runner {
     /// Handler and completion, in the transaction that has begun, and its end.
     fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
         let begun = Instant::now();
+        spi::met_deadlock();
         match self.try_to_complete(job, attempt) {
             Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
             Ok(Outcome::LockLost) => {
                 xact::abort();
+                self.let_go(job)?;
                 self.warn_of_lost_lock(job, attempt.task);
             }
             Ok(Outcome::NotOurs) => {
@@ -96,8 +100,39 @@ impl Runner {
                 // Read before the rollback frees it.
                 let error = error.read();
                 xact::abort();
-                self.record_one_failure(job, attempt, error)?;
+                if is_queues_own_deadlock(&error) {
+                    self.put_back(job, attempt)?;
+                } else {
+                    self.record_one_failure(job, attempt, error)?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Gives back what this worker may still hold of a job that somebody else has settled.
+    fn let_go(&self, job: &Job) -> Result<(), Error> {
+        xact::begin_for_queue();
+        recover::release(self.worker_id(), (job.id, job.id))?;
+        queues::release(job.queue_name(), self.worker_id())?;
+        Ok(xact::commit()?)
+    }
+
+    /// Has a job run again at once, with the attempt not counted.
+    fn put_back(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        log(
+            Level::Log,
+            format!(
+                "job {} ({}) is run again: it and another transaction waited for each other to change jobs",
+                job.id, attempt.task.identifier
+            ),
+        );
+        if attempt.hold == Hold::Claimed {
+            return self.release(&[job.id]);
+        }
+        let hint = Hint { place: job.place(), task: attempt.task.tag, kind: Kind::Plain };
+        if let Some(board) = shmem::board() {
+            wake::offer(board, self.database, self.role, &[hint], None);
         }
         Ok(())
     }
@@ -116,4 +151,10 @@ impl Runner {
         self.commit()?;
         Ok(Outcome::Completed)
     }
+}
+
+/// Whether an attempt failed as a statement of the queue's own met a deadlock: two handlers that each add a job with the other's key, say.
+/// That is neither's fault.
+fn is_queues_own_deadlock(error: &Raise) -> bool {
+    error.sqlstate == *b"40P01" && spi::met_deadlock()
 }

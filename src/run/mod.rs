@@ -56,7 +56,7 @@ pub struct Runner {
     pub database: Oid,
     pub role: Oid,
     /// As in `locked_by`.
-    pub id: String,
+    pub id: DbText,
     /// Where the jobs that run, and what is said about them, live.
     pub arena: Arena,
     /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.

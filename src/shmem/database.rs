@@ -47,6 +47,9 @@ pub struct Database {
     pub elastic: AtomicBool,
     /// Set by the scheduler while a role that is short, or has no worker, waits for another's worker to become idle.
     pub short: AtomicBool,
+    /// Set by the scheduler while there are jobs, no worker, and no slot for one; by the launcher while there is no slot for a scheduler. Workers
+    /// of other databases that become idle then say so, and their schedulers start none.
+    pub starving: AtomicBool,
     /// Set by a worker that could not take a job as somebody's transaction had it locked.
     pub skipped: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
@@ -57,6 +60,14 @@ impl Database {
     /// Lowers the time of the next look; whether it was lowered.
     pub fn lower_due(&self, when: Timestamp) -> bool {
         self.next_due.fetch_min(when, SeqCst) > when
+    }
+
+    /// Wakes whoever waits for a slot for this database.
+    pub(super) fn wake_starving(&self, launcher: &LatchOf) {
+        if self.scheduler_pid.load(SeqCst) == 0 {
+            launcher.set();
+        }
+        self.scheduler.set();
     }
 
     pub(super) fn reset(&self, oid: Oid) {
@@ -70,6 +81,7 @@ impl Database {
         self.absent.store(false, SeqCst);
         self.elastic.store(false, SeqCst);
         self.short.store(false, SeqCst);
+        self.starving.store(false, SeqCst);
         self.skipped.store(false, SeqCst);
         self.next_due.store(NEVER, SeqCst);
         self.oid.set(oid);

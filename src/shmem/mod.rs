@@ -13,14 +13,17 @@ pub use shelf::Shelf;
 pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
 
 use crate::marks;
-use crate::pg::clock;
+use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
+use crate::pg::text::DbText;
+use crate::pg::{background, clock};
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::time::Duration;
 
 /// An OID that others may read.
 #[derive(Default)]
@@ -53,6 +56,19 @@ thread_local! {
 /// The board; `None` where the library was not preloaded.
 pub fn board() -> Option<Board> {
     BOARD.get()
+}
+
+/// The ids of the kongtask workers of this database that live, as in `locked_by`. None where the library was not preloaded.
+pub fn living_workers() -> Vec<DbText> {
+    let Some(board) = board() else { return Vec::new() };
+    let workers = board.workers_of(background::database());
+    workers.filter(|(_, worker)| worker.state() != State::Gone).filter_map(|(_, worker)| worker.id()).collect()
+}
+
+/// The id of the kongtask worker that this process is, if it is one.
+pub fn my_worker_id() -> Option<DbText> {
+    let me = background::pid();
+    board()?.workers_of(background::database()).find(|(_, worker)| worker.pid.load(SeqCst) == me)?.1.id()
 }
 
 impl Board {
@@ -187,6 +203,47 @@ impl Board {
             .iter()
             .enumerate()
             .filter(move |(_, worker)| worker.state() != State::Free && worker.database.get() == database)
+    }
+
+    /// The databases other than one that wait for a slot.
+    fn starving_but(&self, database: Oid) -> impl Iterator<Item = &'static Database> {
+        let is_other = move |entry: &&Database| entry.oid.get() != InvalidOid && entry.oid.get() != database;
+        self.databases().iter().filter(is_other).filter(|entry| entry.starving.load(SeqCst))
+    }
+
+    /// Whether a database other than this one waits for a slot.
+    pub fn is_other_starving(&self, database: Oid) -> bool {
+        self.starving_but(database).next().is_some()
+    }
+
+    /// A worker of this database is idle: tells those who wait for a slot.
+    pub fn offer_slot(&self, database: Oid) {
+        self.starving_but(database).for_each(|entry| entry.wake_starving(self.launcher()));
+    }
+
+    /// Has a worker of another database give up its slot: an idle one if there is any, or one that has had its turn where others are left,
+    /// after its job. One at a time.
+    pub fn ask_for_slot(&self, database: Oid, turn: Duration, now: Tick) {
+        let others: Vec<&Worker> = self
+            .workers()
+            .iter()
+            .filter(|worker| !matches!(worker.state(), State::Free | State::Gone) && worker.database.get() != database)
+            .collect();
+        let leaves = |worker: &Worker| worker.leave.load(SeqCst);
+        if others.iter().any(|worker| leaves(worker) && worker.state() != State::Running) {
+            return;
+        }
+        let companions = |worker: &Worker| {
+            others.iter().filter(|other| !leaves(other) && other.database.get() == worker.database.get()).count()
+        };
+        let is_idle = |worker: &Worker| worker.state() == State::Idle;
+        let may_go = |worker: &Worker| {
+            is_idle(worker) || (companions(worker) > 1 && clock::after(worker.begun.load(SeqCst), turn) <= now)
+        };
+        let donors = others.iter().filter(|worker| !leaves(worker) && may_go(worker));
+        if let Some(donor) = donors.max_by_key(|worker| (is_idle(worker), companions(worker))) {
+            donor.ask_to_leave(now);
+        }
     }
 
     /// Takes a slot for a worker that is about to be started; its index and ticket.

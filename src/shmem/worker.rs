@@ -132,7 +132,7 @@ impl Worker {
     }
 
     /// Its id, as in `locked_by`; `None` before its process has chosen one.
-    pub fn id(&self) -> Option<String> {
+    pub fn id(&self) -> Option<DbText> {
         let bits = [self.id[0].load(Acquire), self.id[1].load(Acquire)];
         (bits != [0, 0]).then(|| worker_id(bits))
     }
@@ -255,6 +255,6 @@ impl Worker {
 pub const ID_PREFIX: &str = "kongtask:";
 
 /// A worker's id.
-pub fn worker_id(bits: [u64; 2]) -> String {
-    format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1])
+pub fn worker_id(bits: [u64; 2]) -> DbText {
+    format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1]).into()
 }

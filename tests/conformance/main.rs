@@ -18,11 +18,29 @@ const VERSIONS: [(&str, usize); 3] = [("0.12.2", 9), ("0.9.0", 8), ("0.8.1", 5)]
 /// Where ours and a version's are known to differ, and README.md says so in these words.
 struct Difference {
     says: &'static str,
-    /// Whether it explains what a statement of the case does on a side of this version.
-    explains: fn(version: &str, statement: &str, ours: &str, theirs: &str) -> bool,
+    /// Whether it explains what a statement of the case does on a side of this version: what it answers, and the tables after it.
+    explains: fn(version: &str, statement: &str, ours: Outcome, theirs: Outcome) -> bool,
 }
 
-const DIFFERENCES: [Difference; 4] = [
+/// What a statement answers, and the tables after it.
+#[derive(Clone, Copy, PartialEq)]
+struct Outcome<'a> {
+    answer: &'a str,
+    tables: &'a str,
+}
+
+impl Outcome<'_> {
+    /// The tables without the locks of queues.
+    fn without_queues(&self) -> Vec<&str> {
+        self.tables.lines().filter(|line| !line.starts_with("queue ") && !line.starts_with('(')).collect()
+    }
+
+    fn locked_queues(&self) -> usize {
+        self.tables.lines().filter(|line| line.starts_with("queue ")).count()
+    }
+}
+
+const DIFFERENCES: [Difference; 5] = [
     Difference {
         says: "`jobs.queue_name` has no random default",
         explains: |_, statement, _, _| statement.starts_with("insert into graphile_worker.jobs (task_identifier) "),
@@ -30,18 +48,28 @@ const DIFFERENCES: [Difference; 4] = [
     Difference {
         says: "`remove_job` of a running job takes its key and further attempts away (since 0.9)",
         explains: |version, statement, _, theirs| {
-            version == "0.8.1" && statement.contains("remove_job") && theirs.trim_start() == "(1)\n"
+            version == "0.8.1" && statement.contains("remove_job") && theirs.answer.trim_start() == "(1)\n"
         },
     },
     Difference {
         says: "what a constraint refuses is refused with the same SQLSTATE, in the names of 0.12's tables",
         explains: |version, _, ours, theirs| {
-            version == later::VERSION && ours.as_bytes().get(5) == Some(&b':') && ours.get(..6) == theirs.get(..6)
+            version == later::VERSION
+                && ours.answer.as_bytes().get(5) == Some(&b':')
+                && ours.answer.get(..6) == theirs.answer.get(..6)
         },
     },
     Difference {
         says: "the message of GWBMA ends in a full stop (since 0.9)",
-        explains: |version, _, ours, theirs| version == "0.8.1" && ours == format!("{theirs}."),
+        explains: |version, _, ours, theirs| version == "0.8.1" && ours.answer == format!("{}.", theirs.answer),
+    },
+    Difference {
+        says: "the lock of a queue goes with the job that it was taken for",
+        explains: |_, _, ours, theirs| {
+            ours.answer == theirs.answer
+                && ours.without_queues() == theirs.without_queues()
+                && ours.locked_queues() != theirs.locked_queues()
+        },
     },
 ];
 
@@ -105,7 +133,8 @@ struct Side {
 impl Side {
     fn new(db: Client, migration: usize) -> Side {
         let queues = format!(
-            "select queue_name, job_count::text, {}, locked_by from graphile_worker.job_queues order by queue_name",
+            "select 'queue ' || queue_name, {}, locked_by from graphile_worker.job_queues
+             where locked_at is not null order by queue_name",
             distance("locked_at")
         );
         let crontabs = format!(
@@ -177,14 +206,14 @@ fn compare(version: &str, ours: &mut Side, theirs: &mut Side, case: &[String]) -
     let mut result = Ok(());
     for (number, statement) in case.iter().enumerate() {
         let (our, their) = (ours.answer(statement), theirs.answer(statement));
-        let explained = |our: &str, their: &str| {
-            DIFFERENCES.iter().any(|difference| (difference.explains)(version, statement, our, their))
-        };
         let (our_state, their_state) = (ours.state(), theirs.state());
-        if our == their && our_state == their_state {
+        let (our_outcome, their_outcome) =
+            (Outcome { answer: &our, tables: &our_state }, Outcome { answer: &their, tables: &their_state });
+        if our_outcome == their_outcome {
             continue;
         }
-        if !explained(&our, &their) {
+        let explains = |difference: &Difference| (difference.explains)(version, statement, our_outcome, their_outcome);
+        if !DIFFERENCES.iter().any(explains) {
             let so_far = case[..=number].join(";\n  ");
             result = Err(format!(
                 "against {version}, after\n  {so_far};\nours says\n{our}theirs\n{their}and the tables are, ours\n{our_state}theirs\n{their_state}"

@@ -72,7 +72,7 @@ fn statement() -> impl Strategy<Value = String> {
         "update graphile_worker.jobs set queue_name = 'q' where id = 2",
         "update graphile_worker.jobs set queue_name = null",
         "update graphile_worker.jobs set locked_at = locked_at - interval '5 hours'",
-        "update graphile_worker.job_queues set locked_at = locked_at - interval '5 hours'",
+        "update graphile_worker.job_queues set locked_at = locked_at - interval '5 hours' where locked_at is not null",
         "update graphile_worker.jobs set attempts = max_attempts where id = 1",
         "insert into graphile_worker.known_crontabs as c (identifier, known_since, last_execution) values ('c', now(), now())
          on conflict (identifier) do update set last_execution = excluded.last_execution

@@ -1,0 +1,36 @@
+-- The first job that can run, locked, with its queue, and the time before which a lock is dead. $1: of which tasks, NULL: of any but
+-- $5; $2: the age at which a lock is dead; $3: forbidden flags; $4: when; $5: tasks that are registered; $6: workers that are known
+-- to live; $7: queues to leave out.
+select
+  job.id,
+  job.queue_name,
+  $4 operator(pg_catalog.-) $2
+from @extschema@.jobs as job
+where
+  (
+    job.locked_at is null
+    or job.locked_at operator(pg_catalog.<) ($4 operator(pg_catalog.-) $2) and job.locked_by operator(pg_catalog.<>) all ($6)
+  )
+  and job.run_at operator(pg_catalog.<=) $4
+  and job.attempts operator(pg_catalog.<) job.max_attempts
+  and case when $1 is null then job.task_identifier operator(pg_catalog.<>) all ($5) else job.task_identifier operator(pg_catalog.=) any ($1) end
+  and ($3 is null or (job.flags operator(pg_catalog.?|) $3) is not true)
+  and (
+    job.queue_name is null
+    or job.queue_name operator(pg_catalog.<>) all ($7)
+    and not exists (
+      select 1
+      from @extschema@.job_queues as queue
+      where
+        queue.queue_name operator(pg_catalog.=) job.queue_name
+        and queue.locked_at is not null
+        and not (
+          queue.locked_at operator(pg_catalog.<) ($4 operator(pg_catalog.-) $2)
+          and queue.locked_by operator(pg_catalog.<>) all ($6)
+        )
+    )
+  )
+order by job.priority, job.run_at, job.id
+limit 1
+for update of job
+skip locked

@@ -1,0 +1,341 @@
+//! Queues and their locks: nobody waits for who adds to one, no lock outlives its job, and no number of jobs makes one slow.
+
+use kongtask_tests::{Cluster, LOCKED, describe, text};
+use postgres::Client;
+use std::time::Instant;
+
+const JOBS: &str = "select count(*) from graphile_worker.jobs";
+const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
+
+/// A cluster whose task `run` runs its payload as SQL, and notes the job and the time in `done` before it.
+fn cluster(settings: &[&str]) -> Cluster {
+    let cluster = Cluster::with_extension(settings);
+    cluster.sql(
+        "create table done (job bigint, at timestamptz default clock_timestamp());
+         create function run(p json, j graphile_worker.jobs) returns void language plpgsql as $$ begin
+           insert into done values (j.id); execute p ->> 'do'; end $$;
+         select kongtask.register_task('run', 'run(json, graphile_worker.jobs)')",
+    );
+    cluster
+}
+
+fn add(db: &mut Client, what: &str, arguments: &str) -> i64 {
+    let statement =
+        format!("select id from graphile_worker.add_job('run', json_build_object('do', $do${what}$do$){arguments})");
+    text(db, &statement).parse().expect("an id")
+}
+
+/// What each job has done, once, in the order of the jobs' ids.
+fn done(cluster: &Cluster) -> String {
+    cluster.text("select string_agg(job::text, ' ' order by at) from done")
+}
+
+#[test]
+fn handlers_that_add_to_each_others_queues_do_not_wait_for_each_other() {
+    let cluster = cluster(&["kongtask.workers = 2"]);
+    cluster.sql(
+        "create function cross_over(queue text) returns void language plpgsql as $$ begin
+           perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := queue); perform pg_sleep(0.1); end $$",
+    );
+    let mut db = cluster.connect();
+    for _ in 0..10 {
+        add(&mut db, "select cross_over('b')", ", queue_name := 'a'");
+        add(&mut db, "select cross_over('a')", ", queue_name := 'b'");
+    }
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) || ' ' || count(distinct job) from done"), "40 40");
+    let in_order = "select bool_and(job > before) from (
+        select job, lag(job) over (partition by job % 2 order by at) as before from done where job <= 20) d where before is not null";
+    assert_eq!(cluster.text(in_order), "t");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+    assert!(!cluster.log().contains("failed on attempt"), "{}", cluster.log());
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+}
+
+/// Each takes the key of the other: one of the two has to wait, and Postgres ends a deadlock by failing one.
+#[test]
+fn a_deadlock_of_two_jobs_that_add_each_others_keys_is_nobodys_failure() {
+    let cluster = cluster(&["kongtask.workers = 2", "deadlock_timeout = '100ms'"]);
+    cluster.sql(
+        "create function take_over(key text) returns void language plpgsql as $$ begin
+           perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', job_key := key); perform pg_sleep(0.5); end $$",
+    );
+    let mut db = cluster.connect();
+    db.batch_execute("begin").expect("begin");
+    let first = add(&mut db, "select take_over('l')", ", job_key := 'k', max_attempts := 1");
+    let second = add(&mut db, "select take_over('k')", ", job_key := 'l', max_attempts := 1");
+    db.batch_execute("commit").expect("commit");
+    cluster.wait_for(JOBS, "0");
+    cluster.wait_for_log("is run again: it and another transaction waited for each other to change jobs");
+    let mut jobs: Vec<i64> = done(&cluster).split(' ').map(|job| job.parse().expect("a job")).collect();
+    jobs.sort_unstable();
+    assert_eq!(jobs.len(), 4, "{jobs:?}");
+    assert_eq!(jobs[..2], [first, second]);
+    assert!(!cluster.log().contains("failed"), "{}", cluster.log());
+}
+
+#[test]
+fn who_settles_the_running_job_of_a_queue_leaves_no_lock_behind() {
+    for (statement, comes_back) in [
+        ("delete from graphile_worker.jobs where id = 1", false),
+        ("select graphile_worker.complete_job('somebody', 1)", false),
+        ("truncate graphile_worker.jobs", false),
+        ("set session_replication_role = replica; delete from graphile_worker.jobs where id = 1", false),
+        ("update graphile_worker.jobs set locked_at = null, locked_by = null where id = 1", true),
+        (
+            "select graphile_worker.force_unlock_workers(array(select locked_by from graphile_worker.jobs where id = 1))",
+            true,
+        ),
+    ] {
+        let cluster = cluster(&["kongtask.workers = 3", "kongtask.poll_interval = '1h'"]);
+        cluster.sql("create table gate (open boolean); insert into gate values (false)");
+        let mut db = cluster.connect();
+        let waits = "do $$ begin while not (select open from gate) loop perform pg_sleep(0.01); end loop; end $$";
+        add(&mut db, waits, ", queue_name := 'q'");
+        cluster.wait_for(RUNNING, "1");
+        cluster.sql(statement);
+        add(&mut db, "select 1", ", queue_name := 'q'");
+        // One at a time: what runs still runs, whoever has let go of its row.
+        add(&mut db, "select 1", "");
+        cluster.wait_for("select count(*) from done where job = 3", "1");
+        assert_eq!(cluster.text("select count(*) from done where job = 2"), "0", "{statement}");
+        cluster.sql("update gate set open = true");
+        cluster.wait_for("select count(*) from done where job = 2", "1");
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(
+            cluster.text("select count(*) from done where job = 1"),
+            if comes_back { "1" } else { "0" },
+            "{statement}"
+        );
+        assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0", "{statement}");
+        assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new(), "{statement}");
+    }
+}
+
+/// The same for an external worker, of which nobody knows whether it lives: whoever deletes its job says that it does not.
+#[test]
+fn a_queue_that_is_locked_for_a_job_that_is_gone_is_found_and_released() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '200ms'"]);
+    for statement in [
+        "delete from graphile_worker.jobs where task_identifier = 'elsewhere'",
+        "truncate graphile_worker.jobs",
+        "set session_replication_role = replica; delete from graphile_worker.jobs where task_identifier = 'elsewhere'",
+        "set session_replication_role = replica;
+         update graphile_worker.jobs set locked_by = null, locked_at = null, attempts = max_attempts where task_identifier = 'elsewhere'",
+    ] {
+        cluster.sql("select graphile_worker.add_job('elsewhere', queue_name := 'q')");
+        assert_eq!(cluster.text("select task_identifier from graphile_worker.get_job('external-worker')"), "elsewhere");
+        cluster.sql(statement);
+        let job = add(&mut cluster.connect(), "select 1", ", queue_name := 'q'");
+        cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        cluster.sql("delete from graphile_worker.jobs");
+    }
+}
+
+/// What a handler does to its own job in its own transaction stands.
+#[test]
+fn a_handler_may_settle_its_own_job() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    let mut db = cluster.connect();
+    let me = "(kongtask.current_job()).id";
+    for arguments in ["", ", queue_name := 'q'", ", job_key := 'k'", ", queue_name := 'q', job_key := 'k'"] {
+        for completes in [
+            format!("select graphile_worker.complete_job('x', {me})"),
+            format!("delete from graphile_worker.jobs where id = {me}"),
+        ] {
+            let job = add(&mut db, &completes, arguments);
+            cluster.wait_for(JOBS, "0");
+            assert_eq!(
+                cluster.text(&format!("select count(*) from done where job = {job}")),
+                "1",
+                "{arguments}: {completes}"
+            );
+        }
+    }
+    for arguments in [", queue_name := 'q'", ", job_key := 'k'"] {
+        let fails = format!("select graphile_worker.fail_job((kongtask.current_job()).locked_by, {me}, 'by itself')");
+        let job = add(&mut db, &fails, arguments);
+        let says = "select attempts || ' ' || last_error || ' ' || (run_at > now()) from graphile_worker.jobs";
+        cluster.wait_for(says, "1 by itself true");
+        assert_eq!(cluster.text(&format!("select count(*) from done where job = {job}")), "1", "{arguments}");
+        assert_eq!(cluster.text(LOCKED), "0", "{arguments}");
+        assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0", "{arguments}");
+        cluster.sql("delete from graphile_worker.jobs");
+    }
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+/// It is in nobody's way where it was.
+#[test]
+fn a_running_job_that_is_moved_out_of_a_queue_releases_it() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    add(&mut db, "select pg_sleep(1)", ", queue_name := 'q'");
+    cluster.wait_for(RUNNING, "1");
+    cluster.sql("update graphile_worker.jobs set queue_name = 'other' where id = 1");
+    add(&mut db, "select 1", ", queue_name := 'q'");
+    cluster.wait_for("select count(*) from done where job = 2", "1");
+    assert_eq!(cluster.text("select count(*) from done where job = 1"), "0");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(done(&cluster), "1 2");
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+}
+
+#[test]
+fn an_application_that_is_idle_in_a_transaction_holds_nobodys_queue_up() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    let mut idle = cluster.connect();
+    let mut db = cluster.connect();
+    add(&mut db, "select pg_sleep(0.3)", ", queue_name := 'q'");
+    idle.batch_execute("begin").expect("begin");
+    let last = add(&mut idle, "select 1", ", queue_name := 'q'");
+    db.batch_execute("set lock_timeout = '1s'").expect("set");
+    add(&mut db, "select 1", ", queue_name := 'q'");
+    add(&mut db, "select 1", "");
+    cluster.wait_for(JOBS, "0");
+    idle.batch_execute("commit").expect("commit");
+    cluster.wait_for(&format!("select count(*) from done where job = {last}"), "1");
+}
+
+/// What a handler that adds to a queue, and goes on for long, has added is nobody's business until it commits.
+#[test]
+fn who_adds_to_a_queue_does_not_wait_for_a_handler_that_has_done_so() {
+    let cluster = cluster(&["kongtask.workers = 2"]);
+    let mut db = cluster.connect();
+    let adds = "do $$ begin perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q');
+                perform pg_sleep(60); end $$";
+    add(&mut db, adds, "");
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+    db.batch_execute("set lock_timeout = '1s'").expect("set");
+    let job = add(&mut db, "select 1", ", queue_name := 'q'");
+    cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
+}
+
+/// Logical replication, and dumps that are restored with --disable-triggers, fire no trigger.
+#[test]
+fn jobs_that_come_while_triggers_are_off_run() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '200ms'"]);
+    let mut db = cluster.connect();
+    db.batch_execute(
+        "set session_replication_role = replica;
+         insert into graphile_worker.jobs (task_identifier, queue_name, payload, attempts, locked_at, locked_by)
+           values ('run', 'q', '{\"do\": \"select 1\"}', 0, null, null), ('run', 'q', '{\"do\": \"select 1\"}', 0, null, null),
+             ('run', null, '{\"do\": \"select 1\"}', 1, now(), 'kongtask:00'), ('run', 'r', '{\"do\": \"select 1\"}', 25, now(), 'kongtask:00');
+         insert into graphile_worker.job_queues (queue_name, job_count, locked_at, locked_by) values ('r', 1, now(), 'kongtask:00');
+         set session_replication_role = origin",
+    )
+    .unwrap_or_else(|e| panic!("{}", describe(&e)));
+    let last = add(&mut db, "select 1", ", queue_name := 'q'");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text(&format!("select count(*) || ' ' || max(job) from done")), format!("5 {last}"));
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+}
+
+/// Whether a worker of ours lives is known without clocks: a lock that looks five hours old is no dead one.
+#[test]
+fn a_clock_that_jumps_forward_lets_nobody_take_what_a_worker_runs() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '100ms'"]);
+    let mut db = cluster.connect();
+    add(&mut db, "select pg_sleep(1.5)", ", queue_name := 'q', job_key := 'k'");
+    cluster.wait_for(RUNNING, "1");
+    // As a clock that has been set forward sees it.
+    db.batch_execute(
+        "update graphile_worker.jobs set locked_at = locked_at - interval '5 hours';
+         update graphile_worker.job_queues set locked_at = locked_at - interval '5 hours'",
+    )
+    .expect("update");
+    add(&mut db, "select 1", ", queue_name := 'q'");
+    for call in [
+        "graphile_worker.get_job('external-worker', '{run}')",
+        "graphile_worker.complete_jobs('{1}')",
+        "graphile_worker.permanently_fail_jobs('{1}')",
+        "graphile_worker.reschedule_jobs('{1}', run_at := now())",
+    ] {
+        assert_eq!(text(&mut db, &format!("select count(*) from {call} j where j.id is not null")), "0", "{call}");
+    }
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select string_agg(job::text, ' ' order by at) from done"), "1 2");
+    assert_eq!(cluster.log_lines(&["WARNING"]), Vec::<String>::new());
+}
+
+#[test]
+fn no_setting_of_how_numbers_are_written_keeps_failures_from_being_recorded() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "alter database postgres set extra_float_digits = -15; alter database postgres set intervalstyle = 'sql_standard';
+         select pg_terminate_backend(pid) from kongtask.workers",
+    );
+    let mut db = cluster.connect();
+    db.batch_execute("set extra_float_digits = 0").expect("set");
+    for arguments in ["", ", queue_name := 'q'", ", job_key := 'k'"] {
+        add(&mut db, "select 1 / 0", arguments);
+    }
+    let recorded =
+        "select count(*) from graphile_worker.jobs where attempts = 1 and last_error like 'division by zero%'
+                      and locked_at is null and run_at - updated_at between '2.7 s' and '2.72 s'";
+    cluster.wait_for(recorded, "3");
+    let mut quiet = cluster.connect();
+    assert_eq!(text(&mut quiet, "show extra_float_digits"), "-15");
+    quiet
+        .batch_execute(
+            "select graphile_worker.add_job('elsewhere'), graphile_worker.get_job('external-worker', '{elsewhere}');
+             select graphile_worker.fail_job('external-worker', id, 'e') from graphile_worker.jobs where task_identifier = 'elsewhere'",
+        )
+        .unwrap_or_else(|e| panic!("{}", describe(&e)));
+}
+
+/// How long it takes to add jobs in one transaction, for twice as many each time.
+fn seconds_by_doubling(db: &mut Client, counts: &[usize], statement: &str) -> Vec<f64> {
+    let mut seconds = Vec::new();
+    for count in counts {
+        // The best of three: others use this machine too.
+        let best = (0..3).map(|_| {
+            let begun = Instant::now();
+            db.batch_execute(&statement.replace("{count}", &count.to_string()))
+                .unwrap_or_else(|e| panic!("{}", describe(&e)));
+            begun.elapsed().as_secs_f64()
+        });
+        seconds.push(best.fold(f64::MAX, f64::min));
+        db.batch_execute("truncate graphile_worker.jobs, graphile_worker.job_queues").expect("truncate");
+    }
+    seconds
+}
+
+#[test]
+fn adding_many_jobs_to_a_queue_takes_time_in_proportion() {
+    let cluster = cluster(&["kongtask.databases = ''"]);
+    let mut db = cluster.connect();
+    for statement in [
+        "select count(*) from graphile_worker.add_jobs(array(select ('run', null, 'q', null, null, null, null, null)::graphile_worker.job_spec
+           from generate_series(1, {count})))",
+        "select count(graphile_worker.add_job('run', queue_name := 'q')) from generate_series(1, {count})",
+        "insert into graphile_worker.jobs (task_identifier, queue_name) select 'run', 'q' from generate_series(1, {count})",
+        "select count(graphile_worker.add_job('run', queue_name := 'q', job_key := 'k' || n)) from generate_series(1, {count}) n",
+    ] {
+        let seconds = seconds_by_doubling(&mut db, &[5_000, 20_000], statement);
+        // Four times as many: what grows with the square takes sixteen times as long.
+        assert!(seconds[1] < seconds[0] * 8.0 + 0.1, "{statement}: {seconds:?}");
+    }
+}
+
+/// The search for what falls due is not one of each priority in turn.
+#[test]
+fn what_falls_due_is_not_late_however_many_priorities_are_in_use() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql("create table lateness (late interval)");
+    let mut db = cluster.connect();
+    db.batch_execute(
+        "insert into graphile_worker.jobs (task_identifier, priority, run_at) select 'run', n, now() + interval '1 day'
+           from generate_series(1, 100000) n; analyze graphile_worker.jobs",
+    )
+    .expect("insert");
+    let notes = "insert into lateness select clock_timestamp() - (kongtask.current_job()).run_at";
+    for _ in 0..5 {
+        // Behind all of them.
+        let job = add(&mut db, notes, ", run_at := clock_timestamp() + interval '50 ms', priority := 200000");
+        cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
+    }
+    let median = "select percentile_cont(0.5) within group (order by late) from lateness";
+    assert_eq!(cluster.text(&format!("select ({median}) < interval '100 ms'")), "t", "{}", cluster.text(median));
+}
