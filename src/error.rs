@@ -1,6 +1,7 @@
 //! Everything that can go wrong, each with its SQLSTATE.
 
 use crate::pg::catch::{Failure, PgError, Raise};
+use crate::pg::text::DbText;
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -24,27 +25,27 @@ pub enum Error {
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
     EndedItself(PgError),
-    NoSuchHandler(String),
+    NoSuchHandler(DbText),
     HandlerNotCallable {
-        handler: String,
+        handler: DbText,
         why: &'static str,
     },
     HandlerSignature {
-        handler: String,
+        handler: DbText,
     },
     HandlerForbidden {
-        handler: String,
-        role: String,
+        handler: DbText,
+        role: DbText,
     },
-    RoleCannotLogIn(String),
+    RoleCannotLogIn(DbText),
     TaskOfAnother {
-        task: String,
-        role: String,
+        task: DbText,
+        role: DbText,
     },
     /// A migration of graphile-worker's that we do not stand for.
     ForeignMigration {
         id: i32,
-        schema: String,
+        schema: DbText,
     },
     /// A test had it fail here.
     #[cfg(feature = "fault")]
@@ -109,7 +110,8 @@ impl Error {
             Error::TimedOut(_, error) | Error::EndedItself(error) => error.read().context,
             _ => None,
         };
-        Raise { sqlstate: *sqlstate, message, detail: self.detail(), hint: self.hint(), context }
+        let [detail, hint] = [self.detail(), self.hint()].map(|part| part.map(DbText::from));
+        Raise { sqlstate: *sqlstate, message: message.into(), detail, hint, context }
     }
 
     fn detail(&self) -> Option<String> {
@@ -159,24 +161,27 @@ impl Error {
 }
 
 /// What `last_error` says of an attempt that failed.
-pub fn last_error(error: &Raise) -> String {
+pub fn last_error(error: &Raise) -> DbText {
     const MOST: usize = 64 * 1024;
     let mut text = headline(error);
     for (label, part) in [("DETAIL", &error.detail), ("HINT", &error.hint), ("CONTEXT", &error.context)] {
         if let Some(part) = part {
-            text.push_str(&format!("\n{label}: {part}"));
+            text.push(&format!("\n{label}: "));
+            text.push(part);
         }
     }
-    if text.len() > MOST {
-        let end = (0..=MOST).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        let left_out = text.len() - end;
-        text.truncate(end);
-        text.push_str(&format!("… ({left_out} bytes left out)"));
+    // What the database cannot have, a dump of it could not be restored with.
+    let mut text = text.valid();
+    let left_out = text.clip(MOST);
+    if left_out > 0 {
+        text.push(&format!("... ({left_out} bytes left out)"));
     }
     text
 }
 
 /// The message with its SQLSTATE.
-pub fn headline(error: &Raise) -> String {
-    format!("{} (SQLSTATE {})", error.message, String::from_utf8_lossy(&error.sqlstate))
+pub fn headline(error: &Raise) -> DbText {
+    let mut text = error.message.clone();
+    text.push(&format!(" (SQLSTATE {})", String::from_utf8_lossy(&error.sqlstate)));
+    text
 }

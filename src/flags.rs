@@ -4,6 +4,7 @@ use crate::error::{Error, headline};
 use crate::guc;
 use crate::handler;
 use crate::pg::catch::{Level, log_with};
+use crate::pg::text::DbText;
 use crate::pg::{latch, xact};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,14 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Flags {
     /// What the function answered, and when it was asked; `None`: it failed.
-    answer: Option<(Instant, Option<Vec<String>>)>,
+    answer: Option<(Instant, Option<Vec<DbText>>)>,
     warned: Option<Instant>,
 }
 
 impl Flags {
     /// The flags forbidden now; `None` if that cannot be known, and so no job may run. Within a transaction; asks the
     /// function as the current role, at most once a second.
-    pub fn forbidden(&mut self) -> Result<Option<Vec<String>>, Error> {
+    pub fn forbidden(&mut self) -> Result<Option<Vec<DbText>>, Error> {
         const KEPT: Duration = Duration::from_secs(1);
         let mut flags = guc::forbidden_flags();
         let Some(function) = guc::forbidden_flags_function() else { return Ok(Some(flags)) };
@@ -33,7 +34,7 @@ impl Flags {
         }))
     }
 
-    fn ask(&mut self, function: &str) -> Option<Vec<String>> {
+    fn ask(&mut self, function: &DbText) -> Option<Vec<DbText>> {
         const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
         let ask = || handler::call_for_texts(function).map_err(|error| headline(&error.read()));
         match latch::cancellable(|| xact::in_subtransaction(ask)) {

@@ -1,5 +1,6 @@
 //! The settings, all `kongtask.*` in postgresql.conf, all but the preload itself reloadable.
 
+use crate::pg::text::DbText;
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
@@ -106,18 +107,20 @@ unsafe extern "C-unwind" fn check_synchronous_commit(
     SYNCHRONOUS_COMMIT_VALUES.contains(&value)
 }
 
-fn list(setting: &GucSetting<Option<CString>>) -> Vec<String> {
-    let text = text(setting);
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
+/// The elements, as the bytes that postgresql.conf has for them: it is in no known encoding.
+fn list(setting: &GucSetting<Option<CString>>) -> Vec<DbText> {
+    let elements = text(setting);
+    let elements = elements.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    elements.filter(|element| !element.is_empty()).map(DbText::new).collect()
 }
 
-fn text(setting: &GucSetting<Option<CString>>) -> String {
-    setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+fn text(setting: &GucSetting<Option<CString>>) -> Vec<u8> {
+    setting.get().map(CString::into_bytes).unwrap_or_default()
 }
 
 /// Whether a database of this name is to be served.
-pub fn serves(database: &str) -> bool {
-    list(&DATABASES).iter().any(|name| name == "*" || name == database)
+pub fn serves(database: &DbText) -> bool {
+    list(&DATABASES).iter().any(|name| *name == *"*" || name == database)
 }
 
 pub fn workers() -> usize {
@@ -140,12 +143,12 @@ fn milliseconds(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(u64::try_from(setting.get()).unwrap_or(0))
 }
 
-pub fn forbidden_flags() -> Vec<String> {
+pub fn forbidden_flags() -> Vec<DbText> {
     list(&FORBIDDEN_FLAGS)
 }
 
-pub fn forbidden_flags_function() -> Option<String> {
-    Some(text(&FORBIDDEN_FLAGS_FUNCTION).trim().to_string()).filter(|name| !name.is_empty())
+pub fn forbidden_flags_function() -> Option<DbText> {
+    Some(DbText::new(text(&FORBIDDEN_FLAGS_FUNCTION).trim_ascii())).filter(|name| !name.is_empty())
 }
 
 /// What the workers' transactions set synchronous_commit to, if anything.

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::pg::procedure::{self, Callable, Procedure};
 use crate::pg::spi::Value;
+use crate::pg::text::{self, DbText};
 use crate::pg::{invalidation, python, role, version};
 use crate::queue::job::{Job, begun};
 use crate::schema;
@@ -35,7 +36,7 @@ impl Handler {
     /// Checks that the function is a handler, and that `role` may execute it. Errors: 42883, 42809, 42P13, 42501.
     pub fn check(function: Oid, role: Oid) -> Result<Handler, Error> {
         let Some(procedure) = procedure::look_up(function) else {
-            return Err(Error::NoSuchHandler(function.to_u32().to_string()));
+            return Err(Error::NoSuchHandler(function.to_u32().to_string().into()));
         };
         let handler = schema::name_of(function)?;
         let why = match procedure {
@@ -66,9 +67,9 @@ impl Handler {
     }
 
     /// The handler of this name, for the current role. What it finds is kept until functions or rights change.
-    pub fn find(name: &str) -> Result<Handler, Error> {
+    pub fn find(name: &DbText) -> Result<Handler, Error> {
         thread_local! {
-            static KNOWN: RefCell<HashMap<String, Handler>> = RefCell::default();
+            static KNOWN: RefCell<HashMap<DbText, Handler>> = RefCell::default();
             static VERSION: Cell<u64> = const { Cell::new(0) };
         }
         let version = invalidation::functions_version();
@@ -79,7 +80,7 @@ impl Handler {
             return Ok(handler);
         }
         let handler = Handler::check(procedure::find(name, &schema::queue()?.path)?, role::current())?;
-        KNOWN.with_borrow_mut(|known| known.insert(name.to_string(), handler));
+        KNOWN.with_borrow_mut(|known| known.insert(name.clone(), handler));
         Ok(handler)
     }
 
@@ -164,8 +165,11 @@ pub fn current_row() -> Value {
 }
 
 /// Calls a function without arguments that returns text[], as the current role. Errors as for a handler.
-pub fn call_for_texts(name: &str) -> Result<Vec<String>, Error> {
-    let full = if name.ends_with(')') { name.to_string() } else { format!("{name}()") };
+pub fn call_for_texts(name: &DbText) -> Result<Vec<DbText>, Error> {
+    let mut full = name.clone();
+    if !full.as_bytes().ends_with(b")") {
+        full.push("()");
+    }
     let function = procedure::find(&full, &schema::queue()?.path)?;
     let found = procedure::look_up(function).ok_or_else(|| Error::NoSuchHandler(full.clone()))?;
     if !found.is_plain || found.returns_set || found.returns != TEXTARRAYOID || !found.arguments.is_empty() {
@@ -176,5 +180,5 @@ pub fn call_for_texts(name: &str) -> Result<Vec<String>, Error> {
         let role = role::name(role::current()).unwrap_or_default();
         return Err(Error::HandlerForbidden { handler: full, role });
     }
-    Ok(crate::pg::args::texts(procedure::call(function, &[])?))
+    Ok(text::elements(procedure::call(function, &[])?))
 }

@@ -177,11 +177,7 @@ impl Launcher {
     }
 
     fn start(&mut self, database: &background::Database, now: Tick) -> Option<Tick> {
-        let entry = self.board.database_or_new(database.oid)?;
-        entry.leave.store(false, SeqCst);
-        entry.left.store(false, SeqCst);
-        entry.absent.store(false, SeqCst);
-        entry.wanted.store(false, SeqCst);
+        let entry = self.board.prepare(database.oid)?;
         let title = format!("{} ({})", scheduler::KIND, database.name);
         let started = background::start(scheduler::KIND, &title, scheduler::MAIN, database.oid.to_u32() as usize);
         let known = self.known.entry(database.oid).or_default();

@@ -10,6 +10,7 @@ use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch;
+use crate::pg::text::DbText;
 use crate::shmem::{Board, Running, State, Worker};
 use crate::worker;
 use pgrx::pg_sys::Oid;
@@ -26,7 +27,7 @@ pub const SLOT_IS_FREE: Duration = Duration::from_millis(50);
 pub struct Pool {
     board: Board,
     database: Oid,
-    database_name: String,
+    database_name: DbText,
     /// What was started and has not been cleared away, by slot.
     started: HashMap<usize, Started>,
     /// Roles whose workers fail, and until when none is started.
@@ -48,7 +49,7 @@ pub struct Pool {
 pub const TURN: Duration = Duration::from_millis(500);
 
 impl Pool {
-    pub fn new(board: Board, database: Oid, database_name: String) -> Pool {
+    pub fn new(board: Board, database: Oid, database_name: DbText) -> Pool {
         Pool {
             board,
             database,
@@ -271,7 +272,9 @@ impl Pool {
             } else if self.warned.insert(slot, asked) != Some(asked) {
                 let pid = worker.pid.load(SeqCst);
                 let running = worker.running();
-                let of = running.map(|Running { job, task }| format!(" of job {job} ({task})")).unwrap_or_default();
+                // Its task is text of this database's.
+                let job = |Running { job, task }| format!(" of job {job} ({})", DbText::new(&task));
+                let of = running.map(job).unwrap_or_default();
                 log_with(
                     Level::Warning,
                     format!("{} {pid} does not end its call{of}", worker::KIND),

@@ -3,23 +3,24 @@
 
 use crate::error::Error;
 use crate::pg::invalidation::Watch;
-use crate::pg::spi::{Plan, Value, plan, text};
+use crate::pg::spi::{Plan, Value, plan};
+use crate::pg::text::{DbText, text};
 use crate::pg::{catalog, role, xact};
 use crate::schema;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
 pub struct Task {
-    pub identifier: String,
+    pub identifier: DbText,
     /// See [`tag`].
     pub tag: u32,
     /// The function, schema and argument types included, as `regprocedure` reads it.
-    pub handler: String,
+    pub handler: DbText,
     /// The role it runs as.
     pub role: Oid,
     /// How many jobs may share a transaction, or a call.
@@ -33,21 +34,21 @@ pub struct Task {
 impl Task {
     /// Whether one call of its handler takes many jobs.
     pub fn takes_sets(&self) -> bool {
-        self.handler.ends_with("[])")
+        self.handler.as_bytes().ends_with(b"[])")
     }
 }
 
 /// The tasks at some moment.
 #[derive(Default)]
 pub struct Tasks {
-    by_identifier: HashMap<String, Rc<Task>>,
+    by_identifier: HashMap<DbText, Rc<Task>>,
     by_tag: HashMap<(Oid, u32), Rc<Task>>,
 }
 
 /// Tells a task from others in few bytes. Two may have the same, seldom enough for a hint.
-pub fn tag(identifier: &str) -> u32 {
+pub fn tag(identifier: &DbText) -> u32 {
     let mut hasher = DefaultHasher::new();
-    identifier.hash(&mut hasher);
+    hasher.write(identifier.as_bytes());
     hasher.finish() as u32
 }
 
@@ -61,7 +62,7 @@ impl Tasks {
         all
     }
 
-    pub fn get(&self, identifier: &str) -> Option<&Rc<Task>> {
+    pub fn get(&self, identifier: &DbText) -> Option<&Rc<Task>> {
         self.by_identifier.get(identifier)
     }
 
@@ -71,12 +72,12 @@ impl Tasks {
     }
 
     /// The identifiers of those that run as `role`.
-    pub fn of_role(&self, role: Oid) -> Vec<String> {
+    pub fn of_role(&self, role: Oid) -> Vec<DbText> {
         self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
     }
 
     /// The identifiers of all.
-    pub fn identifiers(&self) -> Vec<String> {
+    pub fn identifiers(&self) -> Vec<DbText> {
         self.by_identifier.keys().cloned().collect()
     }
 
@@ -117,7 +118,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let owner = catalog::owner(table);
     let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));
     let tasks = (0..rows.count()).filter_map(|row| {
-        let identifier: String = rows.get(row, 0)?;
+        let identifier: DbText = rows.get(row, 0)?;
         Some(Task {
             tag: tag(&identifier),
             identifier,
@@ -136,39 +137,39 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
 
 /// Registers a task for `caller`, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
 /// has registered it, and `caller` is no superuser. Locks the row.
-pub fn register(identifier: &str, handler: &str, caller: Oid) -> Result<Value, Error> {
+pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Value, Error> {
     static REGISTER: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
     let superuser = role::is_superuser(caller);
     let values = [text(identifier), text(handler), caller.into_datum(), Some(superuser.into())];
     let row = schema::one_row(&REGISTER, &values)?;
     if row.is_none() {
         let role = registered_by(identifier)?.unwrap_or_default();
-        return Err(Error::TaskOfAnother { task: identifier.into(), role });
+        return Err(Error::TaskOfAnother { task: identifier.clone(), role });
     }
     Ok(row)
 }
 
 /// Sets a task's options; its row.
-pub fn set_options(identifier: &str, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
+pub fn set_options(identifier: &DbText, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
     static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
     let max_batch = i32::try_from(max_batch).ok().into_datum();
     schema::one_row(&OPTIONS, &[text(identifier), max_batch, Some(in_place.into()), timeout])
 }
 
 /// Unregisters a task; whether it was registered. Errors and locks as for [`register`].
-pub fn unregister(identifier: &str, caller: Oid) -> Result<bool, Error> {
+pub fn unregister(identifier: &DbText, caller: Oid) -> Result<bool, Error> {
     static UNREGISTER: Plan = plan!("task_unregister", TEXTOID, OIDOID, BOOLOID);
     let superuser = role::is_superuser(caller);
     let values = [text(identifier), caller.into_datum(), Some(superuser.into())];
     let deleted = schema::affected(&UNREGISTER, &values)? > 0;
     match registered_by(identifier)? {
-        Some(role) if !deleted => Err(Error::TaskOfAnother { task: identifier.into(), role }),
+        Some(role) if !deleted => Err(Error::TaskOfAnother { task: identifier.clone(), role }),
         _ => Ok(deleted),
     }
 }
 
 /// The name of the role that registered a task.
-fn registered_by(identifier: &str) -> Result<Option<String>, Error> {
+fn registered_by(identifier: &DbText) -> Result<Option<DbText>, Error> {
     static ROLE: Plan = plan!("task_role", TEXTOID);
     let session = schema::session()?;
     let rows = session.execute(&ROLE, &[text(identifier)])?;

@@ -9,7 +9,6 @@ use crate::pg::xact;
 use crate::{schema, shmem, wake};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
-use std::sync::atomic::Ordering::SeqCst;
 
 thread_local! {
     static HOLDS: Cell<bool> = const { Cell::new(false) };
@@ -28,9 +27,9 @@ pub fn note_job_added() {
 
 fn hold() {
     let database = background::database();
-    let Some(entry) = shmem::board().and_then(|board| board.database_or_new(database)) else { return };
-    entry.holds.fetch_add(1, SeqCst);
-    entry.scheduler.set();
+    if shmem::board().and_then(|board| board.hold(database)).is_none() {
+        return;
+    }
     if !WATCHES_EXIT.replace(true) {
         background::at_exit(release, database.to_u32() as usize);
     }
@@ -49,10 +48,7 @@ fn release(database: usize) {
     if !HOLDS.replace(false) {
         return;
     }
-    let Some(board) = shmem::board() else { return };
-    if let Some(entry) = board.database(Oid::from(database as u32)) {
-        entry.wanted.store(true, SeqCst);
-        entry.holds.fetch_sub(1, SeqCst);
+    if let Some(board) = shmem::board() {
+        board.release(Oid::from(database as u32));
     }
-    board.launcher().set();
 }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::pg::background;
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
+use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
@@ -43,13 +44,13 @@ background::main_function!(kongtask_scheduler_main, main);
 fn main(database: usize) -> Result<(), Error> {
     let database = Oid::from(database as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
-    let Some(entry) = board.database_or_new(database) else { return Ok(()) };
-    entry.scheduler_pid.store(background::pid(), SeqCst);
+    let Some(entry) = board.enter(database, background::pid()) else { return Ok(()) };
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
     latch::receive_signals();
     background::connect_as_server(database);
     let Some((name, extension)) = introduce(database)? else {
+        fault::point("absent")?;
         entry.absent.store(true, SeqCst);
         entry.left.store(true, SeqCst);
         return Ok(());
@@ -100,7 +101,7 @@ fn leave(database: usize) {
 }
 
 /// The database's name and the extension's OID, if it has the extension.
-fn introduce(database: Oid) -> Result<Option<(String, Oid)>, Error> {
+fn introduce(database: Oid) -> Result<Option<(DbText, Oid)>, Error> {
     xact::begin();
     let name = background::database_name(database).unwrap_or_default();
     let extension = schema::extension();
@@ -309,7 +310,7 @@ impl Scheduler {
     /// holds, and charges who crashed. And whenever a search has found such locks, or queues that are locked for nothing.
     fn recover(&mut self) -> Result<(), Error> {
         if !self.released {
-            let living: Vec<String> =
+            let living: Vec<DbText> =
                 self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
             let released = self.briefly("recovering", || recover::release_all_but(shmem::ID_PREFIX, &living))?;
             self.released = released.is_some();

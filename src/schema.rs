@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::pg::invalidation::Watch;
 use crate::pg::role::{self, As};
 use crate::pg::spi::{self, Home, Plan, Value, plan};
+use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
 use crate::pg::{catalog, procedure};
 use pgrx::pg_sys::Oid;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 pub struct Queue {
     pub home: Home,
     /// The schema's name as the catalog has it.
-    pub name: String,
+    pub name: DbText,
     /// The search_path to name handlers and their arguments by: types of pg_catalog, and `jobs`, go unqualified, as people
     /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
     /// temporary type called json before the real one.
@@ -70,18 +71,18 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         WATCH.spoil();
         return Err(Error::NotInstalled);
     }
-    let schema: String = rows.get(0, 0).unwrap_or_default();
+    let schema: DbText = rows.get(0, 0).unwrap_or_default();
     let oid = |column| rows.get::<Oid>(0, column).unwrap_or_default();
     WATCH.relation(oid(2));
     let home = match known {
-        Some(known) if *known.home.schema == *schema => known.home.clone(),
+        Some(known) if *known.home.schema == schema => known.home.clone(),
         _ => {
             HOMES.set(HOMES.get() + 1);
-            Home { schema: schema.into(), number: HOMES.get() }
+            Home { schema: Rc::new(schema), number: HOMES.get() }
         }
     };
     let name = rows.get(0, 1).unwrap_or_default();
-    let path = CString::new(format!("pg_catalog, {}, pg_temp", home.schema)).unwrap_or_default();
+    let path = DbText::from(format!("pg_catalog, {}, pg_temp", home.schema)).c_string();
     let queue = Rc::new(Queue {
         home,
         name,
@@ -120,7 +121,7 @@ impl Deref for Session {
 }
 
 /// A function's name, as [`crate::handler::Handler::find`] reads it.
-pub fn name_of(function: Oid) -> Result<String, Error> {
+pub fn name_of(function: Oid) -> Result<DbText, Error> {
     Ok(procedure::name(function, &queue()?.path))
 }
 

@@ -52,10 +52,8 @@ fn empty(database: Oid) {
         // A handler that drops the extension it runs in: waiting for itself would take for ever.
         return;
     }
-    let Some(entry) = board.database_or_new(database) else { return };
-    entry.holds.fetch_add(1, SeqCst);
+    let Some(entry) = board.hold(database) else { return };
     wake::note_held(database);
-    entry.scheduler.set();
     // Then the statement itself says who is in the way.
     let patience = after(clock::tick(), guc::shutdown_timeout() + Duration::from_secs(5));
     while is_inhabited(board, entry, database) && clock::tick() < patience {

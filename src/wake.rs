@@ -104,11 +104,7 @@ fn end(committed: bool) {
     restore::note_transaction_end();
     let (Some(notes), Some(board)) = (NOTES.take(), shmem::board()) else { return };
     for held in &notes.held {
-        if let Some(entry) = board.database(*held) {
-            entry.wanted.store(true, SeqCst);
-            entry.holds.fetch_sub(1, SeqCst);
-        }
-        board.launcher().set();
+        board.release(*held);
     }
     if committed {
         // Nothing may raise here; it may end.
@@ -119,19 +115,12 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
-    let entry = board.database(oid).filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
-    let Some(entry) = entry else {
-        if (notes.created || notes.tasks_changed)
-            && let Some(entry) = board.database_or_new(oid)
-        {
-            entry.wanted.store(true, SeqCst);
-            board.launcher().set();
-        }
-        return;
-    };
     if notes.created || notes.tasks_changed {
-        entry.scheduler.set();
+        // A scheduler that is there may be about to end, as it has found no extension.
+        board.want(oid);
     }
+    let entry = board.database(oid).filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
+    let Some(entry) = entry else { return };
     if notes.anything {
         for shelf in board.shelves_of(oid) {
             shelf.with(|ready| ready.lower(Place::START));

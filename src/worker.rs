@@ -14,6 +14,7 @@ use crate::flags::Flags;
 use crate::marks::{self, Mark};
 use crate::pg::catch::{Level, log};
 use crate::pg::memory::Arena;
+use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, role, xact};
 use crate::queue::ready::{self, Search};
 use crate::ready::{CAPACITY, Hint, Place};
@@ -82,6 +83,7 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
     xact::forget_before_commit();
     let name = introduce(database, role)?;
     let id = background::random();
+    me.set_encoding();
     me.set_id(id);
     let Some(shelf) = board.join_shelf(database, role) else { return Ok(()) };
     me.uses_shelf.store(true, SeqCst);
@@ -140,7 +142,7 @@ struct This {
     tasks: Rc<Tasks>,
     flags: Flags,
     /// The flags that were forbidden at the latest look; `None` before the first, and while that cannot be known.
-    forbidden: Option<Vec<String>>,
+    forbidden: Option<Vec<DbText>>,
     /// Whether nothing has happened since that only a further look can tell.
     settled: bool,
     runner: Runner,
@@ -214,7 +216,7 @@ impl This {
         });
         if !hints.is_empty() {
             // From here on they are looked for if this process ends.
-            self.runner.me.hold(Held::of(&hints), "");
+            self.runner.me.hold(Held::of(&hints), &DbText::default());
         }
         hints
     }

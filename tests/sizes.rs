@@ -157,7 +157,7 @@ fn a_long_error_is_cut_where_a_character_ends_and_says_so() {
         let kept = says.chars().take_while(|&letter| letter == letters.chars().next().expect("a letter")).count();
         assert!((16 << 10..=64 << 10).contains(&kept), "{kept} of {letters}");
         let end = &says[kept * letters.len()..];
-        assert!(end.starts_with("… (") && end.ends_with(" bytes left out)"), "{end}");
+        assert!(end.starts_with("... (") && end.ends_with(" bytes left out)"), "{end}");
         db.batch_execute("delete from graphile_worker.jobs").expect("delete");
     }
     assert_eq!(workers(&mut db), before);

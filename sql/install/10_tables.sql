@@ -63,19 +63,16 @@ $$;
 -- A row is the lock of a queue: inserted with the claim of one of its jobs, deleted when that job is let go. So neither adding a
 -- job nor completing one waits for whoever adds to the same queue.
 alter table job_queues add column job_id bigint;
--- Of tables that were taken over.
-delete from job_queues where locked_at is null;
+-- In tables that were taken over.
 update job_queues as queue
-  set
-    job_count = 1,
-    job_id = (
-      select job.id
-      from jobs as job
-      where
-        job.queue_name operator(pg_catalog.=) queue.queue_name
-        and job.locked_by operator(pg_catalog.=) queue.locked_by
-      limit 1
-    );
+  set job_id = (
+    select job.id
+    from jobs as job
+    where
+      job.queue_name operator(pg_catalog.=) queue.queue_name
+      and job.locked_by operator(pg_catalog.=) queue.locked_by
+    limit 1
+  );
 
 -- A queue runs dry again and again. Cutting off the empty end of its tables would take an ACCESS EXCLUSIVE lock each time, also on
 -- standbys, for space that is needed again at once.

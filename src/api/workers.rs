@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::handler;
 use crate::pg::function::Call;
-use crate::pg::spi::{Value, text};
+use crate::pg::spi::Value;
+use crate::pg::text::{self, DbText, text};
 use crate::pg::{background, clock, role};
 use crate::shmem::{self, State};
 use pgrx::IntoDatum;
@@ -31,11 +32,11 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
         let running = worker.running().filter(|_| role::may_see_queries_of(worker.role.get()));
         Some([
             Some(worker.pid.load(SeqCst)).filter(|&pid| pid != 0).into_datum(),
-            background::database_name(worker.database.get()).and_then(|name| background::name_value(&name)),
-            role::name(worker.role.get()).and_then(|name| background::name_value(&name)),
+            background::database_name(worker.database.get()).and_then(text::name),
+            role::name(worker.role.get()).and_then(text::name),
             text(state),
             running.as_ref().map(|running| running.job).into_datum(),
-            running.as_ref().and_then(|running| text(&running.task)),
+            running.as_ref().and_then(|running| text(&DbText::of(&running.task, worker.encoding()))),
             Some(worker.since.load(SeqCst).into()),
             worker.id().and_then(|id| text(&id)),
         ])

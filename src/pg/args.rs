@@ -1,7 +1,8 @@
 //! Reading values that Postgres hands us.
 
+use super::text::{AsText, DbText, Read};
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{FromDatum, varlena};
+use pgrx::varlena;
 
 /// A `text` argument, detoasted, borrowed where it need not be.
 pub struct Text(*mut pg_sys::varlena);
@@ -30,12 +31,12 @@ impl Text {
         }
     }
 
-    pub fn read(&self) -> String {
-        String::from_utf8_lossy(self.bytes()).into_owned()
+    pub fn read(&self) -> DbText {
+        DbText::new(self.bytes())
     }
 
-    pub fn is(&self, text: &str) -> bool {
-        self.bytes() == text.as_bytes()
+    pub fn is(&self, text: &(impl AsText + ?Sized)) -> bool {
+        self.bytes() == &*text.encoded()
     }
 }
 
@@ -79,19 +80,10 @@ impl Row {
     }
 
     /// An attribute read as a Rust type that fits it.
-    pub fn get<T: FromDatum>(&self, attribute: i16) -> Option<T> {
+    pub fn get<T: Read>(&self, attribute: i16) -> Option<T> {
         // SAFETY: callers name the attribute's type.
-        self.value(attribute).and_then(|datum| unsafe { T::from_datum(datum, false) })
+        self.value(attribute).and_then(|datum| unsafe { T::read(datum) })
     }
-}
-
-/// The elements of a `text[]`; NULL has none, and NULL elements are left out.
-pub fn texts(array: Option<Datum>) -> Vec<String> {
-    // SAFETY: by the caller's word a text[].
-    array
-        .and_then(|array| unsafe { Vec::<Option<String>>::from_datum(array, false) })
-        .map(|elements| elements.into_iter().flatten().collect())
-        .unwrap_or_default()
 }
 
 /// An `interval` in milliseconds, months of 30 days and days of 24 hours.

@@ -2,10 +2,11 @@
 
 use super::catch::{Failure, Level, log_with};
 use super::function::guarded;
+use super::text::{AsText, DbText};
 use super::version;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::ffi::{CString, c_int};
+use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
 const LIBRARY: &str = "kongtask";
@@ -103,13 +104,11 @@ pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option
     }
 }
 
+/// Names of databases leave room for what is said beside them.
 fn fill(field: &mut [std::ffi::c_char], text: &str) {
-    let mut end = text.len().min(field.len() - 1);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    for (to, from) in field.iter_mut().zip(text[..end].bytes()) {
-        *to = from as std::ffi::c_char;
+    let last = field.len() - 1;
+    for (to, from) in field[..last].iter_mut().zip(text.encoded().iter()) {
+        *to = *from as std::ffi::c_char;
     }
 }
 
@@ -168,9 +167,8 @@ pub fn database() -> Oid {
 }
 
 /// Sets application_name.
-pub fn introduce_as(name: &str) {
-    let name = CString::new(name).unwrap_or_default();
-    set(c"application_name", &name);
+pub fn introduce_as(name: &(impl AsText + ?Sized)) {
+    set(c"application_name", &DbText::from(name).c_string());
 }
 
 fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
@@ -186,8 +184,8 @@ fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
 }
 
 /// Shows this process as running `query`.
-pub fn report_running(query: &str) {
-    let query = CString::new(query.replace('\0', "")).unwrap_or_default();
+pub fn report_running(query: &(impl AsText + ?Sized)) {
+    let query = DbText::from(query).c_string();
     // SAFETY: the text is copied.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, query.as_ptr()) }
 }
@@ -218,7 +216,8 @@ pub fn random<const N: usize>() -> [u64; N] {
 /// A database that could be served.
 pub struct Database {
     pub oid: Oid,
-    pub name: String,
+    /// In whatever encoding it was given in.
+    pub name: DbText,
 }
 
 /// The databases that allow connections and are no templates. Within a transaction.
@@ -242,7 +241,7 @@ pub fn databases() -> Vec<Database> {
             }
             let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
             if form.datallowconn && !form.datistemplate {
-                let name = std::ffi::CStr::from_ptr(form.datname.data.as_ptr()).to_string_lossy().into_owned();
+                let name = DbText::of_c(CStr::from_ptr(form.datname.data.as_ptr()));
                 found.push(Database { oid: form.oid, name });
             }
         }
@@ -253,34 +252,21 @@ pub fn databases() -> Vec<Database> {
 }
 
 /// The name of a database; `None` if it was dropped. Within a transaction.
-pub fn database_name(database: Oid) -> Option<String> {
+pub fn database_name(database: Oid) -> Option<DbText> {
     // SAFETY: a catalog look-up; the name is palloc'd.
     unsafe {
         let name = pg_sys::get_database_name(database);
-        (!name.is_null()).then(|| std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned())
+        (!name.is_null()).then(|| DbText::of_c(CStr::from_ptr(name)))
     }
 }
 
 /// The name of a role, outside a transaction; its OID if it was dropped.
-pub fn role_name(role: Oid) -> String {
+pub fn role_name(role: Oid) -> DbText {
     super::xact::begin();
-    let name = super::role::name(role).unwrap_or_else(|| role.to_u32().to_string());
+    let name = super::role::name(role).unwrap_or_else(|| role.to_u32().to_string().into());
     // It only read.
     super::xact::abort();
     name
-}
-
-/// A `name` value in the current memory context. It fits: names of the catalog are no longer.
-pub fn name_value(name: &str) -> Option<Datum> {
-    // SAFETY: a fresh, zeroed palloc of a name's size, the last byte left NUL.
-    unsafe {
-        let value = pg_sys::palloc0(size_of::<pg_sys::NameData>()).cast::<pg_sys::NameData>();
-        let last = (*value).data.len() - 1;
-        for (to, from) in (&mut (*value).data)[..last].iter_mut().zip(name.bytes()) {
-            *to = from as std::ffi::c_char;
-        }
-        Some(Datum::from(value))
-    }
 }
 
 /// Whether the postmaster is loading shared_preload_libraries, and not for pg_upgrade.
@@ -290,7 +276,7 @@ pub fn is_preloading() -> bool {
 }
 
 /// Says that the server has no room for another background worker.
-pub fn warn_of_no_slot(message: &str) {
+pub fn warn_of_no_slot(message: &(impl AsText + ?Sized)) {
     log_with(
         Level::Warning,
         message,

@@ -1,11 +1,11 @@
 //! Looking up relations and extensions. All of it within a transaction.
 
+use super::text::{AsText, DbText};
 use pgrx::pg_sys::{self, Oid};
-use std::ffi::CString;
 
 /// A relation, by schema and name.
-pub fn relation(schema: &str, name: &str) -> Option<Oid> {
-    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+pub fn relation(schema: &(impl AsText + ?Sized), name: &str) -> Option<Oid> {
+    let (schema, name) = (DbText::from(schema).c_string(), DbText::from(name).c_string());
     // SAFETY: catalog look-ups through the system caches.
     let oid = unsafe {
         let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
@@ -16,7 +16,7 @@ pub fn relation(schema: &str, name: &str) -> Option<Oid> {
 
 /// An extension, by name.
 pub fn extension(name: &str) -> Option<Oid> {
-    let name = CString::new(name).ok()?;
+    let name = DbText::from(name).c_string();
     // SAFETY: a catalog scan.
     let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)

@@ -1,8 +1,9 @@
 //! Postgres errors as values: caught whole, raised again whole.
 
+use super::text::DbText;
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 
 // Not pgrx's bindings: those are wrapped in its guard, which would keep the error for itself.
@@ -53,12 +54,12 @@ impl PgError {
     }
 }
 
-fn text(pointer: *mut c_char) -> Option<String> {
+fn text(pointer: *mut c_char) -> Option<DbText> {
     if pointer.is_null() {
         return None;
     }
     // SAFETY: the strings of an ErrorData are NUL-terminated.
-    Some(unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
+    Some(DbText::of_c(unsafe { CStr::from_ptr(pointer) }))
 }
 
 /// Runs `f`, and returns the ERROR it raised, if it did.
@@ -102,10 +103,10 @@ pub(super) fn unpack_sqlstate(packed: c_int) -> [u8; 5] {
 #[derive(Clone)]
 pub struct Raise {
     pub sqlstate: [u8; 5],
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    pub context: Option<String>,
+    pub message: DbText,
+    pub detail: Option<DbText>,
+    pub hint: Option<DbText>,
+    pub context: Option<DbText>,
 }
 
 /// A log level as `ereport` knows it.
@@ -128,9 +129,9 @@ impl Level {
     }
 }
 
-/// Text in Postgres's memory, where a jump can leave it behind.
-fn palloc_text(text: &str) -> *const c_char {
-    let text = CString::new(text.replace('\0', "")).unwrap_or_default();
+/// Text in Postgres's memory, where a jump can leave it behind, and as the client's encoding can be made of it.
+fn palloc_text(text: DbText) -> *const c_char {
+    let text = text.valid().c_string();
     // SAFETY: pstrdup copies into the current memory context.
     unsafe { pg_sys::pstrdup(text.as_ptr()) }
 }
@@ -141,7 +142,7 @@ impl Raise {
     /// # Safety
     /// As [`PgError::rethrow`].
     pub unsafe fn raise(self) -> ! {
-        // SAFETY: the caller vouches for the frames above; `report` drops `self` before it jumps.
+        // SAFETY: the caller vouches for the frames above; `report` uses `self` up before it jumps.
         unsafe { self.report(Level::Error) };
         unreachable!("ereport(ERROR) does not return")
     }
@@ -156,11 +157,8 @@ impl Raise {
     unsafe fn report(self, level: Level) {
         let [a, b, c, d, e] = self.sqlstate.map(|c| c_int::from(c.wrapping_sub(b'0') & 0x3f));
         let code = a | b << 6 | c << 12 | d << 18 | e << 24;
-        let message = palloc_text(&self.message);
-        let detail = self.detail.as_deref().map(palloc_text);
-        let hint = self.hint.as_deref().map(palloc_text);
-        let context = self.context.as_deref().map(palloc_text);
-        drop(self);
+        let message = palloc_text(self.message);
+        let [detail, hint, context] = [self.detail, self.hint, self.context].map(|part| part.map(palloc_text));
         // SAFETY: ereport's sequence; the strings are in Postgres's memory and each is printed through "%s".
         unsafe {
             if errstart(level.code(), std::ptr::null()) {
@@ -214,12 +212,13 @@ pub fn is_logged(level: Level) -> bool {
 }
 
 /// Writes a plain line to the server's log.
-pub fn log(level: Level, message: impl Into<String>) {
+pub fn log(level: Level, message: impl Into<DbText>) {
     log_with(level, message, None, None);
 }
 
 /// Writes a line with a detail and a hint to the server's log.
-pub fn log_with(level: Level, message: impl Into<String>, detail: Option<String>, hint: Option<String>) {
+pub fn log_with(level: Level, message: impl Into<DbText>, detail: Option<String>, hint: Option<String>) {
     let sqlstate = if level == Level::Warning { *b"01000" } else { *b"00000" };
+    let [detail, hint] = [detail, hint].map(|part| part.map(DbText::from));
     Raise { sqlstate, message: message.into(), detail, hint, context: None }.log(level);
 }

@@ -34,7 +34,7 @@ mod armed {
     sql_function!(kongtask_fault, fault);
 
     fn fault(call: &mut Call) -> Result<Value, Error> {
-        let action = call.text(0).map(|action| action.read()).unwrap_or_default();
+        let action = call.text(0).map(|action| action.read().to_string()).unwrap_or_default();
         act(action.trim_matches('"'), "a handler").map(|()| None)
     }
 

@@ -3,6 +3,7 @@
 use super::args::Text;
 use super::catch::{Failure, Raise, unpack_sqlstate};
 use super::spi::{Rows, Value};
+use super::text::DbText;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -148,9 +149,9 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> 
                 | CaughtError::ErrorReport(report)
                 | CaughtError::RustPanic { ereport: report, .. } => Raise {
                     sqlstate: unpack_sqlstate(report.sql_error_code() as i32),
-                    message: report.message().to_string(),
-                    detail: report.detail().map(str::to_string),
-                    hint: report.hint().map(str::to_string),
+                    message: DbText::of_rust(report.message()),
+                    detail: report.detail().map(DbText::of_rust),
+                    hint: report.hint().map(DbText::of_rust),
                     context: None,
                 },
             },
@@ -158,9 +159,9 @@ pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> 
                 sqlstate: *b"XX000",
                 message: payload
                     .downcast_ref::<String>()
-                    .cloned()
-                    .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_string()))
-                    .unwrap_or_else(|| "panic in kongtask".into()),
+                    .map(String::as_str)
+                    .or_else(|| payload.downcast_ref::<&str>().copied())
+                    .map_or_else(|| "panic in kongtask".into(), DbText::of_rust),
                 detail: None,
                 hint: None,
                 context: None,

@@ -1,5 +1,6 @@
 //! Seeing utility statements before they run.
 
+use super::text::DbText;
 use super::xact;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -28,7 +29,7 @@ pub enum Statement {
     /// DROP EXTENSION of ours, possibly among others.
     Drops,
     /// DROP SCHEMA of these, with all that is in them.
-    DropsSchemas(Vec<String>),
+    DropsSchemas(Vec<DbText>),
     /// DROP OWNED BY these roles.
     DropsOwned(Vec<pg_sys::Oid>),
     /// COMMIT PREPARED.
@@ -118,7 +119,7 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                 let names = || elements((*drop).objects).map(|name| text(string_value(name.cast())));
                 match (*drop).removeType {
                     pg_sys::ObjectType::OBJECT_EXTENSION => {
-                        names().any(|name| name == EXTENSION).then_some(Statement::Drops)
+                        names().any(|name| name == *EXTENSION).then_some(Statement::Drops)
                     }
                     pg_sys::ObjectType::OBJECT_SCHEMA if (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE => {
                         Some(Statement::DropsSchemas(names().collect()))
@@ -163,7 +164,7 @@ pub fn create_extension_names_schema() -> Option<bool> {
 }
 
 /// Whether the client is running a COPY out of a dump, into a table. As a dump has it, the table's schema is named.
-pub fn is_loading_a_dump(schema: &str, table: &str) -> bool {
+pub fn is_loading_a_dump(schema: &DbText, table: &str) -> bool {
     // SAFETY: casts follow the node's tag; names are NUL-terminated where not NULL.
     let loads = |node: *mut pg_sys::Node| unsafe {
         if (*node).type_ != pg_sys::NodeTag::T_CopyStmt {
@@ -174,20 +175,20 @@ pub fn is_loading_a_dump(schema: &str, table: &str) -> bool {
         (*copy).is_from
             && !into.is_null()
             && !(*into).schemaname.is_null()
-            && text((*into).schemaname) == schema
-            && text((*into).relname) == table
+            && text((*into).schemaname) == *schema
+            && text((*into).relname) == *table
     };
     !xact::checks_function_bodies() && client_statements().any(loads)
 }
 
 unsafe fn creates(statement: *mut pg_sys::CreateExtensionStmt) -> bool {
     // SAFETY: a valid statement.
-    unsafe { text((*statement).extname) == EXTENSION }
+    unsafe { text((*statement).extname) == *EXTENSION }
 }
 
-unsafe fn text(name: *const c_char) -> String {
+unsafe fn text(name: *const c_char) -> DbText {
     // SAFETY: a NUL-terminated name.
-    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    DbText::of_c(unsafe { CStr::from_ptr(name) })
 }
 
 /// The elements of a list of pointers.

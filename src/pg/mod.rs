@@ -26,6 +26,7 @@ pub mod python;
 pub mod role;
 pub mod session;
 pub mod spi;
+pub mod text;
 pub mod trigger;
 pub mod version;
 pub mod xact;

@@ -2,6 +2,7 @@
 
 use super::catch::{PgError, catch};
 use super::spi::Value;
+use super::text::DbText;
 use super::xact::Settings;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -69,20 +70,17 @@ pub fn language_name(language: Oid) -> Option<CString> {
 
 /// The function's name with argument types, as [`find`] reads it: `app.send_email(json)`. What is found along `path` is not
 /// qualified.
-pub fn name(function: Oid, path: &CStr) -> String {
+pub fn name(function: Oid, path: &CStr) -> DbText {
     let _path = Settings::with(c"search_path", path);
     // SAFETY: catalog look-ups; the texts are palloc'd.
-    unsafe {
-        let text = CStr::from_ptr(pg_sys::format_procedure(function));
-        text.to_string_lossy().into_owned()
-    }
+    unsafe { DbText::of_c(CStr::from_ptr(pg_sys::format_procedure(function))) }
 }
 
 /// The function of this name, as the current role finds it. Errors: 42883 if there is none, 42501 if its schema may not
 /// be used, and those of a text that is no such name.
-pub fn find(name: &str, path: &CStr) -> Result<Oid, PgError> {
+pub fn find(name: &DbText, path: &CStr) -> Result<Oid, PgError> {
     let _path = Settings::with(c"search_path", path);
-    let name = CString::new(name.replace('\0', "")).unwrap_or_default();
+    let name = name.c_string();
     let name = Datum::from(name.as_ptr());
     // SAFETY: the closure is one C call; the text is only read.
     let datum = unsafe { catch(|| DirectFunctionCall1Coll(Some(regprocedurein), pg_sys::InvalidOid, name)) }?;

@@ -1,5 +1,6 @@
 //! Who we are. Privileges go up for our statements, never down for a user's.
 
+use super::text::DbText;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -59,11 +60,11 @@ pub fn may_see_queries_of(of: pg_sys::Oid) -> bool {
 }
 
 /// The role's name; `None` if it has been dropped.
-pub fn name(role: pg_sys::Oid) -> Option<String> {
+pub fn name(role: pg_sys::Oid) -> Option<DbText> {
     // SAFETY: a catalog look-up, within a transaction; the name is palloc'd.
     let name = unsafe { pg_sys::GetUserNameFromId(role, true) };
     // SAFETY: NUL-terminated where not NULL.
-    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+    (!name.is_null()).then(|| DbText::of_c(unsafe { CStr::from_ptr(name) }))
 }
 
 /// Whether the role exists and may log in.

@@ -1,11 +1,11 @@
 //! Statements of our own: plans kept for the life of the backend, run through SPI.
 
 use super::catch::{PgError, catch};
+use super::text::{DbText, Read};
 use super::xact::{Settings, set_local};
 use pgrx::pg_sys::{self, Datum, Oid};
-use pgrx::{FromDatum, IntoDatum};
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_long};
+use std::ffi::{c_char, c_int, c_long};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ unsafe extern "C-unwind" {
 #[derive(Clone)]
 pub struct Home {
     /// Its name as SQL needs it, quoted or not.
-    pub schema: Rc<str>,
+    pub schema: Rc<DbText>,
     /// No other name has had it in this backend.
     pub number: u64,
 }
@@ -32,7 +32,7 @@ pub struct Home {
 impl Home {
     /// For statements that name no such schema.
     pub fn none() -> Home {
-        Home { schema: "".into(), number: 0 }
+        Home { schema: Rc::default(), number: 0 }
     }
 }
 
@@ -85,7 +85,7 @@ impl Plan {
         }
         // A plan for a former home is left to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
-        let text = CString::new(self.text.replace("@extschema@", &home.schema)).expect("no NUL in a statement");
+        let text = DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string();
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
         let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
@@ -205,9 +205,9 @@ impl Rows<'_> {
     }
 
     /// A column read as a Rust type that fits it.
-    pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
+    pub fn get<T: Read>(&self, row: usize, column: usize) -> Option<T> {
         // SAFETY: our statements' columns are of the types that their callers name.
-        self.value(row, column).and_then(|datum| unsafe { T::from_datum(datum, false) })
+        self.value(row, column).and_then(|datum| unsafe { T::read(datum) })
     }
 
     /// The first column of a row, a composite or a text, copied to where the session was opened from.
@@ -234,19 +234,4 @@ impl Rows<'_> {
         // SAFETY: SPI's array of `count` tuples.
         unsafe { std::slice::from_raw_parts((*self.table).vals, self.count) }
     }
-}
-
-/// A `text` value in the current memory context.
-pub fn text(value: &str) -> Value {
-    value.into_datum()
-}
-
-/// A `text[]` value in the current memory context.
-pub fn texts(values: &[String]) -> Value {
-    values.iter().map(String::as_str).collect::<Vec<_>>().into_datum()
-}
-
-/// A `text[]` value; NULL if there are none.
-pub fn texts_or_null(values: &[String]) -> Value {
-    if values.is_empty() { None } else { texts(values) }
 }

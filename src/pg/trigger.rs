@@ -3,7 +3,7 @@
 use super::catch::{Failure, Raise};
 use super::function::Call;
 use super::spi::Value;
-use pgrx::FromDatum;
+use super::text::Read;
 use pgrx::pg_sys::{self, Datum, HeapTuple};
 
 /// One firing of a trigger.
@@ -82,9 +82,9 @@ impl TriggerRow {
     }
 
     /// An attribute read as a Rust type that fits it.
-    pub fn get<T: FromDatum>(&self, attribute: i16) -> Option<T> {
+    pub fn get<T: Read>(&self, attribute: i16) -> Option<T> {
         // SAFETY: callers name the attribute's type.
-        self.value(attribute).and_then(|datum| unsafe { T::from_datum(datum, false) })
+        self.value(attribute).and_then(|datum| unsafe { T::read(datum) })
     }
 
     /// A copy with some attributes changed, as a BEFORE trigger returns it.

@@ -28,10 +28,11 @@ pub enum KeyMode {
 impl KeyMode {
     /// NULL is `Replace`, as in the reference.
     pub fn parse(mode: Option<Text>) -> Result<KeyMode, Error> {
-        match mode.map(|mode| mode.read()).as_deref() {
-            None | Some("replace") => Ok(KeyMode::Replace),
-            Some("preserve_run_at") => Ok(KeyMode::PreserveRunAt),
-            Some("unsafe_dedupe") => Ok(KeyMode::UnsafeDedupe),
+        match mode {
+            None => Ok(KeyMode::Replace),
+            Some(mode) if mode.is("replace") => Ok(KeyMode::Replace),
+            Some(mode) if mode.is("preserve_run_at") => Ok(KeyMode::PreserveRunAt),
+            Some(mode) if mode.is("unsafe_dedupe") => Ok(KeyMode::UnsafeDedupe),
             Some(_) => Err(Error::UnknownJobKeyMode),
         }
     }

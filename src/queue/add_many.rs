@@ -2,20 +2,20 @@
 
 use super::{add, affected, plan};
 use crate::error::Error;
-use crate::pg::args;
 use crate::pg::function::Call;
-use crate::pg::spi::{Plan, Value, texts};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, elements, texts};
 use crate::queue::job::attribute;
 use crate::schema;
 
 /// Checks the jobs as [`add::check`] does one; the keys among them.
-fn check(specs: Value) -> Result<Vec<String>, Error> {
+fn check(specs: Value) -> Result<Vec<DbText>, Error> {
     static CHECK: Plan = plan!(["add_many_check", "specs"], RECORDARRAYOID);
     let session = schema::session()?;
     let rows = session.read(&CHECK, &[specs])?;
     let longest = |column| rows.get(0, column).unwrap_or(0);
     add::check(longest(0), longest(1), longest(2), rows.get(0, 3).unwrap_or(1))?;
-    Ok(args::texts(rows.value(0, 4)))
+    Ok(elements(rows.value(0, 4)))
 }
 
 /// Adds jobs, or changes those that have their keys, and returns them. `specs` is a `job_spec[]`. A job whose key belongs to
@@ -33,7 +33,7 @@ pub fn add_many(call: &mut Call, specs: Value, preserve_run_at: bool) -> Result<
     loop {
         if let Some(rows) = sets.last() {
             let column = usize::from(attribute::KEY.unsigned_abs()) - 1;
-            let added: Vec<String> = (0..rows.count()).filter_map(|row| rows.get(row, column)).collect();
+            let added: Vec<DbText> = (0..rows.count()).filter_map(|row| rows.get(row, column)).collect();
             missing.retain(|key| !added.contains(key));
         }
         if missing.is_empty() || in_vain == MOST_IN_VAIN {

@@ -4,7 +4,8 @@
 use super::{one_row, plan};
 use crate::error::Error;
 use crate::pg::function::Call;
-use crate::pg::spi::{Plan, Value, texts};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::texts;
 use crate::{schema, shmem};
 
 static COMPLETE_MANY: Plan = plan!(["complete_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID);

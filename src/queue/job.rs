@@ -2,6 +2,7 @@
 
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
+use crate::pg::text::DbText;
 use crate::ready::Place;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
@@ -47,7 +48,7 @@ impl Job {
     }
 
     /// Whether it is a job of this task that has no key and no queue and was never tried, and can run now.
-    pub fn is_plain_and_due(&self, task: &str, now: Timestamp) -> bool {
+    pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
         let has = |attribute| self.row.value(attribute).is_some();
         self.place().run_at <= now
             && self.number(attribute::ATTEMPTS) == 0

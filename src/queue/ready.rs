@@ -3,7 +3,8 @@
 use super::plan;
 use crate::error::Error;
 use crate::pg::clock::{self, Timestamp, before};
-use crate::pg::spi::{Plan, Rows, Value, texts, texts_or_null};
+use crate::pg::spi::{Plan, Rows, Value};
+use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::timestamp;
 use crate::ready::{Hint, Kind, Place};
@@ -24,8 +25,8 @@ pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
 /// What to look for.
 pub struct Search<'a> {
     /// Identifiers.
-    pub tasks: &'a [String],
-    pub forbidden_flags: &'a [String],
+    pub tasks: &'a [DbText],
+    pub forbidden_flags: &'a [DbText],
     pub from: Place,
     pub most: usize,
 }
@@ -50,12 +51,12 @@ impl Found {
     fn add(&mut self, rows: &Rows, row: usize, priority: i32) -> Place {
         let place =
             Place { priority, run_at: timestamp(rows.value(row, 1)).unwrap_or(0), id: rows.get(row, 0).unwrap_or(0) };
-        match rows.get::<String>(row, 5) {
+        match rows.get::<DbText>(row, 5) {
             // The board is looked at after the row: a worker is on it before it locks anything.
             Some(worker_id) => self.has_dead_locks |= !shmem::living_workers().contains(&worker_id),
             None => self.hints.push(Hint {
                 place,
-                task: registry::tag(&rows.get::<String>(row, 2).unwrap_or_default()),
+                task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
                 kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
             }),
         }
@@ -157,7 +158,7 @@ pub struct Head {
 
 /// The next job of a queue that is not locked; `None` if none can run now. Jobs of tasks that are handled elsewhere, and
 /// those with a forbidden flag, hold nobody up.
-pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Result<Option<Head>, Error> {
+pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<Head>, Error> {
     static HEAD: Plan = plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID).by_index();
     let session = schema::session()?;
     let values = [queue_name, clock::now().into_datum(), texts(&tasks.identifiers()), texts_or_null(forbidden_flags)];
@@ -165,7 +166,7 @@ pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[String]) -> Res
     if rows.count() == 0 {
         return Ok(None);
     }
-    let task = rows.get::<String>(0, 3).and_then(|identifier| tasks.get(&identifier));
+    let task = rows.get::<DbText>(0, 3).and_then(|identifier| tasks.get(&identifier));
     Ok(task.map(|task| Head {
         hint: Hint {
             place: Place {

@@ -2,8 +2,8 @@
 
 use super::{affected, plan, queues};
 use crate::error::Error;
-use crate::pg::args;
-use crate::pg::spi::{Plan, Value, text, texts};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, elements, text, texts};
 use crate::{schema, shmem};
 
 /// Releases the jobs, with ids from one to another, that a worker holds and does not run, or died with: they can run again
@@ -19,9 +19,9 @@ pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
 }
 
 /// As [`release`], and releases every queue that the worker holds: it has ended.
-pub fn release_all_of(worker_id: &str, ids: (i64, i64)) -> Result<usize, Error> {
+pub fn release_all_of(worker_id: &DbText, ids: (i64, i64)) -> Result<usize, Error> {
     let released = release(text(worker_id), ids)?;
-    queues::release_all_of(texts(&[worker_id.to_string()]))?;
+    queues::release_all_of(texts(&[worker_id]))?;
     Ok(released)
 }
 
@@ -29,7 +29,7 @@ pub fn release_all_of(worker_id: &str, ids: (i64, i64)) -> Result<usize, Error> 
 /// promotion, a restore. The attempts are not counted. How many jobs were released.
 ///
 /// Reads all of `jobs`: for the start of a scheduler only.
-pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> {
+pub fn release_all_but(prefix: &str, living: &[DbText]) -> Result<usize, Error> {
     static JOBS: Plan = plan!("recover_jobs", TEXTOID, TEXTARRAYOID);
     static QUEUES: Plan = plan!("recover_queues", TEXTOID, TEXTARRAYOID);
     let values = [text(prefix), texts(living)];
@@ -40,9 +40,9 @@ pub fn release_all_but(prefix: &str, living: &[String]) -> Result<usize, Error> 
 
 /// What the log is to say of a job that crashed its worker.
 pub struct Charged {
-    pub task: String,
+    pub task: DbText,
     pub for_good: bool,
-    pub error: String,
+    pub error: DbText,
 }
 
 /// Records that a job's worker crashed, or (not `crashed`) was killed, while it ran the job: a failed attempt, and with the
@@ -66,6 +66,6 @@ pub fn unlock(workers: Value) -> Result<(), Error> {
     static JOBS: Plan = plan!("unlock_jobs", TEXTARRAYOID);
     affected(&JOBS, &[workers])?;
     let living = shmem::living_workers();
-    let gone: Vec<String> = args::texts(workers).into_iter().filter(|id| !living.contains(id)).collect();
+    let gone: Vec<DbText> = elements(workers).into_iter().filter(|id| !living.contains(id)).collect();
     queues::release_all_of(texts(&gone))
 }

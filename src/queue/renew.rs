@@ -2,14 +2,15 @@
 
 use super::{affected, plan};
 use crate::error::Error;
-use crate::pg::spi::{Plan, text, texts};
+use crate::pg::spi::Plan;
+use crate::pg::text::{DbText, text, texts};
 
 /// Renews the locks of the jobs, with ids from one to another, that a worker holds, and of their queue. Skips what is being
 /// completed.
-pub fn renew(worker_id: &str, ids: (i64, i64)) -> Result<(), Error> {
+pub fn renew(worker_id: &DbText, ids: (i64, i64)) -> Result<(), Error> {
     static JOBS: Plan = plan!("renew_jobs", INT8OID, INT8OID, TEXTOID).by_index();
     static QUEUES: Plan = plan!("renew_queues", TEXTARRAYOID);
     affected(&JOBS, &[Some(ids.0.into()), Some(ids.1.into()), text(worker_id)])?;
-    affected(&QUEUES, &[texts(&[worker_id.to_string()])])?;
+    affected(&QUEUES, &[texts(&[worker_id])])?;
     Ok(())
 }

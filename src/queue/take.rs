@@ -7,7 +7,8 @@ use crate::guc;
 use crate::pg::clock::{self, before};
 use crate::pg::fault;
 use crate::pg::heap;
-use crate::pg::spi::{Plan, Value, text, texts_or_null};
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, text, texts_or_null};
 use crate::queue::job::Job;
 use crate::queue::ready::{self, Head};
 use crate::registry::{Task, Tasks};
@@ -18,8 +19,8 @@ use std::rc::Rc;
 /// What is taken.
 pub struct Take<'a> {
     pub ids: &'a [i64],
-    pub task: &'a str,
-    pub forbidden_flags: &'a [String],
+    pub task: &'a DbText,
+    pub forbidden_flags: &'a [DbText],
 }
 
 impl Take<'_> {
@@ -92,7 +93,7 @@ pub fn claim_next(
     of: i64,
     worker_id: Value,
     tasks: &Tasks,
-    forbidden_flags: &[String],
+    forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&Head) -> bool,
 ) -> Result<Next, Error> {
     static QUEUE_OF: Plan = plan!("queue_of", INT8OID).by_index();

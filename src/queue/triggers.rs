@@ -7,6 +7,7 @@ use crate::pg::catch::Failure;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
+use crate::pg::text::DbText;
 use crate::pg::trigger::{Trigger, TriggerRow, not_ours, nothing};
 use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
@@ -74,7 +75,7 @@ fn queue_name(row: &TriggerRow) -> Option<Vec<u8>> {
 /// Whether a worker id is of a live worker of ours other than this process.
 fn is_of_another_that_lives(worker_id: Datum) -> bool {
     let worker_id = Text::new(worker_id).read();
-    worker_id.starts_with(shmem::ID_PREFIX)
+    worker_id.as_bytes().starts_with(shmem::ID_PREFIX.as_bytes())
         && shmem::living_workers().contains(&worker_id)
         && shmem::my_worker_id().is_none_or(|me| me != worker_id)
 }
@@ -118,7 +119,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
 /// A job that was added or changed.
 pub struct Changed {
     pub id: i64,
-    pub identifier: String,
+    pub identifier: DbText,
     pub priority: i32,
     pub run_at: Timestamp,
     pub attempts: i32,
@@ -170,5 +171,5 @@ pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "migrations")?;
     let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
     let id = row.get(ID).unwrap_or(0);
-    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string() }.into())
+    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string().into() }.into())
 }

@@ -33,7 +33,8 @@ use crate::handler::Handler;
 use crate::marks::Mark;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
-use crate::pg::spi::{Value, text};
+use crate::pg::spi::Value;
+use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Take};
@@ -55,7 +56,7 @@ pub struct Runner {
     pub database: Oid,
     pub role: Oid,
     /// As in `locked_by`.
-    pub id: String,
+    pub id: DbText,
     /// Where the jobs that run, and what is said about them, live.
     pub arena: Arena,
     /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.
@@ -73,7 +74,7 @@ enum Hold {
 pub struct Taken {
     pub hints: Vec<Hint>,
     pub task: Rc<Task>,
-    pub forbidden_flags: Vec<String>,
+    pub forbidden_flags: Vec<DbText>,
 }
 
 impl Taken {
@@ -269,7 +270,7 @@ impl Runner {
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 
-    fn report(&self, handler: &str, job: &Job, task: &str) {
+    fn report(&self, handler: &DbText, job: &Job, task: &DbText) {
         let attempts = job.attempts();
         background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
@@ -337,7 +338,8 @@ impl Runner {
 fn is_python_s_interrupt(error: &PgError) -> bool {
     // A statement of Postgres's may have been interrupted first.
     const NAMES: [&str; 2] = ["KeyboardInterrupt", "spiexceptions.QueryCanceled"];
-    python::was_interrupted() && NAMES.iter().any(|name| error.read().message.starts_with(name))
+    let says = |name: &str| error.read().message.as_bytes().starts_with(name.as_bytes());
+    python::was_interrupted() && NAMES.into_iter().any(says)
 }
 
 /// What the log says of a failed attempt.
@@ -355,9 +357,10 @@ impl Failed {
         if for_good {
             let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
-            Raise { sqlstate: *b"01000", message, hint: Some(hint), ..error }.log(Level::Warning);
+            Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }
+                .log(Level::Warning);
         } else {
-            Raise { message: format!("{job} failed on attempt {attempt}"), ..error }.log(Level::Log);
+            Raise { message: format!("{job} failed on attempt {attempt}").into(), ..error }.log(Level::Log);
         }
     }
 }

@@ -8,6 +8,23 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 
 /// A database that is served, or about to be, or that must be left alone for a while.
+///
+/// An entry is taken and freed under the board's lock. What keeps it from being freed is set under that lock, in the same go as
+/// the entry is found or taken, and read under it by [`super::Board::forget`]: so nobody's word is left on an entry that is freed
+/// meanwhile.
+///
+/// | what keeps it | set by | cleared by |
+/// |---|---|---|
+/// | `scheduler_pid` | the scheduler as it begins | the scheduler as it ends, last of all; the launcher is woken after that |
+/// | `holds` | a session whose statement needs the database empty, or that restores a dump | that session, which sets `wanted` first |
+/// | `wanted` | a session that has committed CREATE EXTENSION or a task; one that ends a hold; the scheduler, before it ends as its extension is gone | the launcher, before it starts a scheduler |
+///
+/// So nothing that is committed before a scheduler begins is missed by it, and what is committed later finds `wanted` cleared, and
+/// sets it: if that scheduler has seen no extension and is about to end, the launcher, woken after its end, starts another. A
+/// scheduler that serves the database needs no `wanted`: it is woken, and reads the catalog. That the flag stays set until the
+/// next start costs one look more, once.
+///
+/// All else is a hint for whoever has the entry, or the scheduler's own word while its pid is there.
 pub struct Database {
     pub oid: SharedOid,
     /// The scheduler's pid; 0 while there is none.

@@ -16,6 +16,7 @@ use crate::marks;
 use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
+use crate::pg::text::DbText;
 use crate::pg::{background, clock};
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
@@ -58,14 +59,14 @@ pub fn board() -> Option<Board> {
 }
 
 /// The ids of the kongtask workers of this database that live, as in `locked_by`. None where the library was not preloaded.
-pub fn living_workers() -> Vec<String> {
+pub fn living_workers() -> Vec<DbText> {
     let Some(board) = board() else { return Vec::new() };
     let workers = board.workers_of(background::database());
     workers.filter(|(_, worker)| worker.state() != State::Gone).filter_map(|(_, worker)| worker.id()).collect()
 }
 
 /// The id of the kongtask worker that this process is, if it is one.
-pub fn my_worker_id() -> Option<String> {
+pub fn my_worker_id() -> Option<DbText> {
     let me = background::pid();
     board()?.workers_of(background::database()).find(|(_, worker)| worker.pid.load(SeqCst) == me)?.1.id()
 }
@@ -130,14 +131,59 @@ impl Board {
         self.databases().iter().find(|entry| entry.oid.get() == oid)
     }
 
-    /// The entry of a database, taken for it if it has none; `None` if all are taken.
-    pub fn database_or_new(&self, oid: Oid) -> Option<&'static Database> {
+    /// The entry of a database, taken for it if it has none, with what keeps it from being freed set by `keep`, under the same
+    /// lock; `None` if all are taken.
+    fn database_or_new(&self, oid: Oid, keep: impl FnOnce(&Database)) -> Option<&'static Database> {
         let _lock = Lock::take(BOARD_LOCK);
-        self.database(oid).or_else(|| {
+        let entry = self.database(oid).or_else(|| {
             let entry = self.databases().iter().find(|entry| entry.oid.get() == InvalidOid)?;
             entry.reset(oid);
             Some(entry)
+        })?;
+        keep(entry);
+        Some(entry)
+    }
+
+    /// Has a scheduler look at a database: the one that is there, or another after it. Raises nothing.
+    pub fn want(&self, oid: Oid) {
+        let entry = self.database_or_new(oid, |entry| entry.wanted.store(true, SeqCst));
+        // Read once it is wanted: a scheduler that ends after this has the launcher see to it, which finds that.
+        match entry.filter(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
+            Some(entry) => entry.scheduler.set(),
+            None => self.launcher().set(),
+        }
+    }
+
+    /// This process is the scheduler of a database.
+    pub fn enter(&self, oid: Oid, pid: i32) -> Option<&'static Database> {
+        self.database_or_new(oid, |entry| entry.scheduler_pid.store(pid, SeqCst))
+    }
+
+    /// A scheduler of this database is about to be started: it will see what it was wanted for until now.
+    pub fn prepare(&self, oid: Oid) -> Option<&'static Database> {
+        self.database_or_new(oid, |entry| {
+            entry.leave.store(false, SeqCst);
+            entry.left.store(false, SeqCst);
+            entry.absent.store(false, SeqCst);
+            entry.wanted.store(false, SeqCst);
         })
+    }
+
+    /// A database must be left, and not be entered until it is [released](Board::release).
+    pub fn hold(&self, oid: Oid) -> Option<&'static Database> {
+        let entry = self.database_or_new(oid, |entry| _ = entry.holds.fetch_add(1, SeqCst))?;
+        entry.scheduler.set();
+        Some(entry)
+    }
+
+    /// It may be entered again, if nobody else holds it. Raises nothing.
+    pub fn release(&self, oid: Oid) {
+        // It is there: it was held.
+        self.database_or_new(oid, |entry| {
+            entry.wanted.store(true, SeqCst);
+            entry.holds.fetch_sub(1, SeqCst);
+        });
+        self.launcher().set();
     }
 
     /// Frees the entry of a database that nobody serves, wants or holds; whether it was freed.

@@ -3,6 +3,7 @@
 use super::SharedOid;
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
+use crate::pg::text::{self, DbText};
 use crate::ready::{Hint, Place};
 use pgrx::pg_sys::InvalidOid;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -59,6 +60,8 @@ pub struct Worker {
     pub asked_to_end: AtomicI64,
     /// Whether it uses its role's shelf.
     pub uses_shelf: AtomicBool,
+    /// The encoding of its database.
+    encoding: AtomicI32,
     /// The random part of its worker id.
     id: [AtomicU64; 2],
     /// Odd while what follows is being written.
@@ -69,6 +72,7 @@ pub struct Worker {
     ids: [AtomicI64; 2],
     begins: [AtomicI64; 3],
     tag: AtomicU32,
+    /// In the encoding of its database.
     task: [AtomicU64; TASK_WORDS],
 }
 
@@ -81,7 +85,8 @@ const TASK_WORDS: usize = 64;
 /// What a worker is running.
 pub struct Running {
     pub job: i64,
-    pub task: String,
+    /// In the encoding of the worker's database.
+    pub task: Vec<u8>,
 }
 
 /// What a worker took and has not settled yet: jobs of one task.
@@ -134,9 +139,19 @@ impl Worker {
     }
 
     /// Its id, as in `locked_by`; `None` before its process has chosen one.
-    pub fn id(&self) -> Option<String> {
+    pub fn id(&self) -> Option<DbText> {
         let bits = [self.id[0].load(Acquire), self.id[1].load(Acquire)];
         (bits != [0, 0]).then(|| worker_id(bits))
+    }
+
+    /// The encoding of its database.
+    pub fn encoding(&self) -> i32 {
+        self.encoding.load(Acquire)
+    }
+
+    /// This process is it, and has connected to its database.
+    pub fn set_encoding(&self) {
+        self.encoding.store(text::encoding(), Release);
     }
 
     pub fn set_id(&self, bits: [u64; 2]) {
@@ -158,7 +173,7 @@ impl Worker {
     }
 
     /// Says what it has taken.
-    pub fn hold(&self, held: Held, task: &str) {
+    pub fn hold(&self, held: Held, task: &DbText) {
         self.write(|| {
             let Place { priority, run_at, id } = held.begins;
             for (to, from) in self.begins.iter().zip([i64::from(priority), run_at, id]) {
@@ -168,7 +183,7 @@ impl Worker {
             self.ids[1].store(held.ids.1, Relaxed);
             self.tag.store(held.task, Relaxed);
             self.job.store(held.begins.id, Relaxed);
-            let mut bytes = task.bytes();
+            let mut bytes = task.as_bytes().iter().copied();
             for word in &self.task {
                 let eight = std::array::from_fn(|_| bytes.next().unwrap_or(0));
                 word.store(u64::from_ne_bytes(eight), Relaxed);
@@ -233,7 +248,7 @@ impl Worker {
             (self.job.load(SeqCst), bytes)
         });
         bytes.truncate(bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()));
-        (job != 0).then(|| Running { job, task: String::from_utf8_lossy(&bytes).into_owned() })
+        (job != 0).then_some(Running { job, task: bytes })
     }
 
     /// Asks it to end after the job it runs.
@@ -260,6 +275,6 @@ impl Worker {
 pub const ID_PREFIX: &str = "kongtask:";
 
 /// A worker's id.
-pub fn worker_id(bits: [u64; 2]) -> String {
-    format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1])
+pub fn worker_id(bits: [u64; 2]) -> DbText {
+    format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1]).into()
 }

@@ -275,9 +275,9 @@ impl Cluster {
         text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
     }
 
-    /// The server's log so far.
+    /// The server's log so far. A database's text is there in its encoding.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+        String::from_utf8_lossy(&fs::read(self.home.path().join("log")).unwrap_or_default()).into_owned()
     }
 
     /// Lines of the log at one of these levels.
@@ -355,6 +355,13 @@ impl Cluster {
     pub fn run_file(&self, statements: &str, database: &str) {
         let file = self.file(statements.as_bytes());
         self.client_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", &file]);
+    }
+
+    /// What psql prints, columns joined by `|`, of statements in an encoding: it and the server speak that one. Errors are printed too.
+    pub fn speak(&self, encoding: &str, statements: &[u8], database: &str) -> Vec<u8> {
+        let file = self.file(&[format!("\\encoding {encoding}\n").as_bytes(), statements].concat());
+        let output = self.client_program("psql", &["-X", "-q", "-At", "-d", database, "-f", &file]);
+        [output.stdout, output.stderr].concat()
     }
 
     /// A psql that stays in a database.
