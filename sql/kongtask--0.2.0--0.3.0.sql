@@ -16,3 +16,7 @@ begin
   );
 end
 $$;
+
+-- A worker whose handler does not end although it was asked to is shown as such.
+comment on view kongtask.workers is
+  'The live worker processes of the whole server. state: starting, idle, running, stopping, or unresponsive (it was asked seconds ago to end its call, and has not); since: when it began to do what it does';

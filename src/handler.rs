@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::pg::procedure::{self, Callable, Procedure};
 use crate::pg::spi::Value;
-use crate::pg::{invalidation, role, version};
+use crate::pg::{invalidation, python, role, version};
 use crate::queue::job::{Job, begun};
 use crate::schema;
 use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
@@ -28,6 +28,7 @@ enum Takes {
 pub struct Handler {
     function: Oid,
     takes: Takes,
+    is_python: bool,
 }
 
 impl Handler {
@@ -60,7 +61,8 @@ impl Handler {
             let role = role::name(role).unwrap_or_default();
             return Err(Error::HandlerForbidden { handler, role });
         }
-        Ok(Handler { function, takes })
+        let language = procedure::language_name(procedure.language);
+        Ok(Handler { function, takes, is_python: language.as_deref() == Some(python::LANGUAGE) })
     }
 
     /// The handler of this name, for the current role. What it finds is kept until functions or rights change.
@@ -84,6 +86,11 @@ impl Handler {
     /// Whether it takes many jobs at once.
     pub fn takes_sets(&self) -> bool {
         matches!(self.takes, Takes::JsonSet | Takes::RowSet)
+    }
+
+    /// Whether it is written in Python.
+    pub fn is_python(&self) -> bool {
+        self.is_python
     }
 
     /// Makes it ready to be called in this transaction.

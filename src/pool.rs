@@ -8,9 +8,9 @@ use crate::guc;
 use crate::pause::Pause;
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
-use crate::pg::clock::{NEVER, Tick, after};
+use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch;
-use crate::shmem::{Board, State, Worker};
+use crate::shmem::{Board, Running, State, Worker};
 use crate::worker;
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
@@ -31,6 +31,8 @@ pub struct Pool {
     /// Roles whose workers ended as soon as they had started, and how often in a row.
     short_lived: HashMap<Oid, u32>,
     no_slot: Pause,
+    /// What was warned of unresponsive workers for, by slot: when each was asked to end its call.
+    warned: HashMap<usize, Tick>,
     /// Whether a role would have the place of another's worker as soon as that is idle.
     pub waits_for_place: bool,
     /// When a role that has no worker gets the place of one that has had its turn.
@@ -50,6 +52,7 @@ impl Pool {
             failing: HashMap::new(),
             short_lived: HashMap::new(),
             no_slot: Pause::new(),
+            warned: HashMap::new(),
             waits_for_place: false,
             turn_ends: NEVER,
         }
@@ -59,13 +62,25 @@ impl Pool {
         self.board.workers_of(self.database).filter(|(_, worker)| worker.state() != State::Gone)
     }
 
+    /// Those that can be counted on. One that is unresponsive has another in its place.
+    fn responsive(&self) -> impl Iterator<Item = &'static Worker> {
+        let now = clock::tick();
+        self.workers().map(|(_, worker)| worker).filter(move |worker| !worker.is_unresponsive(now))
+    }
+
     fn staying(&self) -> Vec<&'static Worker> {
-        self.workers().map(|(_, worker)| worker).filter(|worker| !worker.leave.load(SeqCst)).collect()
+        self.responsive().filter(|worker| !worker.leave.load(SeqCst)).collect()
+    }
+
+    /// True where no worker can be added: those in the place of unresponsive ones are as many as those at most.
+    fn is_full(&self, most: usize) -> bool {
+        self.responsive().count() >= most || self.workers().count() >= 2 * most
     }
 
     /// Starts and stops workers: `roles` have tasks, and the `short` among them more jobs than idle workers.
     pub fn balance(&mut self, roles: &[Oid], short: &[Oid], now: Tick) {
         self.clear_false_starts(now);
+        self.warn_of_unresponsive(now);
         for worker in self.staying() {
             if !roles.contains(&worker.role.get()) {
                 worker.ask_to_leave(now);
@@ -92,7 +107,7 @@ impl Pool {
 
     /// Fills free places: short roles first, then whoever has the fewest workers.
     fn grow(&mut self, most: usize, roles: &[Oid], short: &[Oid], now: Tick) {
-        while self.workers().count() < most {
+        while !self.is_full(most) {
             let staying = self.staying();
             let next = roles.iter().copied().min_by_key(|role| (!short.contains(role), count_of(&staying, *role)));
             let Some(role) = next else { return };
@@ -105,8 +120,8 @@ impl Pool {
     /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
     /// for the end of a turn.
     fn exchange(&self, most: usize, roles: &[Oid], short: &[Oid], now: Tick) -> Option<Tick> {
-        let is_full = self.workers().count() >= most || self.no_slot.until().is_some();
-        if !is_full || self.workers().any(|(_, worker)| worker.leave.load(SeqCst)) {
+        let is_full = self.is_full(most) || self.no_slot.until().is_some();
+        if !is_full || self.responsive().any(|worker| worker.leave.load(SeqCst)) {
             return None;
         }
         let staying = self.staying();
@@ -223,6 +238,26 @@ impl Pool {
         );
     }
 
+    /// Says once of each worker that it does not end its call.
+    fn warn_of_unresponsive(&mut self, now: Tick) {
+        for (slot, worker) in self.board.workers_of(self.database) {
+            let asked = worker.asked_to_end.load(SeqCst);
+            if worker.state() == State::Gone || !worker.is_unresponsive(now) {
+                self.warned.remove(&slot);
+            } else if self.warned.insert(slot, asked) != Some(asked) {
+                let pid = worker.pid.load(SeqCst);
+                let running = worker.running();
+                let of = running.map(|Running { job, task }| format!(" of job {job} ({task})")).unwrap_or_default();
+                log_with(
+                    Level::Warning,
+                    format!("{} {pid} does not end its call{of}", worker::KIND),
+                    Some("It was asked to by a timeout, pg_cancel_backend or pg_terminate_backend. Until it does, it counts for none of kongtask.workers.".into()),
+                    Some(format!("A call that pg_terminate_backend({pid}) does not end ends with the server only, or by kill -9 {pid}, after which the server restarts all its processes. The job is run again then.")),
+                );
+            }
+        }
+    }
+
     /// Slots whose process never began.
     fn clear_false_starts(&mut self, now: Tick) {
         let board = self.board;
@@ -273,8 +308,9 @@ impl Pool {
         const AGAIN: Duration = Duration::from_millis(500);
         let deadlines = self.workers().map(|(_, worker)| deadline(worker)).chain([self.turn_ends]);
         let deadlines = deadlines.map(|when| if when > now { when } else { after(now, AGAIN) });
+        let unresponsive = self.workers().map(|(_, worker)| worker.unresponsive_at()).filter(|&when| when > now);
         let retries = self.failing.values().chain([&self.no_slot]).filter_map(Pause::until).filter(|&when| when > now);
-        deadlines.chain(retries).min().unwrap_or(NEVER)
+        deadlines.chain(retries).chain(unresponsive).min().unwrap_or(NEVER)
     }
 }
 

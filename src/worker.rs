@@ -85,6 +85,9 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
     me.set_id(id);
     let Some(shelf) = board.join_shelf(database, role) else { return Ok(()) };
     me.uses_shelf.store(true, SeqCst);
+    if let Some(entry) = board.database(database) {
+        latch::tell_what_is_asked(&me.asked_to_end, &entry.scheduler);
+    }
     let mut this = This {
         board,
         shelf,

@@ -1,6 +1,6 @@
 //! What handlers leave in their worker's session: how long it is kept, and that the next job meets none of it.
 
-use kongtask_tests::{Cluster, rows, text};
+use kongtask_tests::{Cluster, rows, say, text};
 
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
 const LOCKS: &str = "select count(*) from pg_locks where locktype = 'advisory'";
@@ -112,4 +112,91 @@ fn what_a_deferred_trigger_leaves_behind_reaches_no_job() {
     }
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING", "FATAL"]), Vec::<String>::new());
+}
+
+#[test]
+fn how_random_goes_on_is_not_for_another_job_to_say() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create table drawn (n float8);
+         create function seed() returns void language plpgsql as $$ begin perform setseed(0.5); end $$;
+         create function draw() returns void language sql as 'insert into drawn values (random())';
+         create function seed_late() returns trigger language plpgsql as $$ begin perform setseed(0.5); return null; end $$;
+         create table late (n int);
+         create constraint trigger seed_late after insert on late deferrable initially deferred
+           for each row execute function seed_late();
+         create function late() returns void language sql as 'insert into late values (1)';
+         create function seed_or_draw(p json) returns void language plpgsql as $$ begin
+           if p::text = '1' then perform seed(); else perform draw(); end if; end $$;
+         select kongtask.register_task('seed', 'seed()'), kongtask.register_task('draw', 'draw()'),
+           kongtask.register_task('late', 'late()'), kongtask.register_task('batch', 'seed_or_draw(json)', max_batch := 10)",
+    );
+    for _ in 0..3 {
+        for (first, second) in [("seed", "draw"), ("late", "draw"), ("batch", "batch")] {
+            cluster.sql(&format!(
+                "begin; select graphile_worker.add_job('{first}', '1'), graphile_worker.add_job('{second}', '2'); commit"
+            ));
+            cluster.wait_for(JOBS, "0");
+        }
+    }
+    let mut db = cluster.connect();
+    let foretold = text(&mut db, "select random() from (select setseed(0.5)) seeded");
+    assert_eq!(text(&mut db, &format!("select count(*) from drawn where n = {foretold}")), "0");
+    assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct n) from drawn"), "9 9");
+}
+
+#[test]
+fn connections_of_dblink_and_temporary_slots_reach_no_other_job() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 1", "log_connections = on"]);
+    let there = format!("'host={} user=postgres dbname=postgres'", cluster.host());
+    let has_dblink = cluster.text("select count(*) from pg_available_extensions where name = 'dblink'") == "1";
+    let (connects, connects_late) = if has_dblink {
+        cluster.sql("create extension dblink");
+        let connects = format!(
+            "perform dblink_connect('one', {there}), dblink_connect('an other', {there}), dblink_connect({there});
+             perform dblink_exec('one', 'begin; insert into done values (''not committed'')');"
+        );
+        (connects, format!("perform dblink_connect('one', {there});"))
+    } else {
+        assert_ne!(cluster.version(), 15, "dblink is not installed: run make setup");
+        say(&format!("dblink is not tested on PostgreSQL {}: this server was built without it", cluster.version()));
+        Default::default()
+    };
+    cluster.sql(&format!(
+        "create table done (what text);
+         create function connects(p json) returns void language plpgsql as $$ begin
+           {connects}
+           perform pg_create_physical_replication_slot('litter', temporary := true);
+           insert into done values ('done');
+           if p ->> 'fail' is not null then raise 'as told'; end if; end $$;
+         create function connects_late() returns trigger language plpgsql as $$ begin
+           {connects_late}
+           if new.fails then raise 'as told'; end if; return null; end $$;
+         create table late (fails boolean);
+         create constraint trigger connects_late after insert on late deferrable initially deferred
+           for each row execute function connects_late();
+         create function late(p json) returns void language sql as $$ insert into late values (p ->> 'fail' is not null) $$;
+         select kongtask.register_task('alone', 'connects(json)'), kongtask.register_task('batch', 'connects(json)', max_batch := 10),
+           kongtask.register_task('late', 'late(json)')",
+    ));
+    let mut done = 0;
+    for task in ["alone", "batch", "late", "alone"] {
+        cluster.sql(&format!(
+            "begin; select graphile_worker.add_job('{task}', '{{}}', max_attempts := 1),
+               graphile_worker.add_job('{task}', '{{\"fail\": 1}}', max_attempts := 1),
+               graphile_worker.add_job('{task}', '{{}}', max_attempts := 1); commit"
+        ));
+        cluster.wait_for(&format!("{JOBS} where attempts = 0"), "0");
+        let mut db = cluster.connect();
+        let said = "select string_agg(split_part(last_error, E'\n', 1), ', ') from graphile_worker.jobs";
+        assert_eq!(text(&mut db, said), "as told (SQLSTATE P0001)", "{task}");
+        cluster.sql("delete from graphile_worker.jobs");
+        done += if task == "late" { 0 } else { 2 };
+        assert_eq!(rows(&mut db, "select what, count(*) from done group by what"), [format!("done|{done}")], "{task}");
+        // Those of a client are for that to close; the one that asks is one.
+        cluster.wait_for("select count(*) from pg_stat_activity where backend_type = 'client backend'", "2");
+        assert_eq!(text(&mut db, "select count(*) from pg_replication_slots"), "0");
+    }
+    assert_eq!(cluster.text("select count(*) from kongtask.workers"), "1");
+    assert_eq!(cluster.log_lines(&["ERROR", "PANIC"]), Vec::<String>::new());
 }

@@ -76,4 +76,4 @@ create view kongtask.workers as
     w.worker_id
   from kongtask.live_workers() as w;
 comment on view kongtask.workers is
-  'The live worker processes of the whole server. state: starting, idle, running or stopping; since: when it was entered';
+  'The live worker processes of the whole server. state: starting, idle, running, stopping, or unresponsive (it was asked seconds ago to end its call, and has not); since: when it began to do what it does';

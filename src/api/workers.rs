@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::handler;
 use crate::pg::function::Call;
 use crate::pg::spi::{Value, text};
-use crate::pg::{background, role};
+use crate::pg::{background, clock, role};
 use crate::shmem::{self, State};
 use pgrx::IntoDatum;
 use std::sync::atomic::Ordering::SeqCst;
@@ -17,9 +17,11 @@ pub fn current_job(_: &mut Call) -> Result<Value, Error> {
 /// The live workers of the whole server.
 pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
     let workers = shmem::board().map(|board| board.workers()).unwrap_or_default();
+    let now = clock::tick();
     let rows = workers.iter().filter_map(|worker| {
         let state = match worker.state() {
             State::Free | State::Gone => return None,
+            _ if worker.is_unresponsive(now) => "unresponsive",
             _ if worker.leave.load(SeqCst) => "stopping",
             State::Starting => "starting",
             State::Looking | State::Idle => "idle",

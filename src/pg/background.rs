@@ -207,8 +207,8 @@ pub fn report_statistics(now: bool) {
 }
 
 /// Random bits from the server's cryptographic source.
-pub fn random() -> [u64; 2] {
-    let mut bits = [0u64; 2];
+pub fn random<const N: usize>() -> [u64; N] {
+    let mut bits = [0u64; N];
     // SAFETY: fills exactly the array.
     let ok = unsafe { pg_sys::pg_strong_random(bits.as_mut_ptr().cast(), size_of_val(&bits)) };
     assert!(ok, "no randomness to be had");

@@ -50,6 +50,12 @@ mod armed {
             "cancel" => _ = unsafe { libc::raise(libc::SIGINT) },
             // SAFETY: ends it in order, as a lost connection or a FATAL error does.
             "exit" => unsafe { pg_sys::proc_exit(1) },
+            // Looks at no interrupt, as any loop in C, until it is told that it is enough.
+            "spin" => {
+                while super::point("spun").is_ok() {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            }
             "error" => return Err(Error::Fault(place)),
             "panic" => panic!("fault point {place}"),
             _ => panic!("fault point {place}: unknown action {action:?}"),

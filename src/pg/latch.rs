@@ -4,10 +4,11 @@
 //! transaction, and what is asked which flags are forbidden. All else holds cancels, but for what waits for a lock by a timeout.
 
 use super::catch::{PgError, catch};
+use super::{clock, python};
 use pgrx::pg_sys;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 unsafe extern "C-unwind" {
@@ -71,6 +72,16 @@ pub fn serve_interrupts() {
     pg_sys::check_for_interrupts!();
 }
 
+/// Raises what a cancel raises, once that was served already, or turned into another error.
+pub fn cancelled() -> Result<(), PgError> {
+    // SAFETY: sets two variables, as a cancel's signal does.
+    unsafe {
+        pg_sys::QueryCancelPending = 1;
+        pg_sys::InterruptPending = 1;
+    }
+    interrupted()
+}
+
 /// Serves them as [`serve_interrupts`] does, and returns what they raise.
 pub fn interrupted() -> Result<(), PgError> {
     // SAFETY: the closure makes one C call, where Postgres's own macro would.
@@ -84,8 +95,49 @@ pub fn interrupted() -> Result<(), PgError> {
 
 /// Has this process go on whatever `pg_cancel_backend` asks for, until [`let_cancel`], or an ERROR.
 pub fn hold_cancels() {
+    RUNS.store(false, Ordering::SeqCst);
     // SAFETY: sets a variable of this process.
     unsafe { pg_sys::QueryCancelHoldoffCount = 1 }
+    forget_what_was_asked();
+}
+
+/// True while users' code runs: what has it end is told to its interpreter too, and noted.
+static RUNS: AtomicBool = AtomicBool::new(false);
+
+static ASKED: AtomicPtr<AtomicI64> = AtomicPtr::new(std::ptr::null_mut());
+static OBSERVER: AtomicPtr<LatchOf> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Has this process note in `asked` the tick at which users' code that runs here was first asked to end, and tell the
+/// `observer`; 0 once none runs any more, of which the observer is told as well.
+pub fn tell_what_is_asked(asked: &'static AtomicI64, observer: &'static LatchOf) {
+    OBSERVER.store(std::ptr::from_ref(observer).cast_mut(), Ordering::SeqCst);
+    ASKED.store(std::ptr::from_ref(asked).cast_mut(), Ordering::SeqCst);
+}
+
+/// What runs is to end. For signal handlers.
+fn ask_to_end() {
+    if !RUNS.load(Ordering::SeqCst) {
+        return;
+    }
+    python::interrupt();
+    // SAFETY: what was stored lives as long as the process.
+    if let (Some(asked), Some(observer)) =
+        unsafe { (ASKED.load(Ordering::SeqCst).as_ref(), OBSERVER.load(Ordering::SeqCst).as_ref()) }
+        && asked.compare_exchange(0, clock::tick(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    {
+        observer.set();
+    }
+}
+
+fn forget_what_was_asked() {
+    python::forget_interrupt();
+    // SAFETY: as above.
+    if let (Some(asked), Some(observer)) =
+        unsafe { (ASKED.load(Ordering::SeqCst).as_ref(), OBSERVER.load(Ordering::SeqCst).as_ref()) }
+        && asked.swap(0, Ordering::SeqCst) != 0
+    {
+        observer.set();
+    }
 }
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -98,6 +150,8 @@ pub fn was_cancelled() -> bool {
 
 /// Lets what runs from here on be cancelled. A cancel that came before is forgotten.
 pub fn let_cancel() {
+    forget_what_was_asked();
+    RUNS.store(true, Ordering::SeqCst);
     CANCELLED.store(false, Ordering::Relaxed);
     // SAFETY: sets two variables of this process.
     unsafe {
@@ -197,6 +251,54 @@ extern "C" fn on_sigquit(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
+/// Runs `f`, which may install a SIGINT handler of its own: ours is put back, and meanwhile the signal waits.
+pub(super) fn keeping_sigint<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: a set of this one signal, blocked and unblocked.
+    unsafe {
+        let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(signals.as_mut_ptr());
+        libc::sigaddset(signals.as_mut_ptr(), libc::SIGINT);
+        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut());
+        let result = f();
+        handle(libc::SIGINT, on_sigint);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, signals.as_ptr(), std::ptr::null_mut());
+        result
+    }
+}
+
+/// While it lives, a system call that waits is ended by the signals that have a call end, so that an interpreter sees them.
+/// Elsewhere it goes on: Postgres expects that of files. What ran may also have installed handlers of its own.
+pub struct Impatience(());
+
+impl Impatience {
+    pub fn begin() -> Impatience {
+        [libc::SIGINT, libc::SIGTERM, libc::SIGALRM].into_iter().for_each(|signal| restart_calls(signal, false));
+        Impatience(())
+    }
+}
+
+impl Drop for Impatience {
+    fn drop(&mut self) {
+        handle(libc::SIGTERM, on_sigterm);
+        handle(libc::SIGINT, on_sigint);
+        restart_calls(libc::SIGALRM, true);
+    }
+}
+
+fn restart_calls(signal: c_int, restart: bool) {
+    // SAFETY: changes a flag of the handler that is there.
+    unsafe {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
+        libc::sigaction(signal, std::ptr::null(), &mut action);
+        if restart {
+            action.sa_flags |= libc::SA_RESTART;
+        } else {
+            action.sa_flags &= !libc::SA_RESTART;
+        }
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 fn handle(signal: c_int, handler: Handler) {
@@ -230,8 +332,10 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_vo
         } else if sender == pg_sys::MyProcPid {
             ENDED_ITSELF.store(true, Ordering::Relaxed);
             StatementCancelHandler(signal);
+            ask_to_end();
         } else {
             die(signal);
+            ask_to_end();
         }
     });
 }
@@ -240,6 +344,7 @@ extern "C" fn on_sigint(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) 
     CANCELLED.store(true, Ordering::Relaxed);
     // SAFETY: as above.
     keeping_errno(|| unsafe { StatementCancelHandler(signal) });
+    keeping_errno(ask_to_end);
 }
 
 extern "C" fn on_sighup(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {

@@ -27,6 +27,8 @@ pub struct Procedure {
     pub arguments: Vec<Oid>,
     pub returns: Oid,
     pub returns_set: bool,
+    /// The language that it is written in.
+    pub language: Oid,
     /// Not a procedure, an aggregate or a window function.
     pub is_plain: bool,
 }
@@ -47,10 +49,20 @@ pub fn look_up(function: Oid) -> Option<Procedure> {
             arguments: (0..count).map(|i| *arguments.add(i)).collect(),
             returns: (*form).prorettype,
             returns_set: (*form).proretset,
+            language: (*form).prolang,
             is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)
+    }
+}
+
+/// The name of a language; `None` if it was dropped. Within a transaction.
+pub fn language_name(language: Oid) -> Option<CString> {
+    // SAFETY: a catalog look-up; the name is palloc'd.
+    unsafe {
+        let name = pg_sys::get_language_name(language, true);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_owned())
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a session keeps beyond its transactions, and forgetting it.
 
 use super::catch::{PgError, catch};
-use pgrx::pg_sys;
+use super::{background, dblink, version};
+use pgrx::pg_sys::{self, Datum};
+use std::cell::RefCell;
 
 // Not pgrx's bindings: see `catch`.
 unsafe extern "C-unwind" {
@@ -11,6 +13,8 @@ unsafe extern "C-unwind" {
     fn LockReleaseSession(method: u16);
     fn ResetTempTableNamespace();
     fn ResetSequenceCaches();
+    fn setseed(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: pg_sys::Oid, argument: Datum) -> Datum;
 }
 
 /// Forgets what a handler may have left in its transaction: cursors, LISTENs, temporary objects. Within it, so that what
@@ -31,6 +35,7 @@ pub(super) unsafe fn forget_before_commit() {
         forget_unguarded();
         pg_sys::PopActiveSnapshot();
     }
+    dblink::disconnect();
 }
 
 unsafe fn forget_unguarded() {
@@ -44,14 +49,43 @@ unsafe fn forget_unguarded() {
     }
 }
 
-/// Forgets what is no transaction's, whether it commits or not: prepared statements, and what currval says. To be called
-/// after each call, as others may share its transaction.
+/// Forgets what is no transaction's, whether it commits or not: prepared statements, what currval says, temporary replication
+/// slots, and how random() goes on. To be called after each call, as others may share its transaction.
 pub fn forget_what_no_rollback_does() {
-    // SAFETY: these look at this process's own memory, and raise nothing; also after an error.
+    // SAFETY: these look at this process's own memory, and raise nothing; also after an error. The seed is from -1 to 1.
     unsafe {
         DropAllPreparedStatements();
         ResetSequenceCaches();
+        let seed = random_bits() as i64 as f64 / i64::MIN as f64;
+        DirectFunctionCall1Coll(Some(setseed), pg_sys::InvalidOid, Datum::from(seed.to_bits()));
+        if has_replication_slot() {
+            version::drop_temporary_replication_slots();
+        }
     }
+}
+
+/// True if this process has acquired a replication slot: outside a walsender's commands, a temporary one that it created.
+fn has_replication_slot() -> bool {
+    // SAFETY: as many slots as that; which are this process's, only it changes.
+    unsafe {
+        let slots = usize::try_from(pg_sys::max_replication_slots).unwrap_or(0);
+        let first = (&raw const (*pg_sys::ReplicationSlotCtl).replication_slots).cast::<pg_sys::ReplicationSlot>();
+        (0..slots).any(|i| (&raw const (*first.add(i)).active_pid).read_volatile() == pg_sys::MyProcPid)
+    }
+}
+
+/// Bits that nobody can foretell, a few nanoseconds each: they are drawn many at a time.
+fn random_bits() -> u64 {
+    thread_local! {
+        static DRAWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    }
+    const AT_ONCE: usize = 64;
+    DRAWN.with_borrow_mut(|drawn| {
+        drawn.pop().unwrap_or_else(|| {
+            drawn.extend(background::random::<AT_ONCE>());
+            drawn.pop().unwrap_or_default()
+        })
+    })
 }
 
 /// Forgets what users' code has left once its transaction has ended: what the commit itself had them run may have left as much

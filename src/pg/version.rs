@@ -55,3 +55,22 @@ pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
         answer == pg_sys::AclResult::ACLCHECK_OK
     }
 }
+
+// Not pgrx's bindings: see `catch`. Since 17 it is told whether only those that are synced are meant.
+unsafe extern "C-unwind" {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    fn ReplicationSlotCleanup();
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    fn ReplicationSlotCleanup(synced_only: bool);
+}
+
+/// Drops the temporary replication slots of this process.
+pub(super) fn drop_temporary_replication_slots() {
+    // SAFETY: as Postgres calls it after an error; it takes no more than locks for a moment.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        ReplicationSlotCleanup();
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        ReplicationSlotCleanup(false);
+    }
+}

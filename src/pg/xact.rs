@@ -1,7 +1,7 @@
 //! Transactions of a background worker, and what every backend does at the end of one.
 
 use super::catch::{PgError, catch};
-use super::{latch, session};
+use super::{dblink, latch, session};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -105,6 +105,7 @@ pub fn commit() -> Result<(), PgError> {
 
 /// Rolls back.
 pub fn abort() {
+    dblink::disconnect();
     // SAFETY: valid in any state of a transaction.
     unsafe { pg_sys::AbortCurrentTransaction() }
     latch::hold_cancels();

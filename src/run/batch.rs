@@ -203,7 +203,7 @@ impl Runner {
             }
             self.now_runs(job.id);
             let result = xact::in_subtransaction(|| {
-                self.call(attempt.task, || prepared.call(job)).map_err(|error| {
+                self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
                     let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
                     (error.read(), by_itself || Runner::was_cancelled(&error))
                 })

@@ -31,10 +31,10 @@ use crate::error::{Error, headline, last_error};
 use crate::guc;
 use crate::handler::Handler;
 use crate::marks::Mark;
-use crate::pg::catch::{Level, Raise, is_logged, log, log_with};
+use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::{Value, text};
-use crate::pg::{background, clock, fault, latch, session, xact};
+use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
 use crate::queue::job::Job;
 use crate::queue::take::{self, Take};
 use crate::queue::{fail, recover};
@@ -202,19 +202,32 @@ impl Runner {
     }
 
     /// Calls a handler, in the current transaction, and puts back what it left of its own.
-    fn call(&self, task: &Task, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = Instant::now();
+        python::prepare(handler.is_python());
         // A trigger that fires at commit may have, after the call that it belongs to.
         latch::ended_itself();
         // And until the transaction ends: what users have fired at commit is theirs as well.
         latch::let_cancel();
+        // Who was to end before that may never look again.
+        latch::interrupted()?;
         let result = {
             let _settings = xact::Settings::keep();
+            let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
-            // What the handler was asked to do and has not done yet, nobody after it is to do.
-            call().and_then(|()| Ok(latch::interrupted()?))
+            // What the handler was asked to do and has not done yet, nobody after it is to do; and what it failed with may be
+            // what its language makes of that.
+            match call() {
+                Err(Error::Postgres(error)) if is_python_s_interrupt(&error) => latch::cancelled().map_err(Error::from),
+                result => latch::interrupted().map_err(Error::from).and(result),
+            }
         };
+        if libraries::were_loaded() {
+            python::look_for_it();
+            dblink::look_for_it();
+        }
         session::forget_what_no_rollback_does();
+        dblink::disconnect();
         let ended_itself = latch::ended_itself();
         match result {
             Ok(()) => {
@@ -318,6 +331,13 @@ impl Runner {
     fn worker_id(&self) -> Value {
         text(&self.id)
     }
+}
+
+/// True if an error is what Python makes of an interrupt.
+fn is_python_s_interrupt(error: &PgError) -> bool {
+    // A statement of Postgres's may have been interrupted first.
+    const NAMES: [&str; 2] = ["KeyboardInterrupt", "spiexceptions.QueryCanceled"];
+    python::was_interrupted() && NAMES.iter().any(|name| error.read().message.starts_with(name))
 }
 
 /// What the log says of a failed attempt.

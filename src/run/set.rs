@@ -113,7 +113,7 @@ impl Runner {
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
-        self.call(&taken.task, || handler.prepare()?.call_for_all(jobs))
+        self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs))
     }
 }
 

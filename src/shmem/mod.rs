@@ -10,7 +10,7 @@ mod worker;
 
 pub use database::Database;
 pub use shelf::Shelf;
-pub use worker::{Held, ID_PREFIX, State, Worker, worker_id};
+pub use worker::{Held, ID_PREFIX, Running, State, Worker, worker_id};
 
 use crate::marks;
 use crate::pg::clock;
@@ -152,6 +152,7 @@ impl Board {
         worker.role.set(role);
         worker.leave.store(false, SeqCst);
         worker.leave_since.store(0, SeqCst);
+        worker.asked_to_end.store(0, SeqCst);
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting);

@@ -1,12 +1,13 @@
 //! A worker process, as others see it.
 
 use super::SharedOid;
-use crate::pg::clock::{self, Tick};
+use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
 use crate::ready::{Hint, Place};
 use pgrx::pg_sys::InvalidOid;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
+use std::time::Duration;
 
 /// What a worker does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,9 @@ pub struct Worker {
     pub since: AtomicI64,
     /// The tick at which the lock of its job was last renewed.
     pub renewed: AtomicI64,
+    /// The tick at which what it calls was first asked to end, by a timeout or a signal; 0 while it is not. Written by its
+    /// signal handlers, read by the scheduler.
+    pub asked_to_end: AtomicI64,
     /// Whether it uses its role's shelf.
     pub uses_shelf: AtomicBool,
     /// The random part of its worker id.
@@ -67,6 +71,9 @@ pub struct Worker {
     tag: AtomicU32,
     task: [AtomicU64; TASK_WORDS],
 }
+
+/// How long a call may take to end once it is asked to: it may have things to clear up.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A task identifier has at most 128 characters of at most 4 bytes.
 const TASK_WORDS: usize = 64;
@@ -135,6 +142,19 @@ impl Worker {
     pub fn set_id(&self, bits: [u64; 2]) {
         self.id[1].store(bits[1], Release);
         self.id[0].store(bits[0], Release);
+    }
+
+    /// When it is unresponsive, unless what it calls has ended by then; `NEVER` while nobody asks for that.
+    pub fn unresponsive_at(&self) -> Tick {
+        match self.asked_to_end.load(SeqCst) {
+            0 => NEVER,
+            asked => after(asked, PATIENCE),
+        }
+    }
+
+    /// True if what it calls does not end although it should: it cannot be counted on until it has.
+    pub fn is_unresponsive(&self, now: Tick) -> bool {
+        self.unresponsive_at() <= now
     }
 
     /// Says what it has taken.

@@ -26,7 +26,7 @@ impl Cluster {
     }
 
     /// Has whichever process comes to a point next do this there: `crash`, `kill`, `exit`, `error`, `panic`, `stop`,
-    /// `cancel`.
+    /// `cancel`, `spin` (until the point `spun` is armed).
     pub fn arm(&self, point: &str, action: &str) {
         fs::write(self.data().join(FOLDER).join(point), action).expect("write");
     }
