@@ -34,9 +34,11 @@ help:
 setup:
 	@scripts/setup
 
-# With sudo, where needed, for the copying only.
+# Not by `cargo pgrx install`, which writes over a library that a running server has mapped.
 install: setup
-	cargo pgrx install --release --pg-config "$(PG_CONFIG)" $(FEATURES) $(if $(SUDO),--sudo)
+	rm -rf target/package/$(PG)
+	cargo pgrx package --pg-config "$(PG_CONFIG)" --out-dir target/package/$(PG) $(FEATURES)
+	scripts/install target/package/$(PG)
 
 demo: install
 	@scripts/demo

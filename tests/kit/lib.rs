@@ -94,6 +94,12 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Runs one of the project's scripts.
+pub fn run_script(name: &str, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name);
+    run(Command::new(script).args(arguments));
+}
+
 /// Gives a folder to the user that servers run as.
 fn hand_over(folder: &Path) {
     if is_root() {
@@ -210,6 +216,21 @@ impl Cluster {
         standby.configure(&[&format!("unix_socket_directories = '{}'", standby.home.path().display())]);
         standby.start();
         standby
+    }
+
+    /// A copy of this cluster, made by a base backup, that has not been started.
+    pub fn copy(&self) -> Cluster {
+        let copy = Cluster::empty(self.server.clone());
+        let mut backup = self.server.program("pg_basebackup");
+        backup.arg("-h").arg(self.home.path()).args(["-U", "postgres", "-X", "stream", "-c", "fast", "-D"]);
+        run(backup.arg(copy.data()));
+        copy.configure(&[&format!("unix_socket_directories = '{}'", copy.home.path().display())]);
+        copy
+    }
+
+    /// Starts the server with options on its command line.
+    pub fn start_with_options(&self, options: &str) {
+        self.pg_ctl(&["start", "-o", options], &[]);
     }
 
     pub fn data(&self) -> PathBuf {
