@@ -21,6 +21,7 @@ use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::spi::text;
 use crate::pg::{fault, latch, xact};
+use crate::pause::Reminder;
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
 use crate::queue::{recover, renew};
@@ -69,6 +70,7 @@ fn main(database: usize) -> Result<(), Error> {
         charged: false,
         held_up: None,
         tasks: Rc::default(),
+        missing_roles: Reminder::default(),
     };
     this.recover()?;
     entry.serving.store(true, SeqCst);
@@ -131,6 +133,8 @@ struct Scheduler {
     held_up: Option<Tick>,
     /// As of the latest pass.
     tasks: Rc<Tasks>,
+    /// Says which tasks wait for their role.
+    missing_roles: Reminder,
 }
 
 impl Scheduler {
@@ -174,7 +178,11 @@ impl Scheduler {
             // Something has changed: what failed may work now.
             self.pool.forgive();
         }
+        if tasks.waiting != self.tasks.waiting {
+            self.missing_roles.over();
+        }
         self.tasks = tasks.clone();
+        self.see_to_roles(may_write, now)?;
         self.pool.balance(&roles, &short, now);
         let waits = self.pool.waits_for_place;
         if !self.entry.short.swap(waits, SeqCst) && waits {
@@ -185,6 +193,28 @@ impl Scheduler {
         self.pool.terminate_overdue(now);
         if may_write {
             self.renew(now)?;
+        }
+        Ok(())
+    }
+
+    /// Says which tasks wait for a role that is not there, and has the table call those by their new names that were renamed.
+    fn see_to_roles(&mut self, may_write: bool, now: Tick) -> Result<(), Error> {
+        const MOST: usize = 10;
+        let tasks = self.tasks.clone();
+        if !tasks.waiting.is_empty() && self.missing_roles.is_due(now, Duration::ZERO) {
+            let named = tasks.waiting.iter().take(MOST).map(|(task, role)| format!("\"{task}\" (role {role})"));
+            log_with(
+                Level::Warning,
+                format!("jobs of {} tasks wait, as the roles that these run as do not exist", tasks.waiting.len()),
+                Some(format!("Tasks: {}.", named.collect::<Vec<_>>().join(", "))),
+                Some(
+                    "Create the role, or register the task as another with kongtask.register_task, or unregister it."
+                        .into(),
+                ),
+            );
+        }
+        if may_write && tasks.has_former_names {
+            self.briefly("renaming", registry::rename_roles)?;
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ impl Text {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// As the database has it, in its encoding.
+    pub fn bytes(&self) -> &[u8] {
         // SAFETY: a detoasted varlena.
         unsafe {
             std::slice::from_raw_parts(varlena::vardata_any(self.0).cast::<u8>(), varlena::varsize_any_exhdr(self.0))

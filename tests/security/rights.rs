@@ -32,6 +32,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.current_job",                           "kongtask.current_job()",                                        "yyy---"),
     ("kongtask.grant_worker",                          "kongtask.grant_worker('other')",                                "yy----"),
     ("kongtask.live_workers",                          "kongtask.live_workers()",                                       "yy----"),
+    ("kongtask.role_named",                            "kongtask.role_named('alice')",                                     "yy----"),
     ("kongtask.register_task",                         "kongtask.register_task('new', 'public.handler()')",             "yyy---"),
     ("kongtask.tg_tasks__changed",                     "",                                                              "yy----"),
     ("kongtask.unregister_task",                       "kongtask.unregister_task('unknown')",                           "yyy---"),

@@ -1,0 +1,117 @@
+//! Data that arrives by other roads than add_job: dumps whose roles are missing, sections of a dump, logical replication.
+
+use kongtask_tests::{Cluster, SOON, describe, rows, text, wait_until};
+
+const JOBS: &str = "select count(*) from graphile_worker.jobs";
+
+/// Roles, each with a task that notes its jobs, and a job of each.
+fn with_tasks_of(roles: &[&str]) -> Cluster {
+    let cluster = Cluster::with_extension(&["kongtask.databases = ''"]);
+    cluster.sql(
+        "create table done (who text, job text primary key); grant insert on done to public;
+         create function note(payload json) returns void language sql as
+           $$ insert into public.done values (current_user, payload #>> '{}') $$;
+         grant usage on schema kongtask to public; grant execute on function kongtask.register_task to public",
+    );
+    for role in roles {
+        cluster.sql(&format!("create role {role} login"));
+        let task = role.trim_matches('"');
+        cluster
+            .connect_as(task, "postgres")
+            .batch_execute(&format!("select kongtask.register_task('of {task}', 'note(json)')"))
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        cluster.sql(&format!("select graphile_worker.add_job('of {task}', '\"{task}\"')"));
+    }
+    cluster
+}
+
+#[test]
+fn tasks_of_a_role_that_is_missing_wait_for_it_and_others_run() {
+    let source = with_tasks_of(&["alice", "\"Bob\""]);
+    let dump = source.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    let target = Cluster::with(&[]);
+    target.sql("create role \"Bob\" login");
+    // What it says of grants to a role that is not there is for whoever reads it.
+    target.restore(&dump, "postgres", &["--no-privileges"]);
+    target.sql("grant insert on done to public");
+    target.wait_for("select who from done", "Bob");
+    assert_eq!(
+        rows(&mut target.connect(), "select identifier, role, runs_as from kongtask.tasks order by 1"),
+        ["of Bob|\"Bob\"|\"Bob\"", "of alice|alice|"]
+    );
+    target.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    target.wait_for_log("DETAIL:  Tasks: \"of alice\" (role alice).");
+    // It is registered here all the same.
+    assert_eq!(text(&mut target.connect(), JOBS), "1");
+    target.sql("create role alice login");
+    target.wait_for("select string_agg(who, ',' order by who) from done", "Bob,alice");
+    target.wait_for(JOBS, "0");
+    assert_eq!(target.log().matches("jobs of 1 tasks wait").count(), 1);
+    assert_eq!(target.log_lines(&["ERROR"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_role_keeps_its_tasks_and_another_of_its_former_name_has_none() {
+    let cluster = with_tasks_of(&["alice"]);
+    cluster.reload(&["kongtask.databases = '*'"]);
+    cluster.wait_for("select who from done", "alice");
+    cluster.sql("alter role alice rename to \"Alice\"; create role alice login; truncate done");
+    cluster.sql("select graphile_worker.add_job('of alice', '1')");
+    cluster.wait_for("select who from done", "Alice");
+    // As a dump is to have it.
+    cluster.wait_for("select role || ' ' || runs_as from kongtask.tasks", "\"Alice\" \"Alice\"");
+    let register = "select kongtask.register_task('of alice', 'note(json)')";
+    let refused = cluster.connect_as("alice", "postgres").batch_execute(register).expect_err("another's");
+    assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
+    // A role that is dropped and made again has nothing of the former one's.
+    cluster.sql("drop role \"Alice\"; create role \"Alice\" login; truncate done");
+    cluster.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    cluster.wait_for("select role ~ '^[0-9]+$' and runs_as is null from kongtask.tasks", "t");
+    cluster.sql("select graphile_worker.add_job('of alice', '2')");
+    let mut alice = cluster.connect_as("Alice", "postgres");
+    let refused = alice.batch_execute(register).expect_err("another's");
+    assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
+    assert_eq!(text(&mut cluster.connect(), "select count(*) from done"), "0");
+    // A superuser's word gives it away.
+    cluster.sql("select kongtask.unregister_task('of alice')");
+    alice.batch_execute(register).expect("nobody's");
+    cluster.wait_for("select who from done", "Alice");
+    assert_eq!(cluster.log_lines(&["FATAL"]), Vec::<String>::new());
+}
+
+#[test]
+fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
+    // What goes through text would read none of these.
+    let settings = ["intervalstyle = 'sql_standard'", "extra_float_digits = -15"];
+    let cluster = Cluster::with(&settings);
+    for version in ["0.1.0", "0.2.0"] {
+        let database = format!("v{}", version.replace('.', "_"));
+        cluster.sql(&format!("create database {database}"));
+        let mut db = cluster.connect_as("postgres", &database);
+        db.batch_execute(&format!(
+            "create table done (job text);
+             create function note(payload json) returns void language plpgsql as
+               $$ begin insert into public.done values (payload #>> '{{}}'); perform pg_sleep(payload::text::float); end $$;
+             create extension kongtask version '{version}';
+             select kongtask.register_task('note', 'note(json)')"
+        ))
+        .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        let has_timeout = version != "0.1.0";
+        if has_timeout {
+            db.batch_execute("select kongtask.register_task('note', 'note(json)', timeout := '1.234 s')").expect("options");
+        }
+        db.batch_execute("select graphile_worker.add_job('note', '0'), graphile_worker.add_job('note', '0')").expect("jobs");
+        assert!(wait_until(SOON, || text(&mut db, "select count(*) from done") == "2"), "{}", cluster.log());
+        if has_timeout {
+            db.batch_execute("select graphile_worker.add_job('note', '60', max_attempts := 1)").expect("a job");
+            let failed = "select last_error from graphile_worker.jobs where last_error is not null";
+            assert!(wait_until(SOON, || text(&mut db, failed).starts_with("timed out after 1.23")), "{}", cluster.log());
+        }
+        db.batch_execute("alter extension kongtask update").expect("an upgrade");
+        assert_eq!(rows(&mut db, "select identifier, role, runs_as from kongtask.tasks"), ["note|postgres|postgres"]);
+        db.batch_execute("select graphile_worker.add_job('note', '0')").expect("a job");
+        assert!(wait_until(SOON, || text(&mut db, "select count(*) from done") == "3"), "{}", cluster.log());
+        assert_eq!(text(&mut db, "select kongtask.unregister_task('note')"), "t");
+    }
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
+}
