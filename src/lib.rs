@@ -7,6 +7,7 @@ mod error;
 mod flags;
 mod guc;
 mod handler;
+mod holds;
 mod launcher;
 mod marks;
 mod pause;

@@ -55,6 +55,11 @@ impl Reminder {
         is_due
     }
 
+    /// When it is to be said next.
+    pub fn next(&self) -> Option<Tick> {
+        self.next
+    }
+
     /// It is over.
     pub fn over(&mut self) {
         self.next = None;

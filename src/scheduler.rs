@@ -49,6 +49,11 @@ fn main(database: usize) -> Result<(), Error> {
     entry.scheduler_pid.store(background::pid(), SeqCst);
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
+    if entry.is_held() {
+        // Who holds it looks for a scheduler's pid afterwards: one of the two sees the other.
+        entry.left.store(true, SeqCst);
+        return Ok(());
+    }
     latch::receive_signals();
     background::connect_as_server(database);
     let Some((name, extension)) = introduce(database)? else {
@@ -141,7 +146,7 @@ impl Scheduler {
     /// Whether it is to go on; reads the catalog only if something there may have changed.
     fn stays(&self) -> Result<bool, Error> {
         latch::serve_interrupts();
-        if latch::stop_asked() || self.entry.leave.load(SeqCst) || self.entry.holds.load(SeqCst) > 0 {
+        if latch::stop_asked() || self.entry.leave.load(SeqCst) || self.entry.is_held() {
             return Ok(false);
         }
         xact::begin();

@@ -19,7 +19,7 @@ use crate::queue::ready::{self, Search};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::registry::{self, Task, Tasks};
 use crate::run::{Runner, Taken};
-use crate::shmem::{self, Board, Held, Shelf, State, Worker};
+use crate::shmem::{self, Board, Database, Held, Shelf, State, Worker};
 use crate::{guc, wake};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
@@ -147,7 +147,12 @@ impl This {
     fn goes_on(&mut self) -> bool {
         latch::serve_interrupts();
         self.settled &= !latch::reload_if_asked();
-        !latch::stop_asked() && !self.runner.me.leave.load(SeqCst)
+        !latch::stop_asked() && !self.runner.me.leave.load(SeqCst) && !self.is_held()
+    }
+
+    /// Whether the database is to be left alone for now. Jobs of a dump are on the shelf after that is so.
+    fn is_held(&self) -> bool {
+        self.board.database(self.database).is_some_and(Database::is_held)
     }
 
     /// Runs what is next; whether there was something.
@@ -160,6 +165,11 @@ impl This {
         }
         let hints = self.take();
         let Some(first) = hints.first() else { return self.search() };
+        if self.is_held() {
+            self.runner.me.let_go();
+            wake::offer(self.board, self.database, self.runner.role, &hints, None);
+            return Ok(true);
+        }
         fault::point("taken")?;
         if self.own_task(first).is_none() {
             // It may be new.

@@ -115,3 +115,129 @@ fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
     }
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
 }
+
+/// A dump's source: jobs that note whether all of their table was there when they ran. Nobody runs them here.
+fn with_a_watchful_task() -> Cluster {
+    let cluster = Cluster::with_extension(&["kongtask.databases = ''", "kongtask.workers = 2", "max_worker_processes = 40"]);
+    cluster.sql(
+        "create table done (job text primary key, was_whole boolean);
+         create function note(payload json) returns void language sql as
+           $$ insert into public.done select payload #>> '{}', exists (select from pg_index where indexrelid = to_regclass('public.done_pkey')) $$;
+         select kongtask.register_task('note', 'note(json)');
+         select graphile_worker.add_job('note', to_json(n)) from generate_series(1, 5) n",
+    );
+    cluster
+}
+
+const DONE: &str = "select count(*) || ' ' || bool_and(was_whole) from done";
+const HOLDS: &str = "select reason from kongtask.holds where database = current_database()";
+const LOADING: &str = "a session is loading a dump";
+const WAITING: &str = "a dump has been loaded, and its indexes and constraints are still to come";
+
+/// Waits until a query in a database answers this.
+fn wait_for(cluster: &Cluster, database: &str, query: &str, expected: &str) {
+    let mut db = cluster.connect_as("postgres", database);
+    let mut last = String::new();
+    let came = wait_until(SOON, || {
+        last = text(&mut db, query);
+        last == expected
+    });
+    assert!(came, "{query}: {last:?}, not {expected:?}\n{}", cluster.log());
+}
+
+#[test]
+fn sections_of_a_dump_are_waited_for_and_jobs_run_once_all_are_there() {
+    let cluster = with_a_watchful_task();
+    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    cluster.reload(&["kongtask.databases = 'sections, released, data, parallel'"]);
+    for database in ["sections", "released", "data", "parallel"] {
+        cluster.sql(&format!("create database {database}"));
+    }
+    // Each in a session of its own.
+    for section in ["--section=pre-data", "--section=data"] {
+        cluster.restore(&dump, "sections", &[section]);
+    }
+    wait_for(&cluster, "sections", HOLDS, WAITING);
+    cluster.wait_for_log(&format!("LOG:  no jobs run in database \"sections\": {WAITING}"));
+    assert_eq!(text(&mut cluster.connect_as("postgres", "sections"), JOBS), "5");
+    cluster.restore(&dump, "sections", &["--section=post-data"]);
+    wait_for(&cluster, "sections", DONE, "5 true");
+    wait_for(&cluster, "sections", HOLDS, "");
+    // The way out, for who has no such section.
+    for section in ["--section=pre-data", "--section=data"] {
+        cluster.restore(&dump, "released", &[section]);
+    }
+    wait_for(&cluster, "released", HOLDS, WAITING);
+    wait_for(&cluster, "released", "select kongtask.release_holds()", "t");
+    wait_for(&cluster, "released", DONE, "5 false");
+    // Data that comes into a schema that is whole is not waited with.
+    for sections in [&["--section=pre-data", "--section=post-data"][..], &["--data-only", "--disable-triggers"]] {
+        cluster.restore(&dump, "data", sections);
+    }
+    wait_for(&cluster, "data", DONE, "5 true");
+    cluster.restore(&dump, "parallel", &["--jobs=3"]);
+    wait_for(&cluster, "parallel", DONE, "5 true");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_load_is_noticed_although_it_turns_the_triggers_off() {
+    let cluster = with_a_watchful_task();
+    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    let data = cluster.client_program("pg_dump", &["--data-only", "--disable-triggers", "postgres"]).stdout;
+    cluster.sql("create database data");
+    cluster.restore(&dump, "data", &["--schema-only"]);
+    cluster.reload(&["kongtask.databases = 'data'", "kongtask.poll_interval = '10ms'"]);
+    // Its scheduler has looked before the jobs come.
+    cluster.wait_for_log("kongtask scheduler (data) started");
+    let data = String::from_utf8(data).expect("UTF-8");
+    let early = "select pg_sleep(1); create table public.early as select * from public.done;";
+    cluster.run_file(&format!("{data}\n{early}"), "data");
+    assert_eq!(text(&mut cluster.connect_as("postgres", "data"), "select count(*) from early"), "0");
+    wait_for(&cluster, "data", DONE, "5 true");
+}
+
+#[test]
+fn a_session_that_stays_after_a_load_is_named_and_need_not_end() {
+    let cluster = with_a_watchful_task();
+    let dump = String::from_utf8(cluster.client_program("pg_dump", &["postgres"]).stdout).expect("UTF-8");
+    cluster.sql("create database pooled");
+    cluster.sql("create database ended");
+    cluster.reload(&["kongtask.databases = 'pooled, ended'"]);
+    let load = |database: &str| {
+        let mut psql = cluster.psql(database);
+        psql.send(&format!("{dump}\nselect 'loaded by ' || pg_backend_pid();\n"));
+        psql.wait_for("loaded by");
+        psql
+    };
+    let holder = "select pid from kongtask.holds where database = current_database()";
+    let first = load("pooled");
+    wait_for(&cluster, "pooled", HOLDS, LOADING);
+    let mut db = cluster.connect_as("postgres", "pooled");
+    assert_eq!(
+        text(&mut db, "select application_name from kongtask.holds join pg_stat_activity using (pid) where since < now()"),
+        "psql"
+    );
+    assert_eq!(text(&mut db, JOBS), "5");
+    assert_eq!(text(&mut db, "select kongtask.release_holds()"), "t");
+    wait_for(&cluster, "pooled", DONE, "5 true");
+    // What it lets go of by ending is nothing any more: another's hold stays.
+    let mut second = cluster.psql("pooled");
+    second.send(
+        "set check_function_bodies = off;
+         copy graphile_worker.jobs (id, task_identifier, payload) from stdin;\n100\tnote\t100\n\\.\nselect 'loaded';\n",
+    );
+    second.wait_for("loaded");
+    let pid = text(&mut db, holder);
+    drop(first);
+    wait_for(&cluster, "pooled", "select count(*) from pg_stat_activity where datname = 'pooled' and application_name = 'psql'", "1");
+    assert_eq!(text(&mut db, holder), pid);
+    assert_eq!(text(&mut db, JOBS), "1");
+    second.send("discard all;\n");
+    wait_for(&cluster, "pooled", JOBS, "0");
+    assert_eq!(text(&mut db, "select kongtask.release_holds()"), "f");
+    // The other way out.
+    let _stays = load("ended");
+    wait_for(&cluster, "ended", &format!("select pg_terminate_backend(({holder}))"), "t");
+    wait_for(&cluster, "ended", DONE, "5 true");
+}

@@ -88,3 +88,30 @@ create view kongtask.workers as
   from kongtask.live_workers() as w;
 comment on view kongtask.workers is
   'The live worker processes of the whole server. state: starting, idle, running or stopping; since: when it was entered';
+
+create function kongtask.live_holds(
+  out database name,
+  out reason text,
+  out pid int,
+  out since timestamptz
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_live_holds';
+comment on function kongtask.live_holds is 'What kongtask.holds shows';
+
+create view kongtask.holds as
+  select
+    h.database,
+    h.reason,
+    h.pid,
+    h.since
+  from kongtask.live_holds() as h;
+comment on view kongtask.holds is
+  'Why no job runs in a database of this server, although it is served. pid: the session that keeps it so, if it is one; since: '
+  'when that began';
+
+create function kongtask.release_holds() returns boolean
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_release_holds';
+comment on function kongtask.release_holds is
+  'Has jobs run in this database although a dump is being restored there, or was by a session that has not ended. False if none was';

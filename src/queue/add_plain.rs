@@ -9,7 +9,6 @@ use crate::pg::clock;
 use crate::pg::heap::{self, Index};
 use crate::pg::spi::Value;
 use crate::queue::job::attribute;
-use crate::restore;
 use pgrx::IntoDatum;
 
 /// Adds a job, and returns its row; `None` if it is to be added by an INSERT.
@@ -52,7 +51,6 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
             Index { oid: installed.key, is_unique: true, attributes: [attribute::KEY] },
         ],
     )?;
-    restore::note_job_added();
     triggers::note(&triggers::Changed {
         id,
         identifier: Text::new(identifier).read(),

@@ -11,7 +11,7 @@ use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
 use crate::queue::ready;
 use crate::ready::{Hint, Place};
-use crate::{guc, registry, restore, schema, wake};
+use crate::{guc, registry, schema, wake};
 use pgrx::IntoDatum;
 
 /// A firing for a row of one of our tables; an error (39P01) for any other: whoever may call the function can make a trigger on
@@ -90,9 +90,6 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
             (new, is_news)
         }
     };
-    if trigger.is_insert() {
-        restore::note_job_added();
-    }
     let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
     note(&Changed {
         id: row.get(attribute::ID).unwrap_or(0),
