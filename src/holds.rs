@@ -16,9 +16,15 @@ pub struct Hold {
 const LOADING: &str = "a session is loading a dump";
 const WAITING: &str = "a dump has been loaded, and its indexes and constraints are still to come";
 
+const FED: &str = "an enabled subscription feeds jobs";
+
 /// Everything that keeps a database still.
 pub fn of(entry: &Database) -> Vec<Hold> {
     let mut holds: Vec<Hold> = entry.restores.all().into_iter().map(of_restore).collect();
+    let fed_since = entry.fed_since.load(SeqCst);
+    if fed_since != 0 {
+        holds.push(Hold { reason: FED, pid: None, since: Some(fed_since) });
+    }
     if entry.holds.load(SeqCst) > 0 {
         let reason = "a statement is about to drop the extension, or needs the database empty";
         holds.push(Hold { reason, pid: None, since: None });
@@ -31,6 +37,19 @@ fn of_restore(restoring: Restoring) -> Hold {
         Restoring::Loading { pid, since } => Hold { reason: LOADING, pid: Some(pid), since: Some(since) },
         Restoring::Waiting { since, .. } => Hold { reason: WAITING, pid: None, since: Some(since) },
     }
+}
+
+/// Tells the log that a subscription keeps a database still.
+pub fn remind_of_subscription(database: &str, subscription: &str) {
+    log_with(
+        Level::Log,
+        format!("no jobs run in database \"{database}\": subscription \"{subscription}\" feeds jobs"),
+        Some("They run where they come from.".into()),
+        Some(
+            "They run here once that subscription is disabled (ALTER SUBSCRIPTION ... DISABLE) or dropped."
+                .into(),
+        ),
+    );
 }
 
 /// Tells the log what keeps a database still, and the way out.

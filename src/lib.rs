@@ -21,6 +21,7 @@ mod run;
 mod scheduler;
 mod schema;
 mod shmem;
+mod subscription;
 mod utility;
 mod wake;
 mod worker;

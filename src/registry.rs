@@ -2,7 +2,7 @@
 //! read again when the table has changed.
 
 use crate::error::Error;
-use crate::pg::invalidation::Watch;
+use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan, text};
 use crate::pg::{catalog, role, xact};
 use crate::schema;
@@ -131,6 +131,12 @@ impl Shape {
         };
         Ok((shape, table))
     }
+}
+
+/// Has every session read the tasks again, once this transaction commits: after changes that no trigger was fired for.
+pub fn tell_of_changes() -> Result<(), Error> {
+    invalidation::relation_changed(catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled)?);
+    Ok(())
 }
 
 /// The tasks as they are now. Within a transaction.

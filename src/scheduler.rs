@@ -28,8 +28,8 @@ use crate::queue::{recover, renew};
 use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
 use crate::shmem::{self, Board, Database, Held, Shelf, State};
-use crate::{guc, marks};
-use crate::{schema, wake};
+use crate::{guc, holds, marks};
+use crate::{schema, subscription, wake};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -76,7 +76,14 @@ fn main(database: usize) -> Result<(), Error> {
         held_up: None,
         tasks: Rc::default(),
         missing_roles: Reminder::default(),
+        name: name.clone(),
+        fed_by: None,
+        fed: Reminder::default(),
     };
+    if !this.stays()? {
+        entry.left.store(true, SeqCst);
+        return Ok(());
+    }
     this.recover()?;
     entry.serving.store(true, SeqCst);
     board.launcher().set();
@@ -100,6 +107,7 @@ fn leave(database: usize) {
     let Some(board) = shmem::board() else { return };
     if let Some(entry) = board.database(Oid::from(database as u32)) {
         entry.serving.store(false, SeqCst);
+        entry.fed_since.store(0, SeqCst);
         entry.scheduler.is_nobodys();
         entry.scheduler_pid.store(0, SeqCst);
     }
@@ -140,17 +148,26 @@ struct Scheduler {
     tasks: Rc<Tasks>,
     /// Says which tasks wait for their role.
     missing_roles: Reminder,
+    /// The database.
+    name: String,
+    /// The subscription that feeds the queue, if one does: then nothing runs.
+    fed_by: Option<String>,
+    /// Says so.
+    fed: Reminder,
 }
 
 impl Scheduler {
     /// Whether it is to go on; reads the catalog only if something there may have changed.
-    fn stays(&self) -> Result<bool, Error> {
+    fn stays(&mut self) -> Result<bool, Error> {
         latch::serve_interrupts();
         if latch::stop_asked() || self.entry.leave.load(SeqCst) || self.entry.is_held() {
             return Ok(false);
         }
         xact::begin();
         let is_there = schema::extension() == Some(self.extension);
+        if is_there {
+            self.fed_by = subscription::feeds_jobs()?;
+        }
         xact::commit()?;
         if !is_there {
             // Dropped, or dropped and created again: a new scheduler finds out.
@@ -161,6 +178,10 @@ impl Scheduler {
 
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::tick();
+        if self.fed_by.is_some() {
+            return self.keep_still(now);
+        }
+        self.end_keeping_still(now)?;
         let may_write = self.held_up.is_none_or(|until| until <= now);
         if may_write {
             self.held_up = None;
@@ -221,6 +242,42 @@ impl Scheduler {
         if may_write && tasks.has_former_names {
             self.briefly("renaming", registry::rename_roles)?;
         }
+        Ok(())
+    }
+
+    /// While a subscription feeds the queue: no worker stays, and what runs may end as when everything is to stop.
+    fn keep_still(&mut self, now: Tick) -> Result<(), Error> {
+        // What the publisher's workers hold then is released once the jobs are ours.
+        self.released = false;
+        self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
+        self.entry.elastic.store(false, SeqCst);
+        if self.fed.is_due(now, Duration::ZERO) {
+            holds::remind_of_subscription(&self.name, self.fed_by.as_deref().unwrap_or_default());
+        }
+        if self.held_up.is_none_or(|until| until <= now) {
+            self.held_up = None;
+            self.release_what_the_gone_held(now)?;
+            self.renew(now)?;
+        }
+        self.pool.ask_all_to_leave(now);
+        self.pool.terminate_overdue(now);
+        // Nobody tells of what comes that way, or of nothing coming any more.
+        wake::take_due(self.entry);
+        self.search_at = after(now, guc::poll_interval());
+        Ok(())
+    }
+
+    /// Once none does any more: everything may have changed, and nobody was told.
+    fn end_keeping_still(&mut self, now: Tick) -> Result<(), Error> {
+        if self.entry.fed_since.swap(0, SeqCst) == 0 {
+            return Ok(());
+        }
+        self.fed.over();
+        log(Level::Log, format!("jobs run in database \"{}\" again: no subscription feeds them any more", self.name));
+        xact::begin_for_queue();
+        registry::tell_of_changes()?;
+        xact::commit()?;
+        (self.search_at, self.may_search_at) = (now, now);
         Ok(())
     }
 
@@ -329,6 +386,9 @@ impl Scheduler {
     /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker
     /// holds, and charges who crashed.
     fn recover(&mut self) -> Result<(), Error> {
+        if self.fed_by.is_some() {
+            return Ok(());
+        }
         if !self.released {
             let living: Vec<String> =
                 self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();

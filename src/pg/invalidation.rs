@@ -90,6 +90,12 @@ unsafe extern "C-unwind" fn catalog_changes(watch: Datum, _: i32, _: u32) {
     unsafe { &*watch.cast_mut_ptr::<Watch>() }.spoil();
 }
 
+/// Learns what others have changed and told of so far.
+pub fn accept() {
+    // SAFETY: within a transaction; the callbacks only set flags.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// Tells every backend, at commit, that a relation has changed.
 pub fn relation_changed(relation: Oid) {
     // SAFETY: within a transaction.

@@ -8,7 +8,7 @@ use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::timestamp;
 use crate::ready::{Hint, Kind, Place};
 use crate::registry::{self, Task, Tasks};
-use crate::{guc, schema};
+use crate::{guc, schema, subscription};
 use pgrx::IntoDatum;
 use std::rc::Rc;
 
@@ -58,6 +58,9 @@ pub fn search(search: &Search) -> Result<Found, Error> {
     .by_index();
     static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID).by_index();
     let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(Found { hints: Vec::new(), to: Place::END });
+    }
     let session = schema::session()?;
     let now = clock::now();
     let (tasks, flags) = (texts(search.tasks), texts_or_null(search.forbidden_flags));

@@ -19,6 +19,8 @@ pub struct Database {
     pub holds: AtomicI32,
     /// The dumps that are being loaded: nobody may connect either.
     pub restores: Restores,
+    /// Since when, by the wall clock, the scheduler has known that a subscription feeds the queue; 0: none does.
+    pub fed_since: AtomicI64,
     /// Set by the launcher: the database is no longer to be served.
     pub leave: AtomicBool,
     /// Set by the scheduler once it has found the extension.
@@ -55,6 +57,7 @@ impl Database {
         self.wanted.store(false, SeqCst);
         self.holds.store(0, SeqCst);
         self.restores.reset();
+        self.fed_since.store(0, SeqCst);
         self.leave.store(false, SeqCst);
         self.serving.store(false, SeqCst);
         self.left.store(false, SeqCst);
