@@ -17,7 +17,7 @@
 
 use crate::error::Error;
 use crate::pg::background;
-use crate::pg::catch::{Level, log, log_with};
+use crate::pg::catch::{Failure, Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::spi::text;
 use crate::pg::{fault, latch, xact};
@@ -42,10 +42,11 @@ pub const MAIN: &str = "kongtask_scheduler_main";
 
 background::main_function!(kongtask_scheduler_main, main);
 
-fn main(database: usize) -> Result<(), Error> {
+fn main(database: usize) -> Result<(), Failure> {
     let database = Oid::from(database as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
     let Some(entry) = board.database_or_new(database) else { return Ok(()) };
+    fault::point("starting")?;
     entry.scheduler_pid.store(background::pid(), SeqCst);
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
@@ -61,6 +62,18 @@ fn main(database: usize) -> Result<(), Error> {
         entry.left.store(true, SeqCst);
         return Ok(());
     };
+    schema::while_there_is(extension, || serve(board, entry, database, name, extension))?;
+    entry.left.store(true, SeqCst);
+    Ok(())
+}
+
+fn serve(
+    board: Board,
+    entry: &'static Database,
+    database: Oid,
+    name: String,
+    extension: Oid,
+) -> Result<(), Error> {
     let mut this = Scheduler {
         board,
         entry,
@@ -76,18 +89,18 @@ fn main(database: usize) -> Result<(), Error> {
         held_up: None,
         tasks: Rc::default(),
         missing_roles: Reminder::default(),
-        name: name.clone(),
+        name,
         fed_by: None,
         fed: Reminder::default(),
     };
     if !this.stays()? {
-        entry.left.store(true, SeqCst);
         return Ok(());
     }
+    fault::point("introduced")?;
     this.recover()?;
     entry.serving.store(true, SeqCst);
     board.launcher().set();
-    log(Level::Log, format!("{KIND} ({name}) started"));
+    log(Level::Log, format!("{KIND} ({}) started", this.name));
     while this.stays()? {
         this.pass()?;
         latch::wait(this.next_pass());
@@ -97,8 +110,7 @@ fn main(database: usize) -> Result<(), Error> {
         }
     }
     this.stop_workers()?;
-    entry.left.store(true, SeqCst);
-    log(Level::Log, format!("{KIND} ({name}) stopped"));
+    log(Level::Log, format!("{KIND} ({}) stopped", this.name));
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 use crate::error::Error;
 use crate::flags::Flags;
 use crate::marks::{self, Mark};
-use crate::pg::catch::{Level, log};
+use crate::pg::catch::{Failure, Level, log};
 use crate::pg::memory::Arena;
 use crate::pg::{background, fault, latch, role, xact};
 use crate::queue::ready::{self, Search};
@@ -20,7 +20,7 @@ use crate::ready::{CAPACITY, Hint, Place};
 use crate::registry::{self, Task, Tasks};
 use crate::run::{Runner, Taken};
 use crate::shmem::{self, Board, Database, Held, Shelf, State, Worker};
-use crate::{guc, wake};
+use crate::{guc, schema, wake};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ pub fn argument(slot: usize, ticket: u32) -> usize {
 
 background::main_function!(kongtask_worker_main, main);
 
-fn main(argument: usize) -> Result<(), Error> {
+fn main(argument: usize) -> Result<(), Failure> {
     let (slot, ticket) = (argument & 0xffff_ffff, (argument >> 32) as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
     let me = &board.workers()[slot];
@@ -52,7 +52,19 @@ fn main(argument: usize) -> Result<(), Error> {
     latch::receive_signals();
     let (database, role) = (me.database.get(), me.role.get());
     background::connect_as_role(database, role);
-    run(board, me, database, role, marks::mine(slot))
+    xact::forget_settings();
+    let (name, extension) = introduce(database, role)?;
+    let result = match extension {
+        Some(extension) => {
+            schema::while_there_is(extension, || run(board, me, database, role, marks::mine(slot), &name))
+        }
+        None => Ok(()),
+    };
+    if result.is_ok() {
+        // As it should, also where it has seen a shutdown, or that the extension is gone, before the scheduler has.
+        me.leave.store(true, SeqCst);
+    }
+    result
 }
 
 /// The process ends: the scheduler clears up behind it.
@@ -78,9 +90,14 @@ fn leave(slot: usize) {
     }
 }
 
-fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
-    xact::forget_settings();
-    let name = introduce(database, role)?;
+fn run(
+    board: Board,
+    me: &'static Worker,
+    database: Oid,
+    role: Oid,
+    mark: Option<&'static Mark>,
+    name: &str,
+) -> Result<(), Error> {
     let id = background::random();
     me.set_id(id);
     let Some(shelf) = board.join_shelf(database, role) else { return Ok(()) };
@@ -111,22 +128,21 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
             this.settled = false;
         }
     }
-    // As it should, also where it has seen a shutdown before the scheduler has.
-    me.leave.store(true, SeqCst);
     log(Level::Log, format!("{name} stopped"));
     Ok(())
 }
 
-/// Sets what pg_stat_activity shows; the process's name for the log.
-fn introduce(database: Oid, role: Oid) -> Result<String, Error> {
+/// Sets what pg_stat_activity shows; the process's name for the log, and the extension, if it is there.
+fn introduce(database: Oid, role: Oid) -> Result<(String, Option<Oid>), Error> {
     xact::begin();
+    let extension = schema::extension();
     let database = background::database_name(database).unwrap_or_default();
     let role = role::name(role).unwrap_or_default();
     xact::commit()?;
     let name = format!("{KIND} ({database}, {role})");
     background::introduce_as(&name);
     background::report_idle();
-    Ok(name)
+    Ok((name, extension))
 }
 
 struct This {
