@@ -76,18 +76,3 @@ fn a_scheduler_whose_extension_is_gone_says_nothing() {
     wait_for_the_end_of(pid, &cluster);
     assert_is_well(&cluster);
 }
-
-#[test]
-fn a_worker_whose_handler_drops_the_extension_says_nothing() {
-    let cluster = Cluster::with(&["kongtask.workers = 3"]);
-    cluster.sql(
-        "create extension kongtask;
-         create function leave(payload json) returns void language plpgsql as $$ begin drop extension kongtask cascade; end $$;
-         select kongtask.register_task('leave', 'leave(json)', in_place := false)",
-    );
-    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "3");
-    cluster.sql("select graphile_worker.add_job('leave')");
-    cluster.wait_for("select count(*) from pg_extension where extname = 'kongtask'", "0");
-    cluster.wait_for("select count(*) from pg_stat_activity where backend_type in ('kongtask worker', 'kongtask scheduler')", "0");
-    assert_eq!(cluster.log_lines(&["ERROR", "WARNING", "FATAL"]), Vec::<String>::new());
-}
