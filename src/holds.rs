@@ -45,10 +45,7 @@ pub fn remind_of_subscription(database: &str, subscription: &str) {
         Level::Log,
         format!("no jobs run in database \"{database}\": subscription \"{subscription}\" feeds jobs"),
         Some("They run where they come from.".into()),
-        Some(
-            "They run here once that subscription is disabled (ALTER SUBSCRIPTION ... DISABLE) or dropped."
-                .into(),
-        ),
+        Some("They run here once that subscription is disabled (ALTER SUBSCRIPTION ... DISABLE) or dropped.".into()),
     );
 }
 

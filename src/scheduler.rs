@@ -16,12 +16,12 @@
 //! ```
 
 use crate::error::Error;
+use crate::pause::Reminder;
 use crate::pg::background;
 use crate::pg::catch::{Failure, Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::spi::text;
 use crate::pg::{fault, latch, xact};
-use crate::pause::Reminder;
 use crate::pool::Pool;
 use crate::queue::ready::{self, Found, Search};
 use crate::queue::{recover, renew};
@@ -67,13 +67,7 @@ fn main(database: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn serve(
-    board: Board,
-    entry: &'static Database,
-    database: Oid,
-    name: String,
-    extension: Oid,
-) -> Result<(), Error> {
+fn serve(board: Board, entry: &'static Database, database: Oid, name: String, extension: Oid) -> Result<(), Error> {
     let mut this = Scheduler {
         board,
         entry,

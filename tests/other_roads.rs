@@ -99,14 +99,20 @@ fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
         .unwrap_or_else(|e| panic!("{}", describe(&e)));
         let has_timeout = version != "0.1.0";
         if has_timeout {
-            db.batch_execute("select kongtask.register_task('note', 'note(json)', timeout := '1.234 s')").expect("options");
+            db.batch_execute("select kongtask.register_task('note', 'note(json)', timeout := '1.234 s')")
+                .expect("options");
         }
-        db.batch_execute("select graphile_worker.add_job('note', '0'), graphile_worker.add_job('note', '0')").expect("jobs");
+        db.batch_execute("select graphile_worker.add_job('note', '0'), graphile_worker.add_job('note', '0')")
+            .expect("jobs");
         assert!(wait_until(SOON, || text(&mut db, "select count(*) from done") == "2"), "{}", cluster.log());
         if has_timeout {
             db.batch_execute("select graphile_worker.add_job('note', '60', max_attempts := 1)").expect("a job");
             let failed = "select last_error from graphile_worker.jobs where last_error is not null";
-            assert!(wait_until(SOON, || text(&mut db, failed).starts_with("timed out after 1.23")), "{}", cluster.log());
+            assert!(
+                wait_until(SOON, || text(&mut db, failed).starts_with("timed out after 1.23")),
+                "{}",
+                cluster.log()
+            );
         }
         db.batch_execute("alter extension kongtask update").expect("an upgrade");
         assert_eq!(rows(&mut db, "select identifier, role, runs_as from kongtask.tasks"), ["note|postgres|postgres"]);
@@ -119,7 +125,8 @@ fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
 
 /// A dump's source: jobs that note whether all of their table was there when they ran. Nobody runs them here.
 fn with_a_watchful_task() -> Cluster {
-    let cluster = Cluster::with_extension(&["kongtask.databases = ''", "kongtask.workers = 2", "max_worker_processes = 40"]);
+    let cluster =
+        Cluster::with_extension(&["kongtask.databases = ''", "kongtask.workers = 2", "max_worker_processes = 40"]);
     cluster.sql(
         "create table done (job text primary key, was_whole boolean);
          create function note(payload json) returns void language sql as
@@ -216,7 +223,10 @@ fn a_session_that_stays_after_a_load_is_named_and_need_not_end() {
     wait_for(&cluster, "pooled", HOLDS, LOADING);
     let mut db = cluster.connect_as("postgres", "pooled");
     assert_eq!(
-        text(&mut db, "select application_name from kongtask.holds join pg_stat_activity using (pid) where since < now()"),
+        text(
+            &mut db,
+            "select application_name from kongtask.holds join pg_stat_activity using (pid) where since < now()"
+        ),
         "psql"
     );
     assert_eq!(text(&mut db, JOBS), "5");
@@ -231,7 +241,12 @@ fn a_session_that_stays_after_a_load_is_named_and_need_not_end() {
     second.wait_for("loaded");
     let pid = text(&mut db, holder);
     drop(first);
-    wait_for(&cluster, "pooled", "select count(*) from pg_stat_activity where datname = 'pooled' and application_name = 'psql'", "1");
+    wait_for(
+        &cluster,
+        "pooled",
+        "select count(*) from pg_stat_activity where datname = 'pooled' and application_name = 'psql'",
+        "1",
+    );
     assert_eq!(text(&mut db, holder), pid);
     assert_eq!(text(&mut db, JOBS), "1");
     second.send("discard all;\n");
@@ -299,7 +314,8 @@ fn an_upgrade_by_logical_replication_runs_each_job_once() {
     for from in [21, 41, 61] {
         old.sql(&add(from));
     }
-    let done = "select count(*) || ' ' || count(distinct job) || ' ' || string_agg(distinct at, ' ' order by at) from done";
+    let done =
+        "select count(*) || ' ' || count(distinct job) || ' ' || string_agg(distinct at, ' ' order by at) from done";
     old.wait_for(done, "80 80 old");
     new.wait_for(done, "80 80 old");
     new.wait_for(JOBS, "0");
@@ -344,7 +360,10 @@ fn a_subscription_that_is_disabled_and_enabled_has_jobs_run_and_not() {
          alter sequence graphile_worker.jobs_id_seq restart 1000",
     );
     new.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
-    new.sql(&format!("create subscription jobs connection 'host={} user=postgres dbname=postgres' publication jobs", old.host()));
+    new.sql(&format!(
+        "create subscription jobs connection 'host={} user=postgres dbname=postgres' publication jobs",
+        old.host()
+    ));
     // Workers that were there already take nothing either.
     new.sql("select graphile_worker.add_job('note', '1')");
     old.sql("select graphile_worker.add_job('note', '2', job_key := 'k')");

@@ -8,7 +8,8 @@ fn stopped(cluster: &Cluster) -> i32 {
     let postmaster = cluster.postmaster().to_string();
     let mut found = None;
     let came = wait_until(SOON, || {
-        let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let processes =
+            fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         found = processes.filter_map(|name| name.parse().ok()).find(|pid: &i32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');

@@ -13,7 +13,8 @@ pub fn live_holds(call: &mut Call) -> Result<Value, Error> {
     let databases = shmem::board().map(|board| board.databases()).unwrap_or_default();
     let rows = databases.iter().filter(|entry| entry.oid.get() != InvalidOid).flat_map(|entry| {
         let database = background::database_name(entry.oid.get()).and_then(|name| background::name_value(&name));
-        let row = move |hold: holds::Hold| [database, text(hold.reason), hold.pid.into_datum(), hold.since.map(Into::into)];
+        let row =
+            move |hold: holds::Hold| [database, text(hold.reason), hold.pid.into_datum(), hold.since.map(Into::into)];
         holds::of(entry).into_iter().map(row)
     });
     call.return_values(rows);

@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn identifiers_are_read_as_sql_does() {
         let read = |text: &str| unquoted(text.as_bytes()).map(|name| String::from_utf8(name).expect("UTF-8"));
-        for (text, name) in [("alice", "alice"), ("Alice", "alice"), ("\"Alice\"", "Alice"), ("\"a\"\"b c\"", "a\"b c")] {
+        for (text, name) in [("alice", "alice"), ("Alice", "alice"), ("\"Alice\"", "Alice"), ("\"a\"\"b c\"", "a\"b c")]
+        {
             assert_eq!(read(text).as_deref(), Some(name), "{text}");
         }
         assert_eq!(read("müller").as_deref(), Some("müller"));
