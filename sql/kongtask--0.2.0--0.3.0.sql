@@ -97,6 +97,50 @@ comment on function kongtask.add_job is 'As add_job of the queue''s schema, for 
 comment on view kongtask.workers is
   'The live worker processes of the whole server. state: starting, idle, running, stopping, or unresponsive (it was asked seconds ago to end its call, and has not); since: when it began to do what it does';
 
+-- A role of kongtask.tasks that is missing where a dump is restored holds up its own tasks only: the column is a name now.
+create function kongtask.role_named(role text) returns regrole
+  language c immutable strict
+  as 'MODULE_PATHNAME', 'kongtask_role_named';
+comment on function kongtask.role_named is
+  'The role of this name, quoted where SQL needs that, or NULL. For kongtask.tasks.runs_as, which keeps what it was when the row '
+  'was written: that is why it may be declared immutable';
+
+alter table kongtask.tasks alter column role type text using tasks.role::pg_catalog.text;
+alter table kongtask.tasks
+  add column runs_as regrole generated always as (kongtask.role_named(role)) stored;
+comment on column kongtask.tasks.role is
+  'The name of the role the handler runs as: the one that registered it. Where there is no such role, the task waits for one';
+comment on column kongtask.tasks.runs_as is
+  'That role itself, whatever it is called by now; NULL if there was none of that name when the row was written';
+
+-- What keeps a database still.
+create function kongtask.live_holds(
+  out database name,
+  out reason text,
+  out pid int,
+  out since timestamptz
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_live_holds';
+comment on function kongtask.live_holds is 'What kongtask.holds shows';
+
+create view kongtask.holds as
+  select
+    h.database,
+    h.reason,
+    h.pid,
+    h.since
+  from kongtask.live_holds() as h;
+comment on view kongtask.holds is
+  'Why no job runs in a database of this server, although it is served. pid: the session that keeps it so, if it is one; since: '
+  'when that began';
+
+create function kongtask.release_holds() returns boolean
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_release_holds';
+comment on function kongtask.release_holds is
+  'Has jobs run in this database although a dump is being restored there, or was by a session that has not ended. False if none was';
+
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.
 do $$

@@ -3,14 +3,16 @@
 
 use crate::error::Error;
 use crate::guc;
-use crate::pause::Pause;
+use crate::holds;
+use crate::pause::{Pause, Reminder};
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log, log_with};
+use crate::pg::text::DbText;
 use crate::pg::clock::{self, Tick, after, until_tick};
 use crate::pg::{fault, latch, xact};
 use crate::pool::{SLOT_IS_FREE, TURN};
 use crate::scheduler;
-use crate::shmem::{self, Board, State};
+use crate::shmem::{self, Board, Database, Restoring, State};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
@@ -62,6 +64,31 @@ struct Known {
     /// It has not the extension, or had not when last looked at.
     absent: bool,
     failing: Pause,
+    /// Says what keeps it still.
+    held: Reminder,
+    /// Whether it was only waited for the rest of a dump when that was last said.
+    waited: bool,
+}
+
+impl Known {
+    /// Says, at a decent rate, what keeps a database still; when to look again.
+    fn remind(&mut self, name: &DbText, entry: &Database, now: Tick) -> Option<Tick> {
+        const AT_FIRST: Duration = Duration::from_secs(60);
+        let restoring = entry.restores.all().first().copied()?;
+        let waits_until = match restoring {
+            Restoring::Loading { .. } => None,
+            Restoring::Waiting { until, .. } => Some(until),
+        };
+        if self.waited != waits_until.is_some() {
+            self.waited = waits_until.is_some();
+            self.held.over();
+        }
+        // That a session loads a dump, it has said itself.
+        if self.held.is_due(now, if self.waited { Duration::ZERO } else { AT_FIRST }) {
+            holds::remind(name, restoring);
+        }
+        [waits_until, self.held.next()].into_iter().flatten().min()
+    }
 }
 
 impl Launcher {
@@ -152,9 +179,13 @@ impl Launcher {
         if known.scheduler.is_some() || entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
             return None;
         }
-        let is_held = entry.is_some_and(|entry| entry.holds.load(SeqCst) > 0);
+        let is_held = entry.is_some_and(Database::is_held);
         let is_wanted = entry.is_some_and(|entry| entry.wanted.load(SeqCst));
-        if is_held || (known.absent && !is_wanted) {
+        if is_held {
+            return entry.and_then(|entry| known.remind(&database.name, entry, now));
+        }
+        known.held.over();
+        if known.absent && !is_wanted {
             return None;
         }
         if let Some(wait) = known.failing.until().filter(|&until| until > now) {

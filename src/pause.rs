@@ -1,4 +1,4 @@
-//! Trying again, after pauses that grow.
+//! Trying again, after pauses that grow, and saying again what lasts.
 
 use crate::pg::clock::{Tick, after};
 use std::time::Duration;
@@ -37,9 +37,49 @@ impl Pause {
     }
 }
 
+/// Says something again, at a decent rate, for as long as it lasts.
+#[derive(Default)]
+pub struct Reminder {
+    next: Option<Tick>,
+}
+
+impl Reminder {
+    const AGAIN: Duration = Duration::from_secs(600);
+
+    /// It lasts: whether it is to be said `now`, which is so once it has lasted for `at_first`, and then every ten minutes.
+    pub fn is_due(&mut self, now: Tick, at_first: Duration) -> bool {
+        let is_due = *self.next.get_or_insert(after(now, at_first)) <= now;
+        if is_due {
+            self.next = Some(after(now, Self::AGAIN));
+        }
+        is_due
+    }
+
+    /// When it is to be said next.
+    pub fn next(&self) -> Option<Tick> {
+        self.next
+    }
+
+    /// It is over.
+    pub fn over(&mut self) {
+        self.next = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reminds_after_a_while_and_then_every_ten_minutes() {
+        let second = 1_000_000;
+        let minute = Duration::from_secs(60);
+        let mut reminder = Reminder::default();
+        let said: Vec<i64> = (0..1500).filter(|s| reminder.is_due(s * second, minute)).collect();
+        assert_eq!(said, [60, 660, 1260]);
+        reminder.over();
+        assert!(reminder.is_due(1500 * second, Duration::ZERO));
+    }
 
     #[test]
     fn grows_to_a_minute_and_starts_over() {

@@ -16,8 +16,9 @@
 //! ```
 
 use crate::error::Error;
+use crate::pause::Reminder;
 use crate::pg::background;
-use crate::pg::catch::{Level, log, log_with};
+use crate::pg::catch::{Failure, Level, log, log_with};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
@@ -27,8 +28,8 @@ use crate::queue::{queues, recover, renew};
 use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
 use crate::shmem::{self, Board, Database, Held, Shelf, State};
-use crate::{guc, marks};
-use crate::{schema, wake};
+use crate::{guc, holds, marks};
+use crate::{schema, subscription, wake};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -41,12 +42,18 @@ pub const MAIN: &str = "kongtask_scheduler_main";
 
 background::main_function!(kongtask_scheduler_main, main);
 
-fn main(database: usize) -> Result<(), Error> {
+fn main(database: usize) -> Result<(), Failure> {
     let database = Oid::from(database as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
+    fault::point("starting")?;
     let Some(entry) = board.enter(database, background::pid()) else { return Ok(()) };
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
+    if entry.is_held() {
+        // Who holds it looks for a scheduler's pid afterwards: one of the two sees the other.
+        entry.left.store(true, SeqCst);
+        return Ok(());
+    }
     latch::receive_signals();
     background::connect_as_server(database);
     let Some((name, extension)) = introduce(database)? else {
@@ -55,6 +62,12 @@ fn main(database: usize) -> Result<(), Error> {
         entry.left.store(true, SeqCst);
         return Ok(());
     };
+    schema::while_there_is(extension, || serve(board, entry, database, name, extension))?;
+    entry.left.store(true, SeqCst);
+    Ok(())
+}
+
+fn serve(board: Board, entry: &'static Database, database: Oid, name: DbText, extension: Oid) -> Result<(), Error> {
     let mut this = Scheduler {
         board,
         entry,
@@ -70,11 +83,19 @@ fn main(database: usize) -> Result<(), Error> {
         has_orphaned_queues: false,
         held_up: None,
         tasks: Rc::default(),
+        missing_roles: Reminder::default(),
+        name,
+        fed_by: None,
+        fed: Reminder::default(),
     };
+    if !this.stays()? {
+        return Ok(());
+    }
+    fault::point("introduced")?;
     this.recover()?;
     entry.serving.store(true, SeqCst);
     board.launcher().set();
-    log(Level::Log, format!("{KIND} ({name}) started"));
+    log(Level::Log, format!("{KIND} ({}) started", this.name));
     while this.stays()? {
         this.pass()?;
         latch::wait(this.next_pass());
@@ -84,8 +105,7 @@ fn main(database: usize) -> Result<(), Error> {
         }
     }
     this.stop_workers()?;
-    entry.left.store(true, SeqCst);
-    log(Level::Log, format!("{KIND} ({name}) stopped"));
+    log(Level::Log, format!("{KIND} ({}) stopped", this.name));
     Ok(())
 }
 
@@ -94,6 +114,7 @@ fn leave(database: usize) {
     let Some(board) = shmem::board() else { return };
     if let Some(entry) = board.database(Oid::from(database as u32)) {
         entry.serving.store(false, SeqCst);
+        entry.fed_since.store(0, SeqCst);
         entry.scheduler.is_nobodys();
         entry.scheduler_pid.store(0, SeqCst);
     }
@@ -134,17 +155,28 @@ struct Scheduler {
     held_up: Option<Tick>,
     /// As of the latest pass.
     tasks: Rc<Tasks>,
+    /// Says which tasks wait for their role.
+    missing_roles: Reminder,
+    /// The database.
+    name: DbText,
+    /// The subscription that feeds the queue, if one does: then nothing runs.
+    fed_by: Option<DbText>,
+    /// Says so.
+    fed: Reminder,
 }
 
 impl Scheduler {
     /// Whether it is to go on; reads the catalog only if something there may have changed.
-    fn stays(&self) -> Result<bool, Error> {
+    fn stays(&mut self) -> Result<bool, Error> {
         latch::serve_interrupts();
-        if latch::stop_asked() || self.entry.leave.load(SeqCst) || self.entry.holds.load(SeqCst) > 0 {
+        if latch::stop_asked() || self.entry.leave.load(SeqCst) || self.entry.is_held() {
             return Ok(false);
         }
         xact::begin();
         let is_there = schema::extension() == Some(self.extension);
+        if is_there {
+            self.fed_by = subscription::feeds_jobs()?;
+        }
         xact::commit()?;
         if !is_there {
             // Dropped, or dropped and created again: a new scheduler finds out.
@@ -155,6 +187,10 @@ impl Scheduler {
 
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::tick();
+        if self.fed_by.is_some() {
+            return self.keep_still(now);
+        }
+        self.end_keeping_still(now)?;
         let may_write = self.held_up.is_none_or(|until| until <= now);
         if may_write {
             self.held_up = None;
@@ -177,7 +213,11 @@ impl Scheduler {
             // Something has changed: what failed may work now.
             self.pool.forgive();
         }
+        if tasks.waiting != self.tasks.waiting {
+            self.missing_roles.over();
+        }
         self.tasks = tasks.clone();
+        self.see_to_roles(may_write, now)?;
         self.pool.balance(&roles, &short, now);
         let waits = self.pool.waits_for_place;
         if !self.entry.short.swap(waits, SeqCst) && waits {
@@ -189,6 +229,65 @@ impl Scheduler {
         if may_write {
             self.renew(now)?;
         }
+        Ok(())
+    }
+
+    /// Says which tasks wait for a role that is not there, and has the table call those by their new names that were renamed.
+    fn see_to_roles(&mut self, may_write: bool, now: Tick) -> Result<(), Error> {
+        const MOST: usize = 10;
+        let tasks = self.tasks.clone();
+        if !tasks.waiting.is_empty() && self.missing_roles.is_due(now, Duration::ZERO) {
+            let named = tasks.waiting.iter().take(MOST).map(|(task, role)| format!("\"{task}\" (role {role})"));
+            log_with(
+                Level::Warning,
+                format!("jobs of {} tasks wait, as the roles that these run as do not exist", tasks.waiting.len()),
+                Some(format!("Tasks: {}.", named.collect::<Vec<_>>().join(", "))),
+                Some(
+                    "Create the role, or register the task as another with kongtask.register_task, or unregister it."
+                        .into(),
+                ),
+            );
+        }
+        if may_write && tasks.has_former_names {
+            self.briefly("renaming", registry::rename_roles)?;
+        }
+        Ok(())
+    }
+
+    /// While a subscription feeds the queue: no worker stays, and what runs may end as when everything is to stop.
+    fn keep_still(&mut self, now: Tick) -> Result<(), Error> {
+        // What the publisher's workers hold then is released once the jobs are ours.
+        self.released = false;
+        self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
+        self.entry.elastic.store(false, SeqCst);
+        if self.fed.is_due(now, Duration::ZERO) {
+            let subscription = self.fed_by.clone().unwrap_or_default();
+            holds::remind_of_subscription(&self.name, &subscription);
+        }
+        if self.held_up.is_none_or(|until| until <= now) {
+            self.held_up = None;
+            self.release_what_the_gone_held(now)?;
+            self.renew(now)?;
+        }
+        self.pool.ask_all_to_leave(now);
+        self.pool.terminate_overdue(now);
+        // Nobody tells of what comes that way, or of nothing coming any more.
+        wake::take_due(self.entry);
+        self.search_at = after(now, guc::poll_interval());
+        Ok(())
+    }
+
+    /// Once none does any more: everything may have changed, and nobody was told.
+    fn end_keeping_still(&mut self, now: Tick) -> Result<(), Error> {
+        if self.entry.fed_since.swap(0, SeqCst) == 0 {
+            return Ok(());
+        }
+        self.fed.over();
+        log(Level::Log, format!("jobs run in database \"{}\" again: no subscription feeds them any more", self.name));
+        xact::begin_for_queue();
+        registry::tell_of_changes()?;
+        xact::commit()?;
+        (self.search_at, self.may_search_at) = (now, now);
         Ok(())
     }
 
@@ -298,7 +397,8 @@ impl Scheduler {
     fn next_pass(&self) -> Option<Duration> {
         // Nothing is renewed while that is held up.
         let renew_at = self.held_up.map_or(self.renew_at, |until| self.renew_at.max(until));
-        if self.held_up.is_none() && (!self.released || self.has_orphaned_queues) {
+        let has_to_recover = !self.released || self.has_orphaned_queues;
+        if self.held_up.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
         let ticks = [self.search_at, renew_at, self.pool.next_event(clock::tick())];
@@ -309,6 +409,9 @@ impl Scheduler {
     /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker
     /// holds, and charges who crashed. And whenever a search has found such locks, or queues that are locked for nothing.
     fn recover(&mut self) -> Result<(), Error> {
+        if self.fed_by.is_some() {
+            return Ok(());
+        }
         if !self.released {
             let living: Vec<DbText> =
                 self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();

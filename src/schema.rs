@@ -2,11 +2,13 @@
 //! be renamed: it is found through the extension, as the one that holds the extension's table `jobs`.
 
 use crate::error::Error;
+use crate::pg::catch::Failure;
+use crate::pg::function::guarded;
 use crate::pg::invalidation::Watch;
 use crate::pg::role::{self, As};
 use crate::pg::spi::{self, Home, Plan, Value, plan};
 use crate::pg::text::DbText;
-use crate::pg::xact::LatestSnapshot;
+use crate::pg::xact::{self, LatestSnapshot};
 use crate::pg::{catalog, procedure};
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
@@ -103,6 +105,19 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
 /// The OID of the extension in this database, which changes when it is dropped and created again.
 pub fn extension() -> Option<Oid> {
     catalog::extension("kongtask")
+}
+
+/// Runs what a process of ours is for. That it fails once the extension of when it began has been dropped is no failure.
+pub fn while_there_is(extension: Oid, run: impl FnOnce() -> Result<(), Error>) -> Result<(), Failure> {
+    guarded(|| run().map_err(Failure::from)).or_else(|failure| {
+        let raise = failure.read();
+        xact::abort();
+        xact::begin();
+        let is_there = self::extension() == Some(extension);
+        // It only read.
+        xact::abort();
+        if is_there { Err(Failure::Ours(raise)) } else { Ok(()) }
+    })
 }
 
 /// A connection to SPI as the owner of the tables.

@@ -1,11 +1,12 @@
-//! Statements that concern us: those that need a database empty, those that create or drop the extension, and COMMIT PREPARED.
+//! Statements that concern us: those that need a database empty, those that create or drop the extension, COMMIT PREPARED, those
+//! of a dump that is restored, and those on subscriptions.
 //! Nobody stops the workers by one that they have no right to.
 
 use crate::pg::clock::{self, after};
 use crate::pg::hooks::{self, Statement};
 use crate::pg::{background, fault, heap, latch, role, version};
 use crate::shmem::{self, Board, Database, State};
-use crate::{guc, schema, wake};
+use crate::{guc, restore, schema, wake};
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -13,8 +14,15 @@ use std::time::Duration;
 /// Watches utility statements. To be called while preloading.
 pub fn watch() {
     hooks::before_statement(|statement| match statement {
-        Statement::Creates => wake::note_created(),
+        Statement::Creates => {
+            restore::note_created();
+            wake::note_created();
+        }
         Statement::CommitsPrepared => wake::note_anything(),
+        Statement::Loads { schema, table } => restore::note_load(&schema, &table),
+        Statement::Completes => restore::note_completion(),
+        // The scheduler looks whether one feeds the queue.
+        Statement::ChangesSubscriptions => wake::note_tasks_changed(),
         Statement::Empties(database) if version::owns_database(database, role::current()) => empty(database),
         Statement::Empties(_) => (),
         drop if drops_the_queue(&drop) => {
@@ -39,7 +47,7 @@ fn drops_the_queue(statement: &Statement) -> bool {
             roles.iter().all(|&role| role::has_privileges_of(me, role))
                 && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
         }
-        Statement::Creates | Statement::CommitsPrepared | Statement::Empties(_) => false,
+        _ => false,
     }
 }
 

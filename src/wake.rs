@@ -10,7 +10,7 @@ use crate::pg::{background, fault, xact};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
 use crate::shmem::{self, Board, Database, State};
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -68,6 +68,10 @@ fn note(change: impl FnOnce(&mut Notes)) {
 
 /// A job of a task that runs as `role` can run.
 pub fn note_job(role: Oid, hint: Hint) {
+    if role == InvalidOid {
+        // Its task waits for its role.
+        return;
+    }
     note(|notes| match notes.jobs.iter_mut().find(|(of, _)| *of == role) {
         Some((_, jobs)) => jobs.add(hint),
         None => notes.jobs.push((role, Jobs { count: 1, hints: vec![hint], others: None })),

@@ -12,7 +12,7 @@
 use crate::error::Error;
 use crate::flags::Flags;
 use crate::marks::{self, Mark};
-use crate::pg::catch::{Level, log};
+use crate::pg::catch::{Failure, Level, log};
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, role, xact};
@@ -20,8 +20,8 @@ use crate::queue::ready::{self, Search};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::registry::{self, Task, Tasks};
 use crate::run::{Runner, Taken};
-use crate::shmem::{self, Board, Held, Shelf, State, Worker};
-use crate::{guc, wake};
+use crate::shmem::{self, Board, Database, Held, Shelf, State, Worker};
+use crate::{guc, schema, wake};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub fn argument(slot: usize, ticket: u32) -> usize {
 
 background::main_function!(kongtask_worker_main, main);
 
-fn main(argument: usize) -> Result<(), Error> {
+fn main(argument: usize) -> Result<(), Failure> {
     let (slot, ticket) = (argument & 0xffff_ffff, (argument >> 32) as u32);
     let Some(board) = shmem::board() else { return Ok(()) };
     let me = &board.workers()[slot];
@@ -53,7 +53,19 @@ fn main(argument: usize) -> Result<(), Error> {
     latch::receive_signals();
     let (database, role) = (me.database.get(), me.role.get());
     background::connect_as_role(database, role);
-    run(board, me, database, role, marks::mine(slot))
+    xact::forget_before_commit();
+    let (name, extension) = introduce(database, role)?;
+    let result = match extension {
+        Some(extension) => {
+            schema::while_there_is(extension, || run(board, me, database, role, marks::mine(slot), &name))
+        }
+        None => Ok(()),
+    };
+    if result.is_ok() {
+        // As it should, also where it has seen a shutdown, or that the extension is gone, before the scheduler has.
+        me.leave.store(true, SeqCst);
+    }
+    result
 }
 
 /// The process ends: the scheduler clears up behind it.
@@ -79,9 +91,14 @@ fn leave(slot: usize) {
     }
 }
 
-fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option<&'static Mark>) -> Result<(), Error> {
-    xact::forget_before_commit();
-    let name = introduce(database, role)?;
+fn run(
+    board: Board,
+    me: &'static Worker,
+    database: Oid,
+    role: Oid,
+    mark: Option<&'static Mark>,
+    name: &str,
+) -> Result<(), Error> {
     let id = background::random();
     me.set_encoding();
     me.set_id(id);
@@ -116,22 +133,21 @@ fn run(board: Board, me: &'static Worker, database: Oid, role: Oid, mark: Option
             this.settled = false;
         }
     }
-    // As it should, also where it has seen a shutdown before the scheduler has.
-    me.leave.store(true, SeqCst);
     log(Level::Log, format!("{name} stopped"));
     Ok(())
 }
 
-/// Sets what pg_stat_activity shows; the process's name for the log.
-fn introduce(database: Oid, role: Oid) -> Result<String, Error> {
+/// Sets what pg_stat_activity shows; the process's name for the log, and the extension, if it is there.
+fn introduce(database: Oid, role: Oid) -> Result<(String, Option<Oid>), Error> {
     xact::begin();
+    let extension = schema::extension();
     let database = background::database_name(database).unwrap_or_default();
     let role = role::name(role).unwrap_or_default();
     xact::commit()?;
     let name = format!("{KIND} ({database}, {role})");
     background::introduce_as(&name);
     background::report_idle();
-    Ok(name)
+    Ok((name, extension))
 }
 
 struct This {
@@ -152,7 +168,12 @@ impl This {
     fn goes_on(&mut self) -> bool {
         latch::serve_interrupts();
         self.settled &= !latch::reload_if_asked();
-        !latch::stop_asked() && !self.runner.me.leave.load(SeqCst)
+        !latch::stop_asked() && !self.runner.me.leave.load(SeqCst) && !self.is_held()
+    }
+
+    /// Whether the database is to be left alone for now. Jobs of a dump are on the shelf after that is so.
+    fn is_held(&self) -> bool {
+        self.board.database(self.database).is_some_and(Database::is_held)
     }
 
     /// Runs what is next; whether there was something.
@@ -165,6 +186,11 @@ impl This {
         }
         let hints = self.take();
         let Some(first) = hints.first() else { return self.search() };
+        if self.is_held() {
+            self.runner.me.let_go();
+            wake::offer(self.board, self.database, self.runner.role, &hints, None);
+            return Ok(true);
+        }
         fault::point("taken")?;
         if self.own_task(first).is_none() {
             // It may be new.

@@ -5,6 +5,7 @@ use kongtask_tests::{Cluster, SOON, Server, rows, say, text, wait_until};
 
 /// A task that notes its jobs, and jobs in every state: one is held by a worker of ours that is no more.
 const LIVE: &str = "create table done (job bigint, at timestamptz default clock_timestamp());
+    create index on done (job);
     create role worker;
     create function note(j graphile_worker.jobs) returns void language sql as
       $$ insert into public.done (job) values (j.id) $$;

@@ -1,19 +1,30 @@
+create function kongtask.role_named(role text) returns regrole
+  language c immutable strict
+  as 'MODULE_PATHNAME', 'kongtask_role_named';
+comment on function kongtask.role_named is
+  'The role of this name, quoted where SQL needs that, or NULL. For kongtask.tasks.runs_as, which keeps what it was when the row '
+  'was written: that is why it may be declared immutable';
+
 create table kongtask.tasks (
   identifier text not null primary key check (length(identifier) between 1 and 128),
   handler text not null,
-  role regrole not null,
+  role text not null,
   registered_at timestamptz not null default now(),
   max_batch int not null default 1 check (max_batch between 1 and 10000),
   in_place boolean not null default true,
-  timeout interval check (timeout > '0')
+  timeout interval check (timeout > '0'),
+  runs_as regrole generated always as (kongtask.role_named(role)) stored
 );
 comment on table kongtask.tasks is 'Tasks handled inside the server: see kongtask.register_task';
 comment on column kongtask.tasks.identifier is 'What add_job calls the task';
 comment on column kongtask.tasks.handler is 'The function that runs its jobs, schema and argument types included';
-comment on column kongtask.tasks.role is 'The role the handler runs as: the one that registered it';
+comment on column kongtask.tasks.role is
+  'The name of the role the handler runs as: the one that registered it. Where there is no such role, the task waits for one';
 comment on column kongtask.tasks.max_batch is 'How many jobs may share a transaction, or a call of a set-based handler';
 comment on column kongtask.tasks.in_place is 'Whether first attempts may run in the transaction that takes the job';
 comment on column kongtask.tasks.timeout is 'A call of the handler that takes longer is cancelled, and has failed; NULL: none is';
+comment on column kongtask.tasks.runs_as is
+  'That role itself, whatever it is called by now; NULL if there was none of that name when the row was written';
 
 create function kongtask.register_task(
   identifier text,
@@ -77,3 +88,30 @@ create view kongtask.workers as
   from kongtask.live_workers() as w;
 comment on view kongtask.workers is
   'The live worker processes of the whole server. state: starting, idle, running, stopping, or unresponsive (it was asked seconds ago to end its call, and has not); since: when it began to do what it does';
+
+create function kongtask.live_holds(
+  out database name,
+  out reason text,
+  out pid int,
+  out since timestamptz
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_live_holds';
+comment on function kongtask.live_holds is 'What kongtask.holds shows';
+
+create view kongtask.holds as
+  select
+    h.database,
+    h.reason,
+    h.pid,
+    h.since
+  from kongtask.live_holds() as h;
+comment on view kongtask.holds is
+  'Why no job runs in a database of this server, although it is served. pid: the session that keeps it so, if it is one; since: '
+  'when that began';
+
+create function kongtask.release_holds() returns boolean
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_release_holds';
+comment on function kongtask.release_holds is
+  'Has jobs run in this database although a dump is being restored there, or was by a session that has not ended. False if none was';

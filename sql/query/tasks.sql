@@ -1,9 +1,12 @@
--- The options by way of jsonb: before ALTER EXTENSION UPDATE, an older version's table has not all of them.
 select
   tasks.identifier,
   tasks.handler,
-  tasks.role::pg_catalog.oid,
-  (pg_catalog.to_jsonb(tasks) operator(pg_catalog.->>) 'max_batch')::pg_catalog.int4,
-  (pg_catalog.to_jsonb(tasks) operator(pg_catalog.->>) 'in_place')::pg_catalog.bool,
-  extract(epoch from (pg_catalog.to_jsonb(tasks) operator(pg_catalog.->>) 'timeout')::pg_catalog.interval)::pg_catalog.float8
+  coalesce(tasks.runs_as, kongtask.role_named(tasks.role))::pg_catalog.oid,
+  tasks.role,
+  tasks.max_batch,
+  tasks.in_place,
+  pg_catalog.date_part('epoch', tasks.timeout),
+  -- Renamed, or dropped, since the row was written.
+  coalesce(tasks.runs_as operator(pg_catalog.<>) kongtask.role_named(tasks.role), tasks.runs_as is not null)
+    and tasks.role operator(pg_catalog.<>) tasks.runs_as::pg_catalog.text
 from kongtask.tasks

@@ -1,5 +1,6 @@
 //! What SQL can call. Adapters only: they check arguments and hand them on.
 
+mod holds;
 mod install;
 mod jobs;
 mod tasks;
@@ -35,6 +36,9 @@ sql_function!(kongtask_schema_is_named, install::schema_is_named);
 
 sql_function!(kongtask_register_task, tasks::register_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);
+sql_function!(kongtask_role_named, tasks::role_named);
 sql_function!(kongtask_tasks_changed, tasks::tasks_changed);
 sql_function!(kongtask_current_job, workers::current_job);
+sql_function!(kongtask_live_holds, holds::live_holds);
+sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);

@@ -8,6 +8,7 @@ use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{args, invalidation, role, version};
 use crate::{registry, run, schema, wake};
+use pgrx::IntoDatum;
 
 /// Errors: 22004 (NULL), 22023 (identifier, max_batch, timeout), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
 /// role's task). Locks the task's row.
@@ -41,6 +42,11 @@ pub fn unregister_task(call: &mut Call) -> Result<Value, Error> {
     let Some(identifier) = call.text(0) else { return Ok(None) };
     let deleted = registry::unregister(&identifier.read(), role::current())?;
     Ok(Some(deleted.into()))
+}
+
+/// The role that a row of kongtask.tasks names; NULL if there is none.
+pub fn role_named(call: &mut Call) -> Result<Value, Error> {
+    Ok(call.text(0).and_then(|name| role::named(&name)).and_then(IntoDatum::into_datum))
 }
 
 /// After kongtask.tasks was changed, by whatever statement.

@@ -23,7 +23,7 @@ impl Text {
         }
     }
 
-    /// As the database has them, in its own encoding.
+    /// As the database has it, in its encoding.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: a detoasted varlena.
         unsafe {

@@ -28,6 +28,12 @@ pub fn array_of(element: Oid) -> Oid {
     unsafe { pg_sys::get_array_type(element) }
 }
 
+/// Whether a relation has a column of this name.
+pub fn has_column(relation: Oid, name: &std::ffi::CStr) -> bool {
+    // SAFETY: a look-up through a system cache, by a NUL-terminated name.
+    unsafe { pg_sys::get_attnum(relation, name.as_ptr()) != 0 }
+}
+
 /// The owner of a relation.
 pub fn owner(relation: Oid) -> Option<Oid> {
     // SAFETY: a look-up through a system cache; the tuple is read before it is released.

@@ -190,6 +190,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What it says, also once its transaction is gone.
+    pub fn read(self) -> Raise {
+        match self {
+            Failure::Postgres(error) => error.read(),
+            Failure::Ours(raise) => raise,
+        }
+    }
+
     /// Raises it.
     ///
     /// # Safety

@@ -34,6 +34,12 @@ pub enum Statement {
     DropsOwned(Vec<pg_sys::Oid>),
     /// COMMIT PREPARED.
     CommitsPrepared,
+    /// A COPY out of a dump, into a table that is named with its schema, as a dump does.
+    Loads { schema: DbText, table: DbText },
+    /// What a dump has behind its data: an index, a constraint, a trigger.
+    Completes,
+    /// CREATE, ALTER or DROP SUBSCRIPTION.
+    ChangesSubscriptions,
 }
 
 thread_local! {
@@ -136,6 +142,32 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                 let role = |node: *mut std::ffi::c_void| pg_sys::get_rolespec_oid(node.cast(), true);
                 Some(Statement::DropsOwned(elements((*drop).roles).map(role).collect()))
             }
+            pg_sys::NodeTag::T_CreateSubscriptionStmt
+            | pg_sys::NodeTag::T_AlterSubscriptionStmt
+            | pg_sys::NodeTag::T_DropSubscriptionStmt => Some(Statement::ChangesSubscriptions),
+            // Hardly anybody but a dump turns that off.
+            _ if xact::checks_function_bodies() => None,
+            pg_sys::NodeTag::T_CopyStmt => {
+                let copy = node.cast::<pg_sys::CopyStmt>();
+                let into = (*copy).relation;
+                if !(*copy).is_from || into.is_null() || (*into).schemaname.is_null() {
+                    return None;
+                }
+                Some(Statement::Loads { schema: text((*into).schemaname), table: text((*into).relname) })
+            }
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                let adds = |command: *mut std::ffi::c_void| {
+                    (*command.cast::<pg_sys::AlterTableCmd>()).subtype == pg_sys::AlterTableType::AT_AddConstraint
+                };
+                let alter = node.cast::<pg_sys::AlterTableStmt>();
+                elements((*alter).cmds).any(adds).then_some(Statement::Completes)
+            }
+            pg_sys::NodeTag::T_IndexStmt
+            | pg_sys::NodeTag::T_CreateTrigStmt
+            | pg_sys::NodeTag::T_CreateEventTrigStmt
+            | pg_sys::NodeTag::T_RuleStmt
+            | pg_sys::NodeTag::T_CreatePolicyStmt
+            | pg_sys::NodeTag::T_RefreshMatViewStmt => Some(Statement::Completes),
             _ => None,
         }
     }
@@ -161,24 +193,6 @@ pub fn create_extension_names_schema() -> Option<bool> {
         .map(|node| node.cast::<pg_sys::CreateExtensionStmt>())
         .find(|&statement| unsafe { creates(statement) })
         .map(|statement| unsafe { option((*statement).options, &[c"schema"]) }.is_some())
-}
-
-/// Whether the client is running a COPY out of a dump, into a table. As a dump has it, the table's schema is named.
-pub fn is_loading_a_dump(schema: &DbText, table: &str) -> bool {
-    // SAFETY: casts follow the node's tag; names are NUL-terminated where not NULL.
-    let loads = |node: *mut pg_sys::Node| unsafe {
-        if (*node).type_ != pg_sys::NodeTag::T_CopyStmt {
-            return false;
-        }
-        let copy = node.cast::<pg_sys::CopyStmt>();
-        let into = (*copy).relation;
-        (*copy).is_from
-            && !into.is_null()
-            && !(*into).schemaname.is_null()
-            && text((*into).schemaname) == *schema
-            && text((*into).relname) == *table
-    };
-    !xact::checks_function_bodies() && client_statements().any(loads)
 }
 
 unsafe fn creates(statement: *mut pg_sys::CreateExtensionStmt) -> bool {

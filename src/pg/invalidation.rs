@@ -1,12 +1,13 @@
 //! Being told that what a cache was built from has changed.
 
-use pgrx::pg_sys::{self, Datum, InvalidOid, Oid};
+use pgrx::pg_sys::{self, Datum, InvalidOid, Oid, SysCacheIdentifier};
 use std::cell::Cell;
 
-/// Whether what a cache was built from may have changed since it was built: a relation, and for some also the schemas.
+/// Whether what a cache was built from may have changed since it was built: a relation, and for some also the rows of a catalog.
 pub struct Watch {
     relation: Cell<Oid>,
-    schemas_too: bool,
+    /// The catalogs, by their system caches.
+    catalogs: &'static [SysCacheIdentifier::Type],
     stale: Cell<bool>,
     begun: Cell<bool>,
 }
@@ -16,12 +17,24 @@ unsafe impl Sync for Watch {}
 
 impl Watch {
     pub const fn new() -> Watch {
-        Watch { relation: Cell::new(InvalidOid), schemas_too: false, stale: Cell::new(true), begun: Cell::new(false) }
+        Watch { relation: Cell::new(InvalidOid), catalogs: &[], stale: Cell::new(true), begun: Cell::new(false) }
     }
 
     /// Also where any schema may have changed.
     pub const fn and_schemas(mut self) -> Watch {
-        self.schemas_too = true;
+        self.catalogs = &[SysCacheIdentifier::NAMESPACEOID];
+        self
+    }
+
+    /// Also where any role may have changed.
+    pub const fn and_roles(mut self) -> Watch {
+        self.catalogs = &[SysCacheIdentifier::AUTHOID];
+        self
+    }
+
+    /// Also where any subscription may have changed, or which tables it feeds.
+    pub const fn and_subscriptions(mut self) -> Watch {
+        self.catalogs = &[SysCacheIdentifier::SUBSCRIPTIONOID, SysCacheIdentifier::SUBSCRIPTIONRELMAP];
         self
     }
 
@@ -39,9 +52,8 @@ impl Watch {
         // SAFETY: registered once for the life of the backend, with something that lives as long.
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(relation_changes), this);
-            if self.schemas_too {
-                let cache = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
-                pg_sys::CacheRegisterSyscacheCallback(cache, Some(schema_changes), this);
+            for &catalog in self.catalogs {
+                pg_sys::CacheRegisterSyscacheCallback(catalog as i32, Some(catalog_changes), this);
             }
         }
     }
@@ -73,9 +85,15 @@ unsafe extern "C-unwind" fn relation_changes(watch: Datum, relation: Oid) {
     }
 }
 
-unsafe extern "C-unwind" fn schema_changes(watch: Datum, _: i32, _: u32) {
+unsafe extern "C-unwind" fn catalog_changes(watch: Datum, _: i32, _: u32) {
     // SAFETY: what `renew` registered.
     unsafe { &*watch.cast_mut_ptr::<Watch>() }.spoil();
+}
+
+/// Learns what others have changed and told of so far.
+pub fn accept() {
+    // SAFETY: within a transaction; the callbacks only set flags.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
 /// Tells every backend, at commit, that a relation has changed.

@@ -1,8 +1,9 @@
 //! Who we are. Privileges go up for our statements, never down for a user's.
 
+use super::args::Text;
 use super::text::DbText;
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// While it lives, statements run as another role; the former one is back when it is dropped.
 ///
@@ -79,5 +80,51 @@ pub fn can_login(role: pg_sys::Oid) -> bool {
         let answer = (*form).rolcanlogin;
         pg_sys::ReleaseSysCache(tuple);
         answer
+    }
+}
+
+/// The role of this name, as `regrole` prints it: quoted where SQL needs that. `None` if there is none, also for the number that
+/// `regrole` prints of a role that was dropped. Within a transaction.
+pub fn named(text: &Text) -> Option<pg_sys::Oid> {
+    let name = CString::new(unquoted(text.bytes())?).ok()?;
+    // SAFETY: a catalog look-up, by a NUL-terminated name.
+    let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (role != pg_sys::InvalidOid).then_some(role)
+}
+
+/// The name that an SQL identifier stands for; `None` if it is no identifier.
+fn unquoted(identifier: &[u8]) -> Option<Vec<u8>> {
+    if let [b'"', inner @ .., b'"'] = identifier {
+        let mut name = Vec::with_capacity(inner.len());
+        let mut bytes = inner.iter();
+        while let Some(&byte) = bytes.next() {
+            if byte == b'"' && bytes.next() != Some(&b'"') {
+                return None;
+            }
+            name.push(byte);
+        }
+        return (!name.is_empty()).then_some(name);
+    }
+    let is_letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_' || !byte.is_ascii();
+    let may_follow = |byte: &u8| is_letter(byte) || byte.is_ascii_digit() || *byte == b'$';
+    let is_identifier = identifier.first().is_some_and(is_letter) && identifier.iter().all(may_follow);
+    is_identifier.then(|| identifier.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unquoted;
+
+    #[test]
+    fn identifiers_are_read_as_sql_does() {
+        let read = |text: &str| unquoted(text.as_bytes()).map(|name| String::from_utf8(name).expect("UTF-8"));
+        for (text, name) in [("alice", "alice"), ("Alice", "alice"), ("\"Alice\"", "Alice"), ("\"a\"\"b c\"", "a\"b c")]
+        {
+            assert_eq!(read(text).as_deref(), Some(name), "{text}");
+        }
+        assert_eq!(read("müller").as_deref(), Some("müller"));
+        for text in ["", "\"", "\"\"", "16384", "-", "a b", "a.b", "\"a\"b\""] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

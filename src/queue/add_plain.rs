@@ -9,7 +9,6 @@ use crate::pg::clock;
 use crate::pg::heap::{self, Index};
 use crate::pg::spi::Value;
 use crate::queue::job::attribute;
-use crate::restore;
 use pgrx::IntoDatum;
 
 /// Adds a job, and returns its row; `None` if it is to be added by an INSERT.
@@ -54,7 +53,6 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
             Index { oid: installed.run_at, is_unique: false, attributes: [attribute::RUN_AT] },
         ][..if is_later { 3 } else { 2 }],
     )?;
-    restore::note_job_added();
     triggers::note(&triggers::Changed {
         id,
         identifier: Text::new(identifier).read(),

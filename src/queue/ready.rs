@@ -9,7 +9,7 @@ use crate::pg::xact::LatestSnapshot;
 use crate::queue::job::timestamp;
 use crate::ready::{Hint, Kind, Place};
 use crate::registry::{self, Task, Tasks};
-use crate::{guc, schema, shmem};
+use crate::{guc, schema, shmem, subscription};
 use pgrx::IntoDatum;
 use std::rc::Rc;
 
@@ -82,6 +82,9 @@ pub fn search(search: &Search) -> Result<Found, Error> {
     .by_index();
     static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID, TIMESTAMPTZOID).by_index();
     let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(Found::new());
+    }
     let session = schema::session()?;
     let now = clock::now();
     let (tasks, flags) = (texts(search.tasks), texts_or_null(search.forbidden_flags));
@@ -128,6 +131,9 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<Found, Error> {
     static DUE: Plan =
         plan!("due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID).by_index();
     let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(Found::new());
+    }
     let session = schema::session()?;
     let now = clock::now();
     let values = [

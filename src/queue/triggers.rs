@@ -13,7 +13,7 @@ use crate::pg::{catalog, notify};
 use crate::queue::job::{attribute, timestamp};
 use crate::queue::ready;
 use crate::ready::{Hint, Place};
-use crate::{registry, restore, schema, shmem, wake};
+use crate::{registry, schema, shmem, wake};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
@@ -97,9 +97,6 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
             (new, is_news)
         }
     };
-    if trigger.is_insert() {
-        restore::note_job_added();
-    }
     let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
     note(&Changed {
         id: row.get(attribute::ID).unwrap_or(0),

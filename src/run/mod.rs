@@ -41,8 +41,8 @@ use crate::queue::take::{self, Take};
 use crate::queue::{fail, recover};
 use crate::ready::{Hint, Kind};
 use crate::registry::{self, Task};
-use crate::schema;
 use crate::shmem::{self, Held, State, Worker};
+use crate::{schema, subscription};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -263,8 +263,11 @@ impl Runner {
         }
     }
 
-    /// The handler, if the task is still what it was when the jobs were taken.
+    /// The handler, if the task is still what it was when the jobs were taken, and the jobs are no publisher's.
     fn handler(&self, task: &Task) -> Result<Option<Handler>, Error> {
+        if subscription::feeds_jobs()?.is_some() {
+            return Ok(None);
+        }
         let tasks = registry::tasks()?;
         let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
         now.map(|now| Handler::find(&now.handler)).transpose()

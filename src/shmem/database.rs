@@ -1,6 +1,6 @@
 //! A database, as its scheduler and those who add jobs see it.
 
-use super::SharedOid;
+use super::{Restores, SharedOid};
 use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::latch::LatchOf;
 use pgrx::pg_sys::Oid;
@@ -34,6 +34,10 @@ pub struct Database {
     pub wanted: AtomicBool,
     /// How many statements need it empty: while there are any, nobody may connect.
     pub holds: AtomicI32,
+    /// The dumps that are being loaded: nobody may connect either.
+    pub restores: Restores,
+    /// Since when, by the wall clock, the scheduler has known that a subscription feeds the queue; 0: none does.
+    pub fed_since: AtomicI64,
     /// Set by the launcher: the database is no longer to be served.
     pub leave: AtomicBool,
     /// Set by the scheduler once it has found the extension.
@@ -57,6 +61,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// Whether the scheduler and the workers must stay away for now.
+    pub fn is_held(&self) -> bool {
+        self.holds.load(SeqCst) > 0 || self.restores.is_active()
+    }
+
     /// Lowers the time of the next look; whether it was lowered.
     pub fn lower_due(&self, when: Timestamp) -> bool {
         self.next_due.fetch_min(when, SeqCst) > when
@@ -75,6 +84,8 @@ impl Database {
         self.scheduler.is_nobodys();
         self.wanted.store(false, SeqCst);
         self.holds.store(0, SeqCst);
+        self.restores.reset();
+        self.fed_since.store(0, SeqCst);
         self.leave.store(false, SeqCst);
         self.serving.store(false, SeqCst);
         self.left.store(false, SeqCst);

@@ -5,10 +5,12 @@
 //! No lock is held across anything that can raise.
 
 mod database;
+mod restores;
 mod shelf;
 mod worker;
 
 pub use database::Database;
+pub use restores::{Restores, Restoring};
 pub use shelf::Shelf;
 pub use worker::{Held, ID_PREFIX, Running, State, Worker, worker_id};
 
@@ -189,8 +191,7 @@ impl Board {
     /// Frees the entry of a database that nobody serves, wants or holds; whether it was freed.
     pub fn forget(&self, entry: &Database) -> bool {
         let _lock = Lock::take(BOARD_LOCK);
-        let unused =
-            entry.scheduler_pid.load(SeqCst) == 0 && entry.holds.load(SeqCst) == 0 && !entry.wanted.load(SeqCst);
+        let unused = entry.scheduler_pid.load(SeqCst) == 0 && !entry.is_held() && !entry.wanted.load(SeqCst);
         if unused {
             entry.oid.set(InvalidOid);
         }

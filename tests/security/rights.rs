@@ -31,7 +31,10 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.add_job",                               "kongtask.add_job('t')",                                         "yy----"),
     ("kongtask.current_job",                           "kongtask.current_job()",                                        "yyy---"),
     ("kongtask.grant_worker",                          "kongtask.grant_worker('other')",                                "yy----"),
+    ("kongtask.live_holds",                            "kongtask.live_holds()",                                         "yy----"),
     ("kongtask.live_workers",                          "kongtask.live_workers()",                                       "yy----"),
+    ("kongtask.release_holds",                         "kongtask.release_holds()",                                      "yy----"),
+    ("kongtask.role_named",                            "kongtask.role_named('alice')",                                     "yy----"),
     ("kongtask.register_task",                         "kongtask.register_task('new', 'public.handler()')",             "yyy---"),
     ("kongtask.tg_tasks__changed",                     "",                                                              "yy----"),
     ("kongtask.unregister_task",                       "kongtask.unregister_task('unknown')",                           "yyy---"),
@@ -46,6 +49,7 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("graphile_worker.migrations",     "id",         ["siudtlfgpra", "siudtlfgpra", "", "", "s",      ""]),
     ("graphile_worker.jobs_id_seq",    "",           ["SNV",         "SNV",         "", "", "SNV",    ""]),
     ("kongtask.tasks",                 "identifier", ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.holds",                 "pid",        ["s",           "s",           "", "", "",       ""]),
     ("kongtask.workers",               "pid",        ["s",           "s",           "", "", "",       ""]),
 ];
 

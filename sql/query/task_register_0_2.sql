@@ -1,0 +1,9 @@
+-- Before ALTER EXTENSION UPDATE, the table of 0.1.0 or 0.2.0.
+insert into kongtask.tasks (identifier, handler, role)
+values ($1, $2, $3)
+on conflict (identifier) do update set
+  handler = excluded.handler,
+  role = excluded.role,
+  registered_at = pg_catalog.now()
+where tasks.role operator(pg_catalog.=) excluded.role or $4
+returning tasks

@@ -1,0 +1,11 @@
+-- Before ALTER EXTENSION UPDATE, the table of 0.1.0, which has no options.
+select
+  tasks.identifier,
+  tasks.handler,
+  tasks.role::pg_catalog.oid,
+  tasks.role::pg_catalog.text,
+  1,
+  true,
+  null::pg_catalog.float8,
+  false
+from kongtask.tasks

@@ -1,0 +1,11 @@
+-- Before ALTER EXTENSION UPDATE, the table of 0.2.0.
+select
+  tasks.identifier,
+  tasks.handler,
+  tasks.role::pg_catalog.oid,
+  tasks.role::pg_catalog.text,
+  tasks.max_batch,
+  tasks.in_place,
+  pg_catalog.date_part('epoch', tasks.timeout),
+  false
+from kongtask.tasks
