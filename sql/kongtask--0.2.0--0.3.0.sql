@@ -78,7 +78,7 @@ create index jobs_run_at_idx
 comment on index jobs_run_at_idx is 'When jobs that were scheduled for later fall due';
 
 -- For payloads that are jsonb.
-create function kongtask.add_job(
+create function kongtask.add_job_jsonb(
   identifier text,
   payload jsonb = null,
   queue_name text = null,
@@ -91,7 +91,7 @@ create function kongtask.add_job(
 ) returns jobs
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
-comment on function kongtask.add_job is 'As add_job of the queue''s schema, for a payload that is jsonb';
+comment on function kongtask.add_job_jsonb is 'As add_job of the queue''s schema, for a payload that is jsonb';
 
 -- A worker whose handler does not end although it was asked to is shown as such.
 comment on view kongtask.workers is

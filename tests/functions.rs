@@ -290,7 +290,7 @@ fn a_jsonb_payload_has_an_add_job_of_its_own() {
     ] {
         db.batch_execute("create temp table if not exists bigs as select to_jsonb(repeat('x', 500000)) as big")
             .expect("a table");
-        db.batch_execute(&format!("select kongtask.add_job({call})"))
+        db.batch_execute(&format!("select kongtask.add_job_jsonb({call})"))
             .unwrap_or_else(|e| panic!("{call}: {}", kongtask_tests::describe(&e)));
     }
     assert_eq!(
@@ -311,6 +311,9 @@ fn a_jsonb_payload_has_an_add_job_of_its_own() {
             "\"xxxxxxxxxx|500002||t|25||0|",
         ]
     );
-    assert_eq!(error(&mut db, "select kongtask.add_job('a', max_attempts := 0)").0, "GWBMA");
-    assert_eq!(error(&mut db, "select kongtask.add_job('a', job_key := 'k', job_key_mode := 'other')").0, "GWBKM");
+    assert_eq!(error(&mut db, "select kongtask.add_job_jsonb('a', max_attempts := 0)").0, "GWBMA");
+    assert_eq!(
+        error(&mut db, "select kongtask.add_job_jsonb('a', job_key := 'k', job_key_mode := 'other')").0,
+        "GWBKM"
+    );
 }

@@ -17,7 +17,7 @@ comment on function add_job is
   'GWBKM (unknown job_key_mode)';
 
 -- A second add_job beside the first would make add_job('task', '{}') ambiguous.
-create function kongtask.add_job(
+create function kongtask.add_job_jsonb(
   identifier text,
   payload jsonb = null,
   queue_name text = null,
@@ -30,7 +30,7 @@ create function kongtask.add_job(
 ) returns jobs
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
-comment on function kongtask.add_job is 'As add_job of the queue''s schema, for a payload that is jsonb';
+comment on function kongtask.add_job_jsonb is 'As add_job of the queue''s schema, for a payload that is jsonb';
 
 -- As graphile-worker 0.16 and later have them: add_jobs, job_spec, force_unlock_workers.
 create type job_spec as (

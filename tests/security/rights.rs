@@ -28,7 +28,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("graphile_worker.tg_jobs__notify_new_jobs",       "",                                                              "yy----"),
     ("graphile_worker.tg_jobs__unlock_arriving",       "",                                                              "yy----"),
     ("graphile_worker.tg_migrations__refuse",          "",                                                              "yy----"),
-    ("kongtask.add_job",                               "kongtask.add_job('t')",                                         "yy----"),
+    ("kongtask.add_job_jsonb",                               "kongtask.add_job_jsonb('t')",                                         "yy----"),
     ("kongtask.current_job",                           "kongtask.current_job()",                                        "yyy---"),
     ("kongtask.grant_worker",                          "kongtask.grant_worker('other')",                                "yy----"),
     ("kongtask.live_holds",                            "kongtask.live_holds()",                                         "yy----"),
