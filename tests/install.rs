@@ -167,7 +167,7 @@ fn temporary_objects_of_the_session_are_not_taken_for_ours() {
          create temporary table migrations (id int); create temporary table known_crontabs (id int);
          create extension kongtask;",
     );
-    assert_eq!(cluster.text("select count(*) from pg_trigger where tgrelid = 'graphile_worker.jobs'::regclass"), "8");
+    assert_eq!(cluster.text("select count(*) from pg_trigger where tgrelid = 'graphile_worker.jobs'::regclass"), "6");
     assert_eq!(cluster.text("select count(*) from graphile_worker.migrations"), "9");
 }
 

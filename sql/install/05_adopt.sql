@@ -226,7 +226,10 @@ begin
     union all
     select proc.proacl, 'function', pg_catalog.quote_ident(proc.proname), null, proc.proowner
     from pg_catalog.pg_proc as proc
-    where proc.pronamespace operator(pg_catalog.=) v_namespace
+    where
+      proc.pronamespace operator(pg_catalog.=) v_namespace
+      -- Which are not made anew.
+      and proc.proname operator(pg_catalog.<>) all ('{jobs__increase_job_queue_count,jobs__decrease_job_queue_count}'::pg_catalog.name[])
   ) as held
   cross join lateral pg_catalog.aclexplode(held.acl) as acl
   where

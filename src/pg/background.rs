@@ -3,7 +3,7 @@
 use super::catch::{Failure, Level, log_with};
 use super::function::guarded;
 use super::text::{AsText, DbText};
-use super::version;
+use super::{latch, version};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
@@ -116,14 +116,14 @@ fn fill(field: &mut [std::ffi::c_char], text: &str) {
 pub fn connect_to_no_database() {
     // SAFETY: called once, at the start of a background worker.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0) }
-    take_time();
+    connected();
 }
 
 /// Connects to a database as the bootstrap superuser.
 pub fn connect_as_server(database: Oid) {
     // SAFETY: as above.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) }
-    take_time();
+    connected();
 }
 
 /// Logs in to a database as a role: what runs here has that role's rights and no way to others.
@@ -131,6 +131,13 @@ pub fn connect_as_role(database: Oid, role: Oid) {
     assert!(role != pg_sys::InvalidOid, "an invalid role would mean the bootstrap superuser");
     // SAFETY: as above.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, version::CONNECT_FLAGS) }
+    connected();
+}
+
+/// A process begins with the settings that the postmaster had when it forked. Where those were reloaded before
+/// it had its handler of SIGHUP, it was not told: until then, the server has background workers ignore the signal.
+fn connected() {
+    latch::reload_if_asked();
     take_time();
 }
 

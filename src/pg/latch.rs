@@ -198,6 +198,8 @@ pub fn receive_signals() {
     handle(libc::SIGHUP, on_sighup);
     handle(libc::SIGINT, on_sigint);
     hold_cancels();
+    // It may have come, and been ignored, before.
+    RELOAD.store(true, Ordering::Relaxed);
     // SAFETY: called once, by a background worker.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() }
 }
