@@ -228,7 +228,7 @@ fn jobs_that_come_while_triggers_are_off_run() {
     .unwrap_or_else(|e| panic!("{}", describe(&e)));
     let last = add(&mut db, "select 1", ", queue_name := 'q'");
     cluster.wait_for(JOBS, "0");
-    assert_eq!(cluster.text(&format!("select count(*) || ' ' || max(job) from done")), format!("5 {last}"));
+    assert_eq!(cluster.text("select count(*) || ' ' || max(job) from done"), format!("5 {last}"));
     assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
 }
 
