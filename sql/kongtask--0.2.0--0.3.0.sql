@@ -16,6 +16,7 @@ begin
   );
 end
 $$;
+-- From here on the queue's schema comes first in the path.
 
 -- A row of job_queues is the lock of a queue of which a job runs. Jobs are not counted any more, so that adding and completing
 -- jobs waits for nobody who adds to the same queue.
