@@ -6,7 +6,7 @@
 //! - some of these are there: were, when the load began (data that is restored into a schema that is whole), or have been made
 //!   since. Otherwise the section post-data is still to come, and is waited for, but not for ever.
 //!
-//! What sessions and databases are held is in shared memory: see [`shmem::Restores`](crate::shmem::Restores).
+//! What sessions and databases are held is in shared memory: see [`crate::shmem::Restores`].
 
 use crate::error::Error;
 use crate::pg::background;

@@ -312,11 +312,56 @@ fn adding_many_jobs_to_a_queue_takes_time_in_proportion() {
         "select count(graphile_worker.add_job('run', queue_name := 'q')) from generate_series(1, {count})",
         "insert into graphile_worker.jobs (task_identifier, queue_name) select 'run', 'q' from generate_series(1, {count})",
         "select count(graphile_worker.add_job('run', queue_name := 'q', job_key := 'k' || n)) from generate_series(1, {count}) n",
+        "select count(*) from graphile_worker.add_jobs(array(select ('run', null, 'q', null, null, 'k' || n, null, null)::graphile_worker.job_spec
+           from generate_series(1, {count}) n))",
     ] {
         let seconds = seconds_by_doubling(&mut db, &[5_000, 20_000], statement);
         // Four times as many: what grows with the square takes sixteen times as long.
         assert!(seconds[1] < seconds[0] * 8.0 + 0.1, "{statement}: {seconds:?}");
     }
+}
+
+/// Each job of a queue looks for the next one, and needs no list of all tasks for that.
+#[test]
+fn how_many_tasks_are_registered_does_not_matter_to_a_queue() {
+    let cluster = cluster(&["kongtask.workers = 1", "synchronous_commit = off"]);
+    cluster.sql("create function nothing(p json) returns void language sql as 'select'");
+    let mut db = cluster.connect();
+    let mut seconds = |tasks: usize| {
+        db.batch_execute(&format!(
+            "select count(kongtask.register_task('t' || n, 'nothing(json)')) from generate_series(1, {tasks}) n;
+             truncate done"
+        ))
+        .expect("register");
+        // The worker has read them.
+        let first = add(&mut db, "select 1", ", queue_name := 'q'");
+        cluster.wait_for(&format!("select count(*) from done where job = {first}"), "1");
+        let begun = Instant::now();
+        db.batch_execute(
+            "select count(graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q')) from generate_series(1, 300)",
+        )
+        .expect("add_job");
+        cluster.wait_for(JOBS, "0");
+        begun.elapsed().as_secs_f64()
+    };
+    let (few, many) = (seconds(1), seconds(5_000));
+    assert!(many < few * 3.0 + 0.3, "{few} and {many} s");
+}
+
+/// Jobs that external workers handle hold nobody up, and are passed in pages.
+#[test]
+fn a_queue_s_next_job_is_found_behind_those_of_external_workers() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    for elsewhere in [1, 99, 100, 101, 250] {
+        db.batch_execute(&format!(
+            "select count(graphile_worker.add_job('elsewhere', queue_name := 'q')) from generate_series(1, {elsewhere})"
+        ))
+        .expect("add_job");
+        let job = add(&mut db, "select 1", ", queue_name := 'q'");
+        cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
+    }
+    cluster.wait_for(JOBS, "551");
 }
 
 /// The search for what falls due is not one of each priority in turn.

@@ -7,6 +7,7 @@ use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, elements, texts};
 use crate::queue::job::attribute;
 use crate::schema;
+use std::collections::HashSet;
 
 /// Checks the jobs as [`add::check`] does one; the keys among them.
 fn check(specs: Value) -> Result<Vec<DbText>, Error> {
@@ -33,7 +34,7 @@ pub fn add_many(call: &mut Call, specs: Value, preserve_run_at: bool) -> Result<
     loop {
         if let Some(rows) = sets.last() {
             let column = usize::from(attribute::KEY.unsigned_abs()) - 1;
-            let added: Vec<DbText> = (0..rows.count()).filter_map(|row| rows.get(row, column)).collect();
+            let added: HashSet<DbText> = (0..rows.count()).filter_map(|row| rows.get(row, column)).collect();
             missing.retain(|key| !added.contains(key));
         }
         if missing.is_empty() || in_vain == MOST_IN_VAIN {

@@ -164,27 +164,49 @@ pub struct Head {
 
 /// The next job of a queue that is not locked; `None` if none can run now. Jobs of tasks that are handled elsewhere, and
 /// those with a forbidden flag, hold nobody up.
+///
+/// Whether a task is registered is asked of the copy of the tasks, not of the statement: it would be given all of them each time.
 pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<Head>, Error> {
-    static HEAD: Plan = plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID).by_index();
+    static HEAD: Plan =
+        plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID)
+            .by_index();
+    /// The first is mostly the one. Behind it, jobs of external workers' tasks are passed by so many at once.
+    const MOST: i64 = 100;
     let session = schema::session()?;
-    let values = [queue_name, clock::now().into_datum(), texts(&tasks.identifiers()), texts_or_null(forbidden_flags)];
-    let rows = session.execute(&HEAD, &values)?;
-    if rows.count() == 0 {
-        return Ok(None);
+    let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
+    let (mut from, mut most) = (Place::START, 1);
+    loop {
+        let rows = session.execute(
+            &HEAD,
+            &[
+                queue_name,
+                now.into_datum(),
+                flags,
+                from.priority.into_datum(),
+                from.run_at.into_datum(),
+                from.id.into_datum(),
+                most.into_datum(),
+            ],
+        )?;
+        for row in 0..rows.count() {
+            let place = Place {
+                priority: rows.get(row, 1).unwrap_or(0),
+                run_at: timestamp(rows.value(row, 2)).unwrap_or(0),
+                id: rows.get(row, 0).unwrap_or(0),
+            };
+            let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
+            if let Some(task) = task {
+                let hint = Hint { place, task: task.tag, kind: Kind::Queued };
+                return Ok(Some(Head { hint, task: task.clone() }));
+            }
+            from = place.next();
+        }
+        if (rows.count() as i64) < most {
+            return Ok(None);
+        }
+        rows.free();
+        most = MOST;
     }
-    let task = rows.get::<DbText>(0, 3).and_then(|identifier| tasks.get(&identifier));
-    Ok(task.map(|task| Head {
-        hint: Hint {
-            place: Place {
-                priority: rows.get(0, 1).unwrap_or(0),
-                run_at: timestamp(rows.value(0, 2)).unwrap_or(0),
-                id: rows.get(0, 0).unwrap_or(0),
-            },
-            task: task.tag,
-            kind: Kind::Queued,
-        },
-        task: task.clone(),
-    }))
 }
 
 /// The earliest run_at after `now`.
