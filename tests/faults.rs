@@ -68,6 +68,43 @@ fn what_a_terminated_worker_ran_runs_although_somebody_had_it_locked() {
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
 }
 
+/// The scheduler waits for locks half a second at a time, however many there are, and what nobody has locked it does meanwhile.
+#[test]
+fn jobs_that_somebody_has_locked_keep_the_scheduler_from_nothing_else() {
+    let cluster = cluster(&["kongtask.workers = 8", "kongtask.poll_interval = '1h'", "deadlock_timeout = '100ms'"]);
+    cluster.sql(
+        "update naps set seconds = 60;
+         select count(graphile_worker.add_job('rest', to_json(n), job_key := 'k' || n)) from generate_series(1, 7) n",
+    );
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "7");
+    cluster.sql("update naps set seconds = 0");
+    let mut locker = cluster.connect();
+    locker.batch_execute("begin; select from graphile_worker.jobs where key <> 'k7' for update").expect("locks");
+    let mut db = cluster.connect();
+    db.batch_execute("select pg_terminate_backend(pid) from kongtask.workers where state = 'running'")
+        .expect("terminate");
+    assert!(wait_until(SOON, || text(&mut db, "select count(*) from done where n = 7") == "1"), "{}", cluster.log());
+    let late = "create table late (n bigint, seconds float8); grant insert on late to alice;
+        create function alice_note() returns trigger language plpgsql security definer as $$ begin
+          insert into late select new.n, extract(epoch from clock_timestamp() - due) from dues where n = new.n; return new; end $$;
+        create table dues (n bigint, due timestamptz);
+        create trigger late after insert on done for each row execute function alice_note()";
+    db.batch_execute(late).expect("a trigger");
+    // Only the scheduler knows of what falls due.
+    for n in 100..110 {
+        db.batch_execute(&format!(
+            "begin; insert into dues values ({n}, now() + interval '50 ms');
+             select graphile_worker.add_job('note', '{n}', run_at := now() + interval '50 ms'); commit; select pg_sleep(0.3)"
+        ))
+        .expect("add_job");
+    }
+    assert!(wait_until(SOON, || text(&mut db, "select count(*) from late") == "10"), "{}", cluster.log());
+    let latest: f64 = text(&mut db, "select max(seconds) from late").parse().expect("a number");
+    assert!(latest < 1.5, "{latest} s\n{}", cluster.log());
+    locker.batch_execute("commit").expect("commit");
+    drains_once(&cluster, 17);
+}
+
 /// Also by a scheduler that did not start it.
 #[test]
 fn what_a_terminated_worker_ran_runs_at_once_although_the_scheduler_is_new() {
