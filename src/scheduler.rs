@@ -427,7 +427,8 @@ impl Scheduler {
 
     /// Jobs whose workers crashed have failed; whether that is said of all of them.
     fn settle_charges(&mut self) -> Result<bool, Error> {
-        marks::settle(self.database, |charge| {
+        let mut was_charged = false;
+        let settled = marks::settle(self.database, |charge| {
             let Some(job) = charge.job else {
                 marks::suspect(self.database, charge.task);
                 log_with(
@@ -448,8 +449,16 @@ impl Scheduler {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
             }
-            Ok(true)
-        })
+            was_charged = true;
+            Ok::<_, Error>(true)
+        });
+        if was_charged {
+            // Not before: workers have passed the job over as long as it had its charge.
+            for shelf in self.board.shelves_of(self.database) {
+                shelf.with(|ready| ready.lower(Place::START));
+            }
+        }
+        settled
     }
 
     /// A worker that ended while it ran a job: the job can run again at once.
