@@ -185,6 +185,28 @@ fn a_cancelled_batch_or_set_fails_what_ran_and_does_each_job_once() {
     cluster.wait_for_log_times("failed on attempt 1 of 25: canceling statement due to user request", 42);
 }
 
+/// An error that is caught has Postgres let cancels in again, in the midst of a statement of the queue's own.
+#[test]
+fn a_trigger_on_jobs_that_catches_an_error_lets_no_cancel_end_a_worker() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(
+        "create function catches() returns trigger language plpgsql security definer as $$ begin
+           begin perform 1 / 0; exception when others then null; end;
+           perform pg_sleep(seconds) from public.naps; return new; end $$;
+         create trigger catches before update on graphile_worker.jobs for each row
+           when (new.last_error is not null and old.last_error is null) execute function catches();
+         update naps set seconds = 1",
+    );
+    cluster.wait_for(IDLE, "1");
+    let worker = cluster.text("select pid from kongtask.workers");
+    cluster.sql("select graphile_worker.add_job('again', '1')");
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+    cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
+    cluster.wait_for("select last_error like 'the first attempt%' from graphile_worker.jobs", "t");
+    cluster.wait_for(IDLE, "1");
+    assert_eq!(cluster.text("select pid from kongtask.workers"), worker, "{}", cluster.log());
+}
+
 /// What a server, a database or a role may have set that would break statements that do not expect it.
 const HOSTILE: &[&str] = &[
     "statement_timeout = '1ms'",
