@@ -185,6 +185,37 @@ fn a_cancelled_batch_or_set_fails_what_ran_and_does_each_job_once() {
     cluster.wait_for_log_times("failed on attempt 1 of 25: canceling statement due to user request", 42);
 }
 
+/// By what users have fired as it commits: it is of all jobs that share the transaction, as with a set.
+#[test]
+fn a_batch_that_is_cancelled_as_it_commits_has_failed() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(
+        "create function rest() returns trigger language plpgsql security definer as $$ begin
+           perform pg_sleep(seconds) from public.naps; return new; end $$;
+         create constraint trigger rest after insert on done deferrable initially deferred for each row execute function rest()",
+    );
+    for keys in ["null", "'k' || n"] {
+        let add = format!(
+            "select count(graphile_worker.add_job('batch', to_json(n), job_key := {keys})) from generate_series(1, 3) n"
+        );
+        // Plans are made at first, which takes a batch's time.
+        cluster.sql(&add);
+        cluster.wait_for(JOBS, "0");
+        cluster.sql("truncate done; update naps set seconds = 60");
+        cluster.sql(&add);
+        cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+        let worker = cluster.text("select pid from kongtask.workers");
+        cluster.sql("update naps set seconds = 0");
+        cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
+        let said = "canceling statement due to user request (SQLSTATE 57014)%";
+        let count = "select count(*) from graphile_worker.jobs where attempts = 1 and locked_at is null and last_error";
+        cluster.wait_for(&format!("{count} like '{said}'"), "3");
+        drains_once(&cluster, 3);
+        assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
+        cluster.sql("truncate done");
+    }
+}
+
 /// An error that is caught has Postgres let cancels in again, in the midst of a statement of the queue's own.
 #[test]
 fn a_trigger_on_jobs_that_catches_an_error_lets_no_cancel_end_a_worker() {
