@@ -207,6 +207,7 @@ impl Scheduler {
                 shelf.with(|ready| ready.lower(Place::START));
             }
         }
+        self.see_to_what_nobody_noted(now);
         let short = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         if !Rc::ptr_eq(&tasks, &self.tasks) {
@@ -326,6 +327,26 @@ impl Scheduler {
         }
         self.see_to_what_was_skipped(now);
         Ok(short)
+    }
+
+    /// Has all workers search the table from its beginning.
+    fn have_all_searched(&self) {
+        for shelf in self.board.shelves_of(self.database) {
+            shelf.with(|ready| ready.lower(Place::START));
+        }
+    }
+
+    /// If somebody has committed what was prepared, all is searched again, but no more often than the whole table is anyway: there may be
+    /// hundreds of those in a second, none of which has added a job.
+    fn see_to_what_nobody_noted(&mut self, now: Tick) {
+        if now < self.may_search_at {
+            if self.entry.unnoted.load(SeqCst) {
+                self.search_at = self.search_at.min(self.may_search_at);
+            }
+        } else if self.entry.unnoted.swap(false, SeqCst) {
+            self.search_at = now;
+            self.have_all_searched();
+        }
     }
 
     /// Has the table be searched again soon if somebody had a row that may be free by then.
@@ -454,9 +475,7 @@ impl Scheduler {
         });
         if was_charged {
             // Not before: workers have passed the job over as long as it had its charge.
-            for shelf in self.board.shelves_of(self.database) {
-                shelf.with(|ready| ready.lower(Place::START));
-            }
+            self.have_all_searched();
         }
         settled
     }
