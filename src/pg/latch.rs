@@ -119,15 +119,19 @@ pub fn tell_what_is_asked(asked: &'static AtomicI64, observer: &'static LatchOf)
     ASKED.store(std::ptr::from_ref(asked).cast_mut(), Ordering::SeqCst);
 }
 
+/// What [`tell_what_is_asked`] was given.
+fn who_is_told() -> Option<(&'static AtomicI64, &'static LatchOf)> {
+    // SAFETY: what was stored lives as long as the process.
+    unsafe { Some((ASKED.load(Ordering::SeqCst).as_ref()?, OBSERVER.load(Ordering::SeqCst).as_ref()?)) }
+}
+
 /// What runs is to end. For signal handlers.
 fn ask_to_end() {
     if !RUNS.load(Ordering::SeqCst) {
         return;
     }
     python::interrupt();
-    // SAFETY: what was stored lives as long as the process.
-    if let (Some(asked), Some(observer)) =
-        unsafe { (ASKED.load(Ordering::SeqCst).as_ref(), OBSERVER.load(Ordering::SeqCst).as_ref()) }
+    if let Some((asked, observer)) = who_is_told()
         && asked.compare_exchange(0, clock::tick(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     {
         observer.set();
@@ -136,9 +140,7 @@ fn ask_to_end() {
 
 fn forget_what_was_asked() {
     python::forget_interrupt();
-    // SAFETY: as above.
-    if let (Some(asked), Some(observer)) =
-        unsafe { (ASKED.load(Ordering::SeqCst).as_ref(), OBSERVER.load(Ordering::SeqCst).as_ref()) }
+    if let Some((asked, observer)) = who_is_told()
         && asked.swap(0, Ordering::SeqCst) != 0
     {
         observer.set();
