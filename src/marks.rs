@@ -12,6 +12,8 @@
 //!                                       a charge ──► the database's scheduler sees to it ──► no charge
 //! ```
 //!
+//! While a job has a charge, workers pass it over: it could crash the server again before the first crash is counted.
+//!
 //! The marks are a file of the data directory's that is mapped, never read or written: a worker changes a few words.
 
 use crate::pg::catch::{Level, log_with};
@@ -29,12 +31,14 @@ use std::time::Duration;
 const FILE: &std::ffi::CStr = c"pg_stat_tmp/kongtask.running";
 
 /// Another layout has another number.
-const LAYOUT: u64 = 0x6b6f_6e67_0000_0002;
+const LAYOUT: u64 = 0x6b6f_6e67_0000_0003;
 
 #[repr(C)]
 struct Head {
     layout: AtomicU64,
     capacity: AtomicU64,
+    /// How many charges there are, of all databases: written by the postmaster, and by the scheduler that settles one.
+    charges: AtomicU64,
     suspects: [Suspect; SUSPECTS],
 }
 
@@ -133,6 +137,19 @@ pub fn gather() {
         }
         mark.state.store(NONE, SeqCst);
     }
+    let charges = marks.charges().iter().filter(|charge| charge.state.load(SeqCst) != NONE).count();
+    marks.0.charges.store(charges as u64, SeqCst);
+}
+
+/// Whether a job has a charge that was not seen to yet.
+pub fn is_charged(database: Oid, job: i64) -> bool {
+    let Some(marks) = MARKS.get().filter(|marks| marks.0.charges.load(SeqCst) > 0) else { return false };
+    let is_its = |charge: &Mark| {
+        charge.state.load(SeqCst) != NONE
+            && charge.database.load(SeqCst) == database.to_u32()
+            && charge.job.load(SeqCst) == job
+    };
+    marks.charges().iter().any(is_its)
 }
 
 /// The mark of the worker in a slot.
@@ -181,6 +198,7 @@ pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) ->
             f(Charge { task: charge.task.load(SeqCst), job: (job != 0).then_some(job), crashed: state == CRASHED })?;
         if settled {
             charge.state.store(NONE, SeqCst);
+            marks.0.charges.fetch_sub(1, SeqCst);
         }
         all &= settled;
     }

@@ -82,6 +82,7 @@ fn serve(board: Board, entry: &'static Database, database: Oid, name: DbText, ex
         charged: false,
         has_orphaned_queues: false,
         held_up: None,
+        may_write: true,
         tasks: Rc::default(),
         missing_roles: Reminder::default(),
         name,
@@ -153,6 +154,8 @@ struct Scheduler {
     has_orphaned_queues: bool,
     /// When to try again what somebody's lock keeps from being done, if one does.
     held_up: Option<Tick>,
+    /// Whether that is now, or nothing is held up: what changes the tables is tried in this pass.
+    may_write: bool,
     /// As of the latest pass.
     tasks: Rc<Tasks>,
     /// Says which tasks wait for their role.
@@ -187,16 +190,13 @@ impl Scheduler {
 
     fn pass(&mut self) -> Result<(), Error> {
         let now = clock::tick();
+        self.may_try_again(now);
         if self.fed_by.is_some() {
             return self.keep_still(now);
         }
         self.end_keeping_still(now)?;
-        let may_write = self.held_up.is_none_or(|until| until <= now);
-        if may_write {
-            self.held_up = None;
-            self.release_what_the_gone_held(now)?;
-            self.recover()?;
-        }
+        self.release_what_the_gone_held(now)?;
+        self.recover()?;
         xact::begin_for_queue();
         let tasks = registry::tasks()?;
         let roles = tasks.roles();
@@ -207,6 +207,7 @@ impl Scheduler {
                 shelf.with(|ready| ready.lower(Place::START));
             }
         }
+        self.see_to_what_nobody_noted(now);
         let short = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         if !Rc::ptr_eq(&tasks, &self.tasks) {
@@ -217,7 +218,7 @@ impl Scheduler {
             self.missing_roles.over();
         }
         self.tasks = tasks.clone();
-        self.see_to_roles(may_write, now)?;
+        self.see_to_roles(now)?;
         self.pool.balance(&roles, &short, now);
         let waits = self.pool.waits_for_place;
         if !self.entry.short.swap(waits, SeqCst) && waits {
@@ -226,14 +227,11 @@ impl Scheduler {
         }
         self.entry.elastic.store(self.pool.is_elastic(&roles), SeqCst);
         self.pool.terminate_overdue(now);
-        if may_write {
-            self.renew(now)?;
-        }
-        Ok(())
+        self.renew(now)
     }
 
     /// Says which tasks wait for a role that is not there, and has the table call those by their new names that were renamed.
-    fn see_to_roles(&mut self, may_write: bool, now: Tick) -> Result<(), Error> {
+    fn see_to_roles(&mut self, now: Tick) -> Result<(), Error> {
         const MOST: usize = 10;
         let tasks = self.tasks.clone();
         if !tasks.waiting.is_empty() && self.missing_roles.is_due(now, Duration::ZERO) {
@@ -248,7 +246,7 @@ impl Scheduler {
                 ),
             );
         }
-        if may_write && tasks.has_former_names {
+        if tasks.has_former_names {
             self.briefly("renaming", registry::rename_roles)?;
         }
         Ok(())
@@ -264,11 +262,8 @@ impl Scheduler {
             let subscription = self.fed_by.clone().unwrap_or_default();
             holds::remind_of_subscription(&self.name, &subscription);
         }
-        if self.held_up.is_none_or(|until| until <= now) {
-            self.held_up = None;
-            self.release_what_the_gone_held(now)?;
-            self.renew(now)?;
-        }
+        self.release_what_the_gone_held(now)?;
+        self.renew(now)?;
         self.pool.ask_all_to_leave(now);
         self.pool.terminate_overdue(now);
         // Nobody tells of what comes that way, or of nothing coming any more.
@@ -334,6 +329,26 @@ impl Scheduler {
         Ok(short)
     }
 
+    /// Has all workers search the table from its beginning.
+    fn have_all_searched(&self) {
+        for shelf in self.board.shelves_of(self.database) {
+            shelf.with(|ready| ready.lower(Place::START));
+        }
+    }
+
+    /// If somebody has committed what was prepared, all is searched again, but no more often than the whole table is anyway: there may be
+    /// hundreds of those in a second, none of which has added a job.
+    fn see_to_what_nobody_noted(&mut self, now: Tick) {
+        if now < self.may_search_at {
+            if self.entry.unnoted.load(SeqCst) {
+                self.search_at = self.search_at.min(self.may_search_at);
+            }
+        } else if self.entry.unnoted.swap(false, SeqCst) {
+            self.search_at = now;
+            self.have_all_searched();
+        }
+    }
+
     /// Has the table be searched again soon if somebody had a row that may be free by then.
     fn see_to_what_was_skipped(&mut self, now: Tick) {
         // Whoever holds a row for long is not asked more often than that.
@@ -395,13 +410,11 @@ impl Scheduler {
 
     /// How long it is until there is something to do, if nobody tells of it.
     fn next_pass(&self) -> Option<Duration> {
-        // Nothing is renewed while that is held up.
-        let renew_at = self.held_up.map_or(self.renew_at, |until| self.renew_at.max(until));
         let has_to_recover = !self.released || self.has_orphaned_queues;
         if self.held_up.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.search_at, renew_at, self.pool.next_event(clock::tick())];
+        let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.held_up).min().and_then(until_tick);
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
@@ -435,7 +448,8 @@ impl Scheduler {
 
     /// Jobs whose workers crashed have failed; whether that is said of all of them.
     fn settle_charges(&mut self) -> Result<bool, Error> {
-        marks::settle(self.database, |charge| {
+        let mut was_charged = false;
+        let settled = marks::settle(self.database, |charge| {
             let Some(job) = charge.job else {
                 marks::suspect(self.database, charge.task);
                 log_with(
@@ -456,8 +470,14 @@ impl Scheduler {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
             }
-            Ok(true)
-        })
+            was_charged = true;
+            Ok::<_, Error>(true)
+        });
+        if was_charged {
+            // Not before: workers have passed the job over as long as it had its charge.
+            self.have_all_searched();
+        }
+        settled
     }
 
     /// A worker that ended while it ran a job: the job can run again at once.
@@ -502,11 +522,23 @@ impl Scheduler {
         Ok(())
     }
 
+    /// A pass begins: what was held up may be tried again once the moment is over.
+    fn may_try_again(&mut self, now: Tick) {
+        self.may_write = self.held_up.is_none_or(|until| until <= now);
+        if self.may_write {
+            self.held_up = None;
+        }
+    }
+
     /// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, or was cancelled: then it is
-    /// tried again in a moment. A scheduler that waits serves nobody.
+    /// tried again in a moment, and before that this returns `None` at once. A scheduler that waits serves nobody: after the first
+    /// such wait of a pass there is none, so that what nobody has locked is done all the same.
     fn briefly<T>(&mut self, what: &'static str, f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
         const MOMENT: Duration = Duration::from_millis(500);
-        xact::begin_for_queue_within(c"500ms");
+        if !self.may_write {
+            return Ok(None);
+        }
+        xact::begin_for_queue_within(if self.held_up.is_none() { c"500ms" } else { c"1ms" });
         let result = f().and_then(|result| {
             fault::point(what)?;
             xact::commit()?;
@@ -532,6 +564,7 @@ impl Scheduler {
         self.entry.elastic.store(false, SeqCst);
         loop {
             let now = clock::tick();
+            self.may_try_again(now);
             self.release_what_the_gone_held(now)?;
             if self.pool.ask_all_to_leave(now) == 0 || now > give_up {
                 return Ok(());

@@ -18,7 +18,7 @@ pub fn watch() {
             restore::note_created();
             wake::note_created();
         }
-        Statement::CommitsPrepared => wake::note_anything(),
+        Statement::HasCommittedPrepared => note_what_was_prepared(),
         Statement::Loads { schema, table } => restore::note_load(&schema, &table),
         Statement::Completes => restore::note_completion(),
         // The scheduler looks whether one feeds the queue.
@@ -32,6 +32,17 @@ pub fn watch() {
         }
         _ => (),
     });
+}
+
+/// What a transaction noted that was prepared is forgotten: it may have added jobs, or the extension.
+fn note_what_was_prepared() {
+    let Some(board) = shmem::board() else { return };
+    let is_served = board.database(background::database()).is_some_and(|entry| entry.serving.load(SeqCst));
+    if is_served {
+        wake::note_anything();
+    } else if schema::extension().is_some() {
+        wake::note_created();
+    }
 }
 
 /// Whether the current role may run what drops the extension, or its schema and the extension with it.

@@ -5,7 +5,7 @@
 //! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
 //! shelf once more.
 
-use crate::pg::clock::{self, NEVER, Timestamp};
+use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::{background, fault, xact};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
@@ -123,15 +123,14 @@ fn tell(board: Board, notes: Notes) {
         // A scheduler that is there may be about to end, as it has found no extension.
         board.want(oid);
     }
-    let entry = board.database(oid).filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
-    let Some(entry) = entry else { return };
-    if notes.anything {
-        for shelf in board.shelves_of(oid) {
-            shelf.with(|ready| ready.lower(Place::START));
-        }
-        entry.lower_due(clock::now());
+    let entry = board.database(oid);
+    if let Some(entry) = entry.filter(|_| notes.anything)
+        && !entry.unnoted.swap(true, SeqCst)
+    {
         entry.scheduler.set();
     }
+    let entry = entry.filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
+    let Some(entry) = entry else { return };
     if let Some(due) = notes.due
         && entry.lower_due(due)
     {

@@ -231,20 +231,27 @@ impl This {
     /// workers their part.
     fn take(&self) -> Vec<Hint> {
         let users = self.shelf.users().max(1);
-        let hints = self.shelf.with(|ready| {
-            let share = ready.len().div_ceil(users);
-            ready.take(|hint| match self.own_task(hint) {
-                Some(task) if task.max_batch > 1 && !marks::is_suspect(self.database, hint.task) => {
-                    task.max_batch.min(share)
-                }
-                _ => 1,
-            })
-        });
-        if !hints.is_empty() {
-            // From here on they are looked for if this process ends.
-            self.runner.me.hold(Held::of(&hints), &DbText::default());
+        loop {
+            let mut hints = self.shelf.with(|ready| {
+                let share = ready.len().div_ceil(users);
+                ready.take(|hint| match self.own_task(hint) {
+                    Some(task) if task.max_batch > 1 && !marks::is_suspect(self.database, hint.task) => {
+                        task.max_batch.min(share)
+                    }
+                    _ => 1,
+                })
+            });
+            if hints.is_empty() {
+                return hints;
+            }
+            // The scheduler has the table searched again once it has seen to their charges.
+            hints.retain(|hint| !marks::is_charged(self.database, hint.place.id));
+            if !hints.is_empty() {
+                // From here on they are looked for if this process ends.
+                self.runner.me.hold(Held::of(&hints), &DbText::default());
+                return hints;
+            }
         }
-        hints
     }
 
     /// Searches the table where the shelf's list ends; whether the shelf is to be looked at again.

@@ -68,6 +68,43 @@ fn what_a_terminated_worker_ran_runs_although_somebody_had_it_locked() {
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
 }
 
+/// The scheduler waits for locks half a second at a time, however many there are, and what nobody has locked it does meanwhile.
+#[test]
+fn jobs_that_somebody_has_locked_keep_the_scheduler_from_nothing_else() {
+    let cluster = cluster(&["kongtask.workers = 8", "kongtask.poll_interval = '1h'", "deadlock_timeout = '100ms'"]);
+    cluster.sql(
+        "update naps set seconds = 60;
+         select count(graphile_worker.add_job('rest', to_json(n), job_key := 'k' || n)) from generate_series(1, 7) n",
+    );
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "7");
+    cluster.sql("update naps set seconds = 0");
+    let mut locker = cluster.connect();
+    locker.batch_execute("begin; select from graphile_worker.jobs where key <> 'k7' for update").expect("locks");
+    let mut db = cluster.connect();
+    db.batch_execute("select pg_terminate_backend(pid) from kongtask.workers where state = 'running'")
+        .expect("terminate");
+    assert!(wait_until(SOON, || text(&mut db, "select count(*) from done where n = 7") == "1"), "{}", cluster.log());
+    let late = "create table late (n bigint, seconds float8); grant insert on late to alice;
+        create function alice_note() returns trigger language plpgsql security definer as $$ begin
+          insert into late select new.n, extract(epoch from clock_timestamp() - due) from dues where n = new.n; return new; end $$;
+        create table dues (n bigint, due timestamptz);
+        create trigger late after insert on done for each row execute function alice_note()";
+    db.batch_execute(late).expect("a trigger");
+    // Only the scheduler knows of what falls due.
+    for n in 100..110 {
+        db.batch_execute(&format!(
+            "begin; insert into dues values ({n}, now() + interval '50 ms');
+             select graphile_worker.add_job('note', '{n}', run_at := now() + interval '50 ms'); commit; select pg_sleep(0.3)"
+        ))
+        .expect("add_job");
+    }
+    assert!(wait_until(SOON, || text(&mut db, "select count(*) from late") == "10"), "{}", cluster.log());
+    let latest: f64 = text(&mut db, "select max(seconds) from late").parse().expect("a number");
+    assert!(latest < 1.5, "{latest} s\n{}", cluster.log());
+    locker.batch_execute("commit").expect("commit");
+    drains_once(&cluster, 17);
+}
+
 /// Also by a scheduler that did not start it.
 #[test]
 fn what_a_terminated_worker_ran_runs_at_once_although_the_scheduler_is_new() {
@@ -146,6 +183,59 @@ fn a_cancelled_batch_or_set_fails_what_ran_and_does_each_job_once() {
         }
     }
     cluster.wait_for_log_times("failed on attempt 1 of 25: canceling statement due to user request", 42);
+}
+
+/// By what users have fired as it commits: it is of all jobs that share the transaction, as with a set.
+#[test]
+fn a_batch_that_is_cancelled_as_it_commits_has_failed() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(
+        "create function rest() returns trigger language plpgsql security definer as $$ begin
+           perform pg_sleep(seconds) from public.naps; return new; end $$;
+         create constraint trigger rest after insert on done deferrable initially deferred for each row execute function rest()",
+    );
+    for keys in ["null", "'k' || n"] {
+        let add = format!(
+            "select count(graphile_worker.add_job('batch', to_json(n), job_key := {keys})) from generate_series(1, 3) n"
+        );
+        // Plans are made at first, which takes a batch's time.
+        cluster.sql(&add);
+        cluster.wait_for(JOBS, "0");
+        cluster.sql("truncate done; update naps set seconds = 60");
+        cluster.sql(&add);
+        cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+        let worker = cluster.text("select pid from kongtask.workers");
+        cluster.sql("update naps set seconds = 0");
+        cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
+        let said = "canceling statement due to user request (SQLSTATE 57014)%";
+        let count = "select count(*) from graphile_worker.jobs where attempts = 1 and locked_at is null and last_error";
+        cluster.wait_for(&format!("{count} like '{said}'"), "3");
+        drains_once(&cluster, 3);
+        assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
+        cluster.sql("truncate done");
+    }
+}
+
+/// An error that is caught has Postgres let cancels in again, in the midst of a statement of the queue's own.
+#[test]
+fn a_trigger_on_jobs_that_catches_an_error_lets_no_cancel_end_a_worker() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(
+        "create function catches() returns trigger language plpgsql security definer as $$ begin
+           begin perform 1 / 0; exception when others then null; end;
+           perform pg_sleep(seconds) from public.naps; return new; end $$;
+         create trigger catches before update on graphile_worker.jobs for each row
+           when (new.last_error is not null and old.last_error is null) execute function catches();
+         update naps set seconds = 1",
+    );
+    cluster.wait_for(IDLE, "1");
+    let worker = cluster.text("select pid from kongtask.workers");
+    cluster.sql("select graphile_worker.add_job('again', '1')");
+    cluster.wait_for("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", "1");
+    cluster.sql("select pg_cancel_backend(pid) from kongtask.workers");
+    cluster.wait_for("select last_error like 'the first attempt%' from graphile_worker.jobs", "t");
+    cluster.wait_for(IDLE, "1");
+    assert_eq!(cluster.text("select pid from kongtask.workers"), worker, "{}", cluster.log());
 }
 
 /// What a server, a database or a role may have set that would break statements that do not expect it.

@@ -285,6 +285,45 @@ fn a_crash_is_charged_although_somebody_has_the_job_locked_at_first() {
     cluster.wait_for("select last_error like 'worker process crashed%1 of 3%' from graphile_worker.jobs", "t");
 }
 
+/// However soon a worker sees that it could: who has it locked tells of it, and nobody has said yet that it crashed the server.
+#[test]
+fn a_job_does_not_run_again_before_its_crash_is_charged() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'", "deadlock_timeout = '100ms'"]);
+    cluster.sql(
+        "create function is_killed() returns void language sql as $$ select kongtask_fault('kill') $$;
+         create function told() returns void language sql as $$ insert into done (n) values (1) $$;
+         select kongtask.register_task('is_killed', 'is_killed()'), kongtask.register_task('told', 'told()')",
+    );
+    cluster.arm("recovering", "stop");
+    let _ = cluster.connect().batch_execute("select graphile_worker.add_job('is_killed')");
+    cluster.wait_for_log("all server processes terminated; reinitializing");
+    let mut db = connect(&cluster);
+    let scheduler = stopped(&cluster, &mut db);
+    let mut locker = connect(&cluster);
+    locker
+        .batch_execute(
+            "begin; select graphile_worker.reschedule_jobs(array(select id from graphile_worker.jobs), priority := -1)",
+        )
+        .expect("a lock");
+    go_on(scheduler);
+    cluster.wait_for(IDLE, "2");
+    // It has found the lock, and tries again in a moment.
+    let waits = format!("select count(*) from pg_stat_activity where pid = {scheduler} and wait_event_type = 'Lock'");
+    for expected in ["1", "0"] {
+        assert!(wait_until(SOON, || text(&mut db, &waits) == expected), "{}", cluster.log());
+    }
+    // SAFETY: a process of this cluster's.
+    unsafe { libc::kill(scheduler, libc::SIGSTOP) };
+    locker.batch_execute("commit; select graphile_worker.add_job('told')").expect("commit");
+    cluster.wait_for("select count(*) from done", "1");
+    let killed = "was terminated by signal 9";
+    assert_eq!(cluster.log().matches(killed).count(), 1, "{}", cluster.log());
+    go_on(scheduler);
+    // Killed once, it runs again as soon as that is recorded.
+    cluster.wait_for_log("crash 1 of 3");
+    assert!(wait_until(SOON, || cluster.log().matches(killed).count() == 2), "{}", cluster.log());
+}
+
 /// A renewal that fails takes the scheduler with it, and nothing else.
 #[test]
 fn a_lock_that_could_not_be_renewed_is_renewed_by_the_next_scheduler() {

@@ -91,6 +91,60 @@ fn commit_prepared_wakes_and_rollback_prepared_does_not() {
     cluster.wait_for("select string_agg(what, ' ' order by at) from done", "nap nap 1 nap");
 }
 
+/// Nobody has noted anything in a database that is not served yet.
+#[test]
+fn commit_prepared_of_what_creates_the_extension_has_its_jobs_run() {
+    let cluster = cluster();
+    cluster.sql("create database other");
+    let mut db = cluster.connect_as("postgres", "other");
+    db.batch_execute(
+        "create table done (n int);
+         create function note() returns void language sql as $$ insert into done values (1) $$;
+         begin; create extension kongtask; select kongtask.register_task('note', 'note()'), graphile_worker.add_job('note');
+         prepare transaction 'created'",
+    )
+    .expect("prepare");
+    db.batch_execute("commit prepared 'created'").expect("commit");
+    assert!(wait_until(SOON, || text(&mut db, "select count(*) from done") == "1"), "{}", cluster.log());
+}
+
+/// Each could have added a job anywhere: all is searched again, no more often than it is anyway.
+#[test]
+fn many_prepared_transactions_do_not_have_a_long_backlog_searched_for_each() {
+    const BACKLOG: u64 = 50_000;
+    let cluster = cluster();
+    cluster.sql(&format!(
+        "create table other (n int);
+         insert into graphile_worker.jobs (task_identifier, priority) select 'elsewhere', -1 from generate_series(1, {BACKLOG});
+         analyze graphile_worker.jobs"
+    ));
+    let mut db = cluster.connect();
+    let read = "select sum(idx_tup_read)::text from pg_stat_user_indexes where relname = 'jobs'";
+    let mut entries = || text(&mut db, read).parse::<u64>().expect("a number");
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");
+    let before = entries();
+    let mut other = cluster.connect();
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        other
+            .batch_execute("begin; insert into other values (1); prepare transaction 'other'")
+            .and_then(|()| other.batch_execute("commit prepared 'other'"))
+            .expect("commit");
+        count += 1;
+    }
+    // What is added among them is found.
+    other
+        .batch_execute("begin; select graphile_worker.add_job('note', '1'); prepare transaction 'one'")
+        .and_then(|()| other.batch_execute("commit prepared 'one'"))
+        .expect("commit");
+    cluster.wait_for("select what from done", "1");
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");
+    let read = entries() - before;
+    assert!(count > 100, "{count}");
+    assert!(read < 60 * BACKLOG, "{read} for {count}");
+}
+
 #[test]
 fn a_future_job_runs_when_it_is_due() {
     let cluster = cluster();

@@ -32,8 +32,8 @@ pub enum Statement {
     DropsSchemas(Vec<DbText>),
     /// DROP OWNED BY these roles.
     DropsOwned(Vec<pg_sys::Oid>),
-    /// COMMIT PREPARED.
-    CommitsPrepared,
+    /// COMMIT PREPARED, which has run.
+    HasCommittedPrepared,
     /// A COPY out of a dump, into a table that is named with its schema, as a dump does.
     Loads { schema: DbText, table: DbText },
     /// What a dump has behind its data: an index, a constraint, a trigger.
@@ -47,7 +47,7 @@ thread_local! {
     static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
 }
 
-/// Has `before` called before each statement that concerns us runs; it may wait, and it may raise.
+/// Has `before` called before each statement that concerns us runs, but after COMMIT PREPARED; it may wait, and it may raise.
 pub fn before_statement(before: fn(Statement)) {
     BEFORE.set(Some(before));
     // SAFETY: called once, while libraries are preloaded.
@@ -70,7 +70,11 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: Postgres hands us a valid statement; our part is guarded and holds nothing when what follows jumps.
     unsafe {
-        notice((*statement).utilityStmt);
+        let node = (*statement).utilityStmt;
+        let commits_prepared = (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && (*node.cast::<pg_sys::TransactionStmt>()).kind
+                == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED;
+        notice(node);
         match PREVIOUS.get() {
             Some(previous) => {
                 previous(statement, text, read_only_tree, context, parameters, environment, destination, completion)
@@ -86,6 +90,16 @@ unsafe extern "C-unwind" fn process_utility(
                 completion,
             ),
         }
+        if commits_prepared {
+            notice_committed();
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn notice_committed() {
+    if let Some(before) = BEFORE.get() {
+        before(Statement::HasCommittedPrepared);
     }
 }
 
@@ -132,10 +146,6 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                     }
                     _ => None,
                 }
-            }
-            pg_sys::NodeTag::T_TransactionStmt => {
-                let kind = (*node.cast::<pg_sys::TransactionStmt>()).kind;
-                (kind == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED).then_some(Statement::CommitsPrepared)
             }
             pg_sys::NodeTag::T_DropOwnedStmt => {
                 let drop = node.cast::<pg_sys::DropOwnedStmt>();

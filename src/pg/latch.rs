@@ -93,15 +93,20 @@ pub fn interrupted() -> Result<(), PgError> {
     Ok(())
 }
 
-/// Has this process go on whatever `pg_cancel_backend` asks for, until [`let_cancel`], or an ERROR.
+/// Has this process go on whatever `pg_cancel_backend` asks for, until [`let_cancel`]. An ERROR has Postgres forget its own count, also
+/// one that a trigger of a user's catches in the midst of a statement of ours: so none is noted at all from here on, and one that
+/// was is forgotten.
 pub fn hold_cancels() {
     RUNS.store(false, Ordering::SeqCst);
-    // SAFETY: sets a variable of this process.
-    unsafe { pg_sys::QueryCancelHoldoffCount = 1 }
+    // SAFETY: sets two variables of this process.
+    unsafe {
+        pg_sys::QueryCancelHoldoffCount = 1;
+        pg_sys::QueryCancelPending = 0;
+    }
     forget_what_was_asked();
 }
 
-/// True while users' code runs: what has it end is told to its interpreter too, and noted.
+/// True while users' code runs: what has it end is told to Postgres and to its interpreter, and noted.
 static RUNS: AtomicBool = AtomicBool::new(false);
 
 static ASKED: AtomicPtr<AtomicI64> = AtomicPtr::new(std::ptr::null_mut());
@@ -115,9 +120,9 @@ pub fn tell_what_is_asked(asked: &'static AtomicI64, observer: &'static LatchOf)
 }
 
 /// What [`tell_what_is_asked`] was given.
-fn who_is_told() -> (Option<&'static AtomicI64>, Option<&'static LatchOf>) {
+fn who_is_told() -> Option<(&'static AtomicI64, &'static LatchOf)> {
     // SAFETY: what was stored lives as long as the process.
-    unsafe { (ASKED.load(Ordering::SeqCst).as_ref(), OBSERVER.load(Ordering::SeqCst).as_ref()) }
+    unsafe { Some((ASKED.load(Ordering::SeqCst).as_ref()?, OBSERVER.load(Ordering::SeqCst).as_ref()?)) }
 }
 
 /// What runs is to end. For signal handlers.
@@ -126,7 +131,7 @@ fn ask_to_end() {
         return;
     }
     python::interrupt();
-    if let (Some(asked), Some(observer)) = who_is_told()
+    if let Some((asked, observer)) = who_is_told()
         && asked.compare_exchange(0, clock::tick(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     {
         observer.set();
@@ -135,7 +140,7 @@ fn ask_to_end() {
 
 fn forget_what_was_asked() {
     python::forget_interrupt();
-    if let (Some(asked), Some(observer)) = who_is_told()
+    if let Some((asked, observer)) = who_is_told()
         && asked.swap(0, Ordering::SeqCst) != 0
     {
         observer.set();
@@ -335,8 +340,7 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_vo
             SetLatch(pg_sys::MyLatch);
         } else if sender == pg_sys::MyProcPid {
             ENDED_ITSELF.store(true, Ordering::Relaxed);
-            StatementCancelHandler(signal);
-            ask_to_end();
+            cancel(signal);
         } else {
             die(signal);
             ask_to_end();
@@ -345,10 +349,20 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _: *mut c_vo
 }
 
 extern "C" fn on_sigint(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
-    CANCELLED.store(true, Ordering::Relaxed);
-    // SAFETY: as above.
-    keeping_errno(|| unsafe { StatementCancelHandler(signal) });
-    keeping_errno(ask_to_end);
+    if RUNS.load(Ordering::SeqCst) {
+        CANCELLED.store(true, Ordering::Relaxed);
+    }
+    keeping_errno(|| cancel(signal));
+}
+
+/// What runs is cancelled, if it is users' code. For signal handlers.
+fn cancel(signal: c_int) {
+    if !RUNS.load(Ordering::SeqCst) {
+        return;
+    }
+    // SAFETY: what Postgres's own handler does.
+    unsafe { StatementCancelHandler(signal) }
+    ask_to_end();
 }
 
 extern "C" fn on_sighup(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {

@@ -74,7 +74,7 @@ fn claim_in(take: &Take, worker_id: Value, queue_name: Value) -> Result<Vec<Job>
 /// What came of looking for the next job of a queue.
 pub enum Next {
     Taken(Job, Rc<Task>),
-    /// It is another role's.
+    /// It is another role's, or not to run yet.
     Anothers(Head),
     /// There is none yet.
     None,

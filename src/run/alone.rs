@@ -9,7 +9,7 @@ use crate::queue::take::{self, Next};
 use crate::queue::{complete, queues, recover};
 use crate::ready::{Hint, Kind};
 use crate::registry;
-use crate::{shmem, wake};
+use crate::{marks, shmem, wake};
 use std::time::Instant;
 
 impl Runner {
@@ -55,7 +55,7 @@ impl Runner {
             take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |head| {
                 // Before the commit: should the process end in between, the scheduler finds nothing to release.
                 self.hold_for(&[head.hint], &head.task);
-                head.task.role == self.role
+                head.task.role == self.role && !marks::is_charged(self.database, head.hint.place.id)
             })
         })?;
         match next {
@@ -65,7 +65,7 @@ impl Runner {
                 self.attempt(&job, &Attempt { task: &task, hold: Hold::Claimed })
             }
             Next::Anothers(head) => {
-                // Its workers may have looked for it while we held the queue.
+                // Its workers may have looked for it while we held the queue. One that has a charge, ours pass over.
                 wake::note_job(head.task.role, head.hint);
                 Ok(xact::commit()?)
             }

@@ -2,8 +2,9 @@
 //!
 //! What a job did stays, with its locks, until all have run. So none may wait for a lock, and no more are begun once the
 //! time is up. A job that would have had to wait, or met a deadlock or a serialization failure, is run again alone: it may
-//! have been its companions' fault.
+//! have been its companions' fault. If their commit is cancelled, all of them have failed.
 
+use super::set::Part;
 use super::{Attempt, Failed, Hold, Runner, Taken};
 use crate::error::Error;
 use crate::handler::Handler;
@@ -40,6 +41,7 @@ struct Outcomes<'j> {
 
 /// What came of jobs that were run as if none of them could fail.
 enum Together {
+    /// Or failed, all of them.
     Done,
     /// Nothing of it happened, but that one of them has failed: it was interrupted, and is not run again for the others' sake.
     Interrupted(i64),
@@ -80,6 +82,13 @@ impl Runner {
         match self.run_while_well(&jobs, &attempt) {
             Ok(None) => {
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
+                Ok(Together::Done)
+            }
+            // As they were committed: whoever cancelled that meant all of it.
+            Err(error) if Runner::was_cancelled(&error) => {
+                let error = error.read();
+                xact::abort();
+                self.fail_part(taken, Part::InPlace(&taken.hints), &error)?;
                 Ok(Together::Done)
             }
             attempted => {
@@ -166,6 +175,17 @@ impl Runner {
                 failed.into_iter().for_each(Failed::log);
                 outcomes.done.iter().for_each(|job| self.succeeded(job, attempt.task, begun));
             }
+            // Whoever cancelled the commit meant all that were done.
+            Err(error) if Runner::was_cancelled(&error) => {
+                let error = error.read();
+                xact::abort();
+                let done = outcomes.done.drain(..).map(|job| (job, error.clone()));
+                outcomes.failed = done.chain(outcomes.failed.drain(..)).collect();
+                xact::begin_for_queue();
+                let failed = self.record_failed(&outcomes, attempt)?;
+                xact::commit()?;
+                failed.into_iter().for_each(Failed::log);
+            }
             // A lock that is lost, a deferred constraint: whose it is, each shows alone.
             Ok(None) | Err(_) => {
                 xact::abort();
@@ -238,10 +258,14 @@ impl Runner {
             Hold::Claimed if complete::complete_held(done, self.worker_id())? => (),
             Hold::Claimed => return Ok(None),
         }
-        let failures = outcomes.failed.iter();
-        let failed = failures.map(|(job, error)| self.record_failure(job, attempt, error)).collect::<Result<_, _>>()?;
+        let failed = self.record_failed(outcomes, attempt)?;
         self.commit()?;
         Ok(Some(failed))
+    }
+
+    /// Records what failed, in the current transaction; what to log once that is committed.
+    fn record_failed(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Vec<Failed>, Error> {
+        outcomes.failed.iter().map(|(job, error)| self.record_failure(job, attempt, error)).collect()
     }
 }
 

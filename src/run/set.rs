@@ -18,7 +18,7 @@ pub const USUAL: usize = 1000;
 
 /// A part of a set.
 #[derive(Clone, Copy)]
-enum Part<'a> {
+pub(super) enum Part<'a> {
     /// Still to be taken, in the transaction that runs them.
     InPlace(&'a [Hint]),
     Claimed(&'a [Job]),
@@ -89,7 +89,7 @@ impl Runner {
     }
 
     /// Records one error for all jobs of a part.
-    fn fail_part(&self, taken: &Taken, part: Part, error: &Raise) -> Result<(), Error> {
+    pub(super) fn fail_part(&self, taken: &Taken, part: Part, error: &Raise) -> Result<(), Error> {
         xact::begin_for_queue();
         let locked;
         let (jobs, hold) = match part {

@@ -56,6 +56,9 @@ pub struct Database {
     pub starving: AtomicBool,
     /// Set by a worker that could not take a job as somebody's transaction had it locked.
     pub skipped: AtomicBool,
+    /// Set by a session that has committed what was prepared: it may have added jobs that nobody has noted. Cleared by the scheduler when
+    /// it has all searched again.
+    pub unnoted: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
     pub next_due: AtomicI64,
 }
@@ -94,6 +97,7 @@ impl Database {
         self.short.store(false, SeqCst);
         self.starving.store(false, SeqCst);
         self.skipped.store(false, SeqCst);
+        self.unnoted.store(false, SeqCst);
         self.next_due.store(NEVER, SeqCst);
         self.oid.set(oid);
     }
