@@ -38,10 +38,13 @@ fn handlers_that_add_to_each_others_queues_do_not_wait_for_each_other() {
            perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := queue); perform pg_sleep(0.1); end $$",
     );
     let mut db = cluster.connect();
+    // So that the ids are 1 to 20, the odd ones in queue a.
+    db.batch_execute("begin").expect("begin");
     for _ in 0..10 {
         add(&mut db, "select cross_over('b')", ", queue_name := 'a'");
         add(&mut db, "select cross_over('a')", ", queue_name := 'b'");
     }
+    db.batch_execute("commit").expect("commit");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(*) || ' ' || count(distinct job) from done"), "40 40");
     let in_order = "select bool_and(job > before) from (
@@ -61,6 +64,8 @@ fn a_deadlock_of_two_jobs_that_add_each_others_keys_is_nobodys_failure() {
            perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', job_key := key); perform pg_sleep(0.5); end $$",
     );
     let mut db = cluster.connect();
+    // So that both run at once.
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "2");
     db.batch_execute("begin").expect("begin");
     let first = add(&mut db, "select take_over('l')", ", job_key := 'k', max_attempts := 1");
     let second = add(&mut db, "select take_over('k')", ", job_key := 'l', max_attempts := 1");
