@@ -61,6 +61,11 @@ fn a_deadlock_of_two_jobs_that_add_each_others_keys_is_nobodys_failure() {
     let cluster = cluster(&["kongtask.workers = 2", "deadlock_timeout = '100ms'"]);
     cluster.sql(
         "create function take_over(key text) returns void language plpgsql as $$ begin
+           -- Once both run; where one runs again, it does so alone.
+           for n in 1..100 loop
+             exit when (select count(*) from graphile_worker.jobs where locked_at is not null) = 2;
+             perform pg_sleep(0.01);
+           end loop;
            perform graphile_worker.add_job('run', '{\"do\": \"select 1\"}', job_key := key); perform pg_sleep(0.5); end $$",
     );
     let mut db = cluster.connect();
