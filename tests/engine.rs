@@ -354,7 +354,16 @@ fn a_commit_wakes_as_many_as_it_adds_jobs() {
     let mut db = cluster.connect();
     let since = "select pid, since from kongtask.workers order by pid";
     for jobs in [1, 2] {
-        let before = rows(&mut db, since);
+        // Once what the scheduler has woken some for, the new task, is done with.
+        let mut before = Vec::new();
+        let is_quiet = wait_until(SOON, || {
+            let now = rows(&mut db, since);
+            let is_same = now == before;
+            before = now;
+            thread::sleep(Duration::from_millis(300));
+            is_same
+        });
+        assert!(is_quiet);
         db.batch_execute(&format!("truncate done; {}", add("note", jobs))).expect("add_job");
         cluster.wait_for("select count(*) from done", &jobs.to_string());
         cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");

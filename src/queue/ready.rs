@@ -209,9 +209,11 @@ pub fn head(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Res
     }
 }
 
-/// The earliest run_at after `now`.
+/// The earliest run_at after `now`, by a snapshot taken now: the transaction's own is older than what commits have told, which is
+/// forgotten once it is looked for.
 pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
     static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).by_index();
+    let _snapshot = LatestSnapshot::take();
     let session = schema::session()?;
     let rows = session.read(&NEXT_DUE, &[Some(now.into())])?;
     Ok(if rows.count() == 0 { None } else { timestamp(rows.value(0, 0)) })
