@@ -298,10 +298,13 @@ impl Scheduler {
             let shelf = self.board.shelf(self.database, role);
             let waiting = match (shelf, &scope) {
                 (None, _) => self.search(tasks, role, ready::search)?.hints.len(),
-                (Some(shelf), Scope::All) => {
+                (Some(shelf), Scope::All(since)) => {
                     let known = shelf.with(|ready| ready.begins());
                     let found = self.search(tasks, role, ready::search)?;
-                    self.stock(shelf, found, known)
+                    self.stock(shelf, found, known);
+                    // What fell due behind the first job that was known is on no list yet.
+                    let found = self.search(tasks, role, |search| ready::search_due(search, *since))?;
+                    self.stock(shelf, found, Place::END)
                 }
                 (Some(shelf), Scope::DueSince(since)) => {
                     let found = self.search(tasks, role, |search| ready::search_due(search, *since))?;
@@ -319,7 +322,7 @@ impl Scheduler {
                 self.entry.lower_due(due);
             }
         }
-        if matches!(scope, Scope::All) {
+        if matches!(scope, Scope::All(_)) {
             self.has_orphaned_queues = queues::has_orphaned()?;
             // A safety net, which is to take little of the time however much has to be passed.
             self.may_search_at = after(now, begun.elapsed() * 50);
@@ -366,7 +369,8 @@ impl Scheduler {
         }
         // Before the snapshot: what is committed after it is told anew.
         let told = wake::take_due(self.entry);
-        if all { Scope::All } else { Scope::DueSince(told.min(self.searched)) }
+        let since = told.min(self.searched);
+        if all { Scope::All(since) } else { Scope::DueSince(since) }
     }
 
     /// The first jobs of a role that can run, as `search` finds them.
@@ -580,8 +584,8 @@ enum Scope {
     Nothing,
     /// Jobs that fell due since then.
     DueSince(Timestamp),
-    /// Everything: a hint may have been lost.
-    All,
+    /// Everything, as a hint may have been lost, and what fell due since then.
+    All(Timestamp),
 }
 
 /// How many jobs wait on a shelf, as far as it knows.
