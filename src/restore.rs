@@ -50,9 +50,8 @@ pub fn note_load(of_schema: &DbText, table: &DbText) {
 
 /// To be called before an index, a constraint or a trigger out of a dump is made.
 pub fn note_completion() {
-    let database = background::database();
-    let entry = shmem::board().and_then(|board| board.database(database));
-    if entry.is_some_and(|entry| entry.restores.is_active()) {
+    // Also before the load begins: it may begin, and not see this yet, before this commits.
+    if schema::extension().is_some() {
         hold(true);
     }
 }
