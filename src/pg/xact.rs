@@ -3,7 +3,7 @@
 use super::catch::{PgError, catch};
 use super::{dblink, latch, session};
 use pgrx::pg_sys;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 unsafe extern "C-unwind" {
     fn CommitTransactionCommand();
@@ -137,7 +137,7 @@ impl Drop for Settings {
 }
 
 thread_local! {
-    static END: Cell<Option<fn(committed: bool)>> = const { Cell::new(None) };
+    static ENDS: RefCell<Vec<fn(committed: bool)>> = const { RefCell::new(Vec::new()) };
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -146,8 +146,17 @@ thread_local! {
 ///
 /// After a commit this is later than the commit callback: what was done is visible, others have been sent its
 /// invalidation messages, and its locks are released. Whoever is woken finds all of it.
+///
+/// A function that is registered again is called once. Several are called in the order in which they were registered.
 pub fn at_end(end: fn(committed: bool)) {
-    if END.replace(Some(end)).is_none() {
+    let is_first = ENDS.with_borrow_mut(|ends| {
+        let is_first = ends.is_empty();
+        if !ends.iter().any(|&known| std::ptr::fn_addr_eq(known, end)) {
+            ends.push(end);
+        }
+        is_first
+    });
+    if is_first {
         // SAFETY: registered once for the life of the backend.
         unsafe {
             pg_sys::RegisterXactCallback(Some(xact_event), std::ptr::null_mut());
@@ -190,11 +199,10 @@ unsafe extern "C-unwind" fn resources_released(
     is_top_level: bool,
     _: *mut std::ffi::c_void,
 ) {
-    if phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS
-        && is_top_level
-        && let Some(end) = END.get()
-    {
-        end(COMMITTED.replace(false));
+    if phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS && is_top_level {
+        let committed = COMMITTED.replace(false);
+        // No function of these registers another.
+        ENDS.with_borrow(|ends| ends.iter().for_each(|end| end(committed)));
     }
 }
 

@@ -5,14 +5,14 @@
 //! have been its companions' fault. If their commit is cancelled, all of them have failed.
 
 use super::set::Part;
-use super::{Attempt, Failed, Hold, Runner, Taken};
+use super::{Attempt, Failed, RunMode, Runner, TakenJobs};
 use crate::error::Error;
-use crate::handler::Handler;
+use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
 use crate::pg::{background, latch, xact};
-use crate::queue::job::Job;
-use crate::queue::{complete, take};
-use crate::ready::Hint;
+use crate::schema::job_row::Job;
+use crate::shared::ready_list::Hint;
+use crate::tasks::handler::Handler;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -51,30 +51,30 @@ enum Together {
 
 impl Runner {
     /// Runs jobs together; those that time did not suffice for are still to be run.
-    pub(super) fn batch(&mut self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
-        if hold == Hold::Claimed || self.is_careful(taken.task.tag) {
-            return self.one_by_one(taken, hold);
+    pub(super) fn batch(&mut self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
+        if mode == RunMode::Claimed || self.is_careful(taken.task.tag) {
+            return self.one_by_one(taken, mode);
         }
         let left = match self.all_well(taken)? {
             Together::Done => return Ok(Vec::new()),
             Together::Interrupted(id) => &taken.those(|other| other != id),
             Together::Failed => taken,
         };
-        self.careful.insert(taken.task.tag, Instant::now());
-        self.one_by_one(left, hold)
+        self.recently_failed.insert(taken.task.tag, Instant::now());
+        self.one_by_one(left, mode)
     }
 
     /// Whether jobs of a task have lately failed, or taken long, in a batch.
     fn is_careful(&self, task: u32) -> bool {
         const LATELY: Duration = Duration::from_secs(10);
-        self.careful.get(&task).is_some_and(|since| since.elapsed() < LATELY)
+        self.recently_failed.get(&task).is_some_and(|since| since.elapsed() < LATELY)
     }
 
     /// Deletes the jobs and runs them, as if none of them could fail: which saves locking each first.
-    fn all_well(&self, taken: &Taken) -> Result<Together, Error> {
+    fn all_well(&self, taken: &TakenJobs) -> Result<Together, Error> {
         let begun = Instant::now();
         self.begin();
-        let attempt = Attempt { task: &taken.task, hold: Hold::InPlace };
+        let attempt = Attempt { task: &taken.task, mode: RunMode::InPlace };
         let Ok(jobs) = self.delete(taken, &taken.ids()) else {
             xact::abort();
             return Ok(Together::Failed);
@@ -114,14 +114,14 @@ impl Runner {
         Ok(None)
     }
 
-    fn one_by_one(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
-        let jobs = match hold {
-            Hold::InPlace => {
+    fn one_by_one(&self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
+        let jobs = match mode {
+            RunMode::InPlace => {
                 self.begin();
                 let ids = taken.ids();
                 self.arena.within(|| take::lock(&self.take(taken, &ids)))?
             }
-            Hold::Claimed => {
+            RunMode::Claimed => {
                 let jobs = self.claim(taken)?;
                 self.begin();
                 jobs
@@ -129,12 +129,12 @@ impl Runner {
         };
         let Some(handler) = self.handler(&taken.task).transpose() else {
             xact::abort();
-            if hold == Hold::Claimed {
+            if mode == RunMode::Claimed {
                 self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
             }
             return Ok(Vec::new());
         };
-        let attempt = Attempt { task: &taken.task, hold };
+        let attempt = Attempt { task: &taken.task, mode };
         let outcomes = match handler {
             Ok(handler) => self.together(&jobs, &attempt, &handler)?,
             // Each is to fail for that.
@@ -145,19 +145,19 @@ impl Runner {
         };
         for job in &outcomes.alone {
             self.now_runs(job.id);
-            match hold {
-                Hold::InPlace => self.alone(&taken.those(|id| id == job.id), hold)?,
-                Hold::Claimed => self.claimed(job, taken)?,
+            match mode {
+                RunMode::InPlace => self.run_single(&taken.those(|id| id == job.id), mode)?,
+                RunMode::Claimed => self.claimed(job, taken)?,
             }
             background::report_statistics(false);
         }
         let left: Vec<i64> = outcomes.left.iter().map(|job| job.id).collect();
-        if hold == Hold::Claimed && !left.is_empty() {
+        if mode == RunMode::Claimed && !left.is_empty() {
             // That puts them back on the shelf.
             self.release(&left)?;
             return Ok(Vec::new());
         }
-        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.place.id)).copied().collect())
+        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
@@ -217,7 +217,7 @@ impl Runner {
         for job in jobs {
             let before = xact::subtransactions();
             let is_full = before + subtransactions > xact::MOST_SUBTRANSACTIONS || begun.elapsed() > BUDGET;
-            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.leave.load(SeqCst) {
+            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.must_leave.load(SeqCst) {
                 outcomes.left.push(job);
                 continue;
             }
@@ -253,10 +253,10 @@ impl Runner {
     fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
         xact::allow_writes();
         let done: Vec<i64> = outcomes.done.iter().map(|job| job.id).collect();
-        match attempt.hold {
-            Hold::InPlace => complete::complete_locked(done)?,
-            Hold::Claimed if complete::complete_held(done, self.worker_id())? => (),
-            Hold::Claimed => return Ok(None),
+        match attempt.mode {
+            RunMode::InPlace => complete::complete_locked(done)?,
+            RunMode::Claimed if complete::complete_held(done, self.worker_id())? => (),
+            RunMode::Claimed => return Ok(None),
         }
         let failed = self.record_failed(outcomes, attempt)?;
         self.commit()?;

@@ -20,7 +20,7 @@
 //! those that were tried before. Where the role or the database asks for another isolation level than READ COMMITTED, or for
 //! read-only transactions, all jobs are claimed: our statements need neither.
 
-mod alone;
+mod single;
 mod batch;
 mod set;
 
@@ -28,21 +28,22 @@ pub use batch::MOST as LARGEST_BATCH;
 pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 
 use crate::error::{Error, headline, last_error};
-use crate::guc;
-use crate::handler::Handler;
-use crate::marks::Mark;
+use crate::holds::subscription;
+use crate::jobs::take::{self, TakeRequest};
+use crate::jobs::{fail, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
-use crate::queue::job::Job;
-use crate::queue::take::{self, Take};
-use crate::queue::{fail, recover};
-use crate::ready::{Hint, Kind};
-use crate::registry::{self, Task};
-use crate::shmem::{self, Held, State, Worker};
-use crate::{schema, subscription};
+use crate::schema;
+use crate::schema::job_row::Job;
+use crate::settings;
+use crate::shared::crash_records::CrashRecord;
+use crate::shared::ready_list::{Hint, Kind};
+use crate::shared::{self, State, TakenRange, Worker};
+use crate::tasks::handler::Handler;
+use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -52,7 +53,7 @@ use std::time::Instant;
 /// Runs jobs, for one worker.
 pub struct Runner {
     pub me: &'static Worker,
-    pub mark: Option<&'static Mark>,
+    pub crash_record: Option<&'static CrashRecord>,
     pub database: Oid,
     pub role: Oid,
     /// As in `locked_by`.
@@ -60,39 +61,39 @@ pub struct Runner {
     /// Where the jobs that run, and what is said about them, live.
     pub arena: Arena,
     /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.
-    pub careful: HashMap<u32, Instant>,
+    pub recently_failed: HashMap<u32, Instant>,
 }
 
 /// How jobs are held while they run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hold {
+enum RunMode {
     InPlace,
     Claimed,
 }
 
 /// Jobs that somebody has asked to be run: of one task.
-pub struct Taken {
+pub struct TakenJobs {
     pub hints: Vec<Hint>,
     pub task: Rc<Task>,
     pub forbidden_flags: Vec<DbText>,
 }
 
-impl Taken {
+impl TakenJobs {
     /// Some of them, by their ids.
-    fn those(&self, which: impl Fn(i64) -> bool) -> Taken {
-        let hints = self.hints.iter().filter(|hint| which(hint.place.id)).copied().collect();
-        Taken { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
+    fn those(&self, which: impl Fn(i64) -> bool) -> TakenJobs {
+        let hints = self.hints.iter().filter(|hint| which(hint.position.id)).copied().collect();
+        TakenJobs { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
     }
 
     fn ids(&self) -> Vec<i64> {
-        self.hints.iter().map(|hint| hint.place.id).collect()
+        self.hints.iter().map(|hint| hint.position.id).collect()
     }
 }
 
 /// What an attempt is part of.
 struct Attempt<'a> {
     task: &'a Task,
-    hold: Hold,
+    mode: RunMode,
 }
 
 /// How an attempt ended that raised no error.
@@ -106,7 +107,7 @@ enum Outcome {
 
 impl Runner {
     /// Runs jobs; those that it could not get to in time, to be given back.
-    pub fn run(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+    pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
@@ -116,52 +117,52 @@ impl Runner {
         background::report_idle();
         background::report_statistics(false);
         self.me.let_go();
-        if let Some(mark) = self.mark {
-            mark.clear();
+        if let Some(record) = self.crash_record {
+            record.clear();
         }
         self.me.enter(State::Looking);
         Ok(left)
     }
 
-    fn dispatch(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+    fn dispatch(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         let [first, ..] = taken.hints[..] else { return Ok(Vec::new()) };
-        let hold = self.hold(taken);
+        let mode = self.run_mode(taken);
         if first.kind == Kind::Queued {
-            self.next_of_queue(taken, first.place.id)?;
+            self.next_of_queue(taken, first.position.id)?;
         } else if let [_] = taken.hints[..] {
-            self.alone(taken, hold)?;
+            self.run_single(taken, mode)?;
         } else if taken.task.takes_sets() {
-            self.set(taken, hold)?;
+            self.set(taken, mode)?;
         } else {
-            return self.batch(taken, hold);
+            return self.batch(taken, mode);
         }
         Ok(Vec::new())
     }
 
     /// Says what is about to be taken.
     fn hold_for(&self, hints: &[Hint], task: &Task) {
-        let held = Held::of(hints);
-        if let Some(mark) = self.mark {
-            mark.set(self.database, task, &held, hints.len());
+        let held = TakenRange::of(hints);
+        if let Some(record) = self.crash_record {
+            record.set(self.database, task.tag, &held, hints.len());
         }
         self.me.hold(held, &task.identifier);
     }
 
     /// Says which of several jobs runs now.
     fn now_runs(&self, job: i64) {
-        if let Some(mark) = self.mark {
-            mark.run(job);
+        if let Some(record) = self.crash_record {
+            record.run(job);
         }
         self.me.run(job);
     }
 
-    fn hold(&self, taken: &Taken) -> Hold {
+    fn run_mode(&self, taken: &TakenJobs) -> RunMode {
         let is_plain = taken.hints.iter().all(|hint| hint.kind == Kind::Plain);
-        if is_plain && taken.task.in_place && xact::defaults_are_plain() { Hold::InPlace } else { Hold::Claimed }
+        if is_plain && taken.task.in_place && xact::defaults_are_plain() { RunMode::InPlace } else { RunMode::Claimed }
     }
 
     /// Marks jobs as ours, and commits that.
-    fn claim(&self, taken: &Taken) -> Result<Vec<Job>, Error> {
+    fn claim(&self, taken: &TakenJobs) -> Result<Vec<Job>, Error> {
         xact::begin_for_queue();
         // A lost claim is no harm: the jobs are still there.
         xact::commit_lazily();
@@ -178,12 +179,12 @@ impl Runner {
     }
 
     /// Deletes jobs, in the current transaction.
-    fn delete(&self, taken: &Taken, ids: &[i64]) -> Result<Vec<Job>, Error> {
+    fn delete(&self, taken: &TakenJobs, ids: &[i64]) -> Result<Vec<Job>, Error> {
         self.arena.within(|| take::delete(&self.take(taken, ids)))
     }
 
-    fn take<'a>(&self, taken: &'a Taken, ids: &'a [i64]) -> Take<'a> {
-        Take { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
+    fn take<'a>(&self, taken: &'a TakenJobs, ids: &'a [i64]) -> TakeRequest<'a> {
+        TakeRequest { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
     }
 
     /// None of these jobs could be taken: if that is because somebody's transaction has one locked, it may give it back and
@@ -196,8 +197,8 @@ impl Runner {
     }
 
     fn skipped(&self) {
-        if let Some(entry) = shmem::board().and_then(|board| board.database(self.database)) {
-            entry.skipped.store(true, SeqCst);
+        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+            entry.has_skipped_rows.store(true, SeqCst);
             entry.scheduler.set();
         }
     }
@@ -233,7 +234,7 @@ impl Runner {
         match result {
             Ok(()) => {
                 session::forget()?;
-                fault::point("called")
+                Ok(fault::point("called")?)
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
@@ -258,7 +259,7 @@ impl Runner {
     /// Begins the transaction of a handler.
     fn begin(&self) {
         xact::begin();
-        if let Some(value) = guc::synchronous_commit() {
+        if let Some(value) = settings::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
         }
     }
@@ -297,9 +298,9 @@ impl Runner {
     /// Records a failed attempt, in the current transaction; what to log once that is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
         let message = text(&last_error(error));
-        let row = match attempt.hold {
-            Hold::InPlace => fail::fail_plain(job.id, message)?,
-            Hold::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+        let row = match attempt.mode {
+            RunMode::InPlace => fail::fail_plain(job.id, message)?,
+            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
         };
         // As they are now: add_job may have taken the further attempts away.
         let recorded = row.map(Job::new);
