@@ -1,4 +1,4 @@
-//! The settings, all `kongtask.*` in postgresql.conf, all but the preload itself reloadable.
+//! The settings `kongtask.*` of postgresql.conf. All of them can be changed by a reload.
 
 use crate::pg::text::DbText;
 use pgrx::pg_sys;
@@ -15,7 +15,7 @@ static FORBIDDEN_FLAGS_FUNCTION: GucSetting<Option<CString>> = GucSetting::<Opti
 static SHUTDOWN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static SYNCHRONOUS_COMMIT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// Defines them. To be called once, when the library is loaded.
+/// Defines the settings. To be called once, when the library is loaded.
 pub fn define() {
     const NONE: &CStr = c"";
     string(
@@ -107,7 +107,7 @@ unsafe extern "C-unwind" fn check_synchronous_commit(
     SYNCHRONOUS_COMMIT_VALUES.contains(&value)
 }
 
-/// The elements, as the bytes that postgresql.conf has for them: it is in no known encoding.
+/// Returns the elements of a list as bytes, as postgresql.conf has no known encoding.
 fn list(setting: &GucSetting<Option<CString>>) -> Vec<DbText> {
     let elements = text(setting);
     let elements = elements.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
@@ -118,7 +118,7 @@ fn text(setting: &GucSetting<Option<CString>>) -> Vec<u8> {
     setting.get().map(CString::into_bytes).unwrap_or_default()
 }
 
-/// Whether a database of this name is to be served.
+/// Returns true if a database of this name is served.
 pub fn serves(database: &DbText) -> bool {
     list(&DATABASES).iter().any(|name| *name == *"*" || name == database)
 }
@@ -151,7 +151,7 @@ pub fn forbidden_flags_function() -> Option<DbText> {
     Some(DbText::new(text(&FORBIDDEN_FLAGS_FUNCTION).trim_ascii())).filter(|name| !name.is_empty())
 }
 
-/// What the workers' transactions set synchronous_commit to, if anything.
+/// Returns the value of synchronous_commit for workers' transactions, if one is set.
 pub fn synchronous_commit() -> Option<CString> {
     SYNCHRONOUS_COMMIT.get().filter(|value| !value.is_empty())
 }

@@ -11,10 +11,10 @@ use crate::pg::text::DbText;
 use crate::shared::{DatabaseEntry, Restoring};
 use std::sync::atomic::Ordering::SeqCst;
 
-/// One reason.
+/// A reason why no job runs in a database.
 pub struct Hold {
     pub reason: &'static str,
-    /// The session to blame, if it is one.
+    /// The session that caused it, if one did.
     pub pid: Option<i32>,
     pub since: Option<Timestamp>,
 }
@@ -24,7 +24,7 @@ const WAITING: &str = "a dump has been loaded, and its indexes and constraints a
 
 const FED: &str = "an enabled subscription feeds jobs";
 
-/// Everything that keeps a database still.
+/// Returns all reasons why no job runs in a database.
 pub fn of(entry: &DatabaseEntry) -> Vec<Hold> {
     let mut holds: Vec<Hold> = entry.restores.all().into_iter().map(of_restore).collect();
     let fed_since = entry.fed_since.load(SeqCst);
@@ -45,7 +45,7 @@ fn of_restore(restoring: Restoring) -> Hold {
     }
 }
 
-/// Tells the log that a subscription keeps a database still.
+/// Logs that a subscription feeds a database's queue.
 pub fn remind_of_subscription(database: &DbText, subscription: &DbText) {
     log_with(
         Level::Log,
@@ -55,7 +55,7 @@ pub fn remind_of_subscription(database: &DbText, subscription: &DbText) {
     );
 }
 
-/// Tells the log what keeps a database still, and the way out.
+/// Logs why no job runs in a database, and what to do about it.
 pub fn remind(database: &DbText, restoring: Restoring) {
     let release = format!("SELECT kongtask.release_holds() in database \"{database}\" has them run");
     let (why, hint) = match restoring {

@@ -1,12 +1,14 @@
-//! A dump that is being restored: its jobs would find half of their tables, and what they do would be done again, or
-//! collide with what is still to be loaded. So nothing runs in that database from the COPY of `jobs` on, until
+//! Keeps jobs from running in a database that is being restored. A handler would find half of its tables, and its
+//! effects would collide with rows that are still to be loaded. A hold begins with the COPY of `jobs` and lasts until
+//! both of these are true:
 //!
-//! - the session that loads them ends, or turns check_function_bodies on again, as DISCARD ALL does; and so has every session
-//!   that makes indexes, constraints or triggers of a dump meanwhile (those of a parallel restore, or of a later section);
-//! - some of these are there: were, when the load began (data that is restored into a schema that is whole), or have been made
-//!   since. Otherwise the section post-data is still to come, and is waited for, but not for ever.
+//! - The session that loaded the jobs has ended, or has turned check_function_bodies on again, as DISCARD ALL does. So
+//!   have all sessions that meanwhile made indexes, constraints or triggers of the dump (those of a parallel restore,
+//!   or of a later section).
+//! - The database has some of these: either it had them when the load began (data restored into a complete schema), or
+//!   they were made since. Otherwise the post-data section is still to come. It is waited for, for a limited time.
 //!
-//! What sessions and databases are held is in shared memory: see [`crate::shared::Restores`].
+//! Shared memory has the sessions and databases that are held: see [`crate::shared::Restores`].
 
 use crate::error::Error;
 use crate::pg::background;
@@ -20,44 +22,44 @@ use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::time::Duration;
 
-/// How long a post-data section is waited for.
+/// How long the post-data section is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The same, where the session that has loaded the data had created the extension: of a dump that was restored as a whole, all
-/// is there, and it just has no index.
+/// The same, where the session that loaded the data had also created the extension. Such a dump is restored as a whole:
+/// it merely has no index.
 const PATIENCE_WITH_A_WHOLE: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// The generation of what this session holds, if it does.
+    /// The generation of the hold that this session has, if it has one.
     static HELD: Cell<Option<u32>> = const { Cell::new(None) };
     static WATCHES_EXIT: Cell<bool> = const { Cell::new(false) };
-    /// Whether this session has created the extension, out of a dump.
+    /// True if this session has created the extension as part of a dump.
     static CREATED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// To be called before CREATE EXTENSION of ours runs.
+/// Notes that CREATE EXTENSION kongtask is about to run.
 pub fn note_created() {
     if !xact::checks_function_bodies() && schema::extension().is_none() {
         CREATED.set(true);
     }
 }
 
-/// To be called before a COPY out of a dump, into this table, runs.
+/// Begins a hold if a COPY of a dump into `jobs` is about to run.
 pub fn note_load(of_schema: &DbText, table: &DbText) {
     if *table == *"jobs" && schema::queue().is_ok_and(|queue| queue.name == *of_schema) {
         hold(schema_is_whole().unwrap_or(false));
     }
 }
 
-/// To be called before an index, a constraint or a trigger out of a dump is made.
+/// Joins or begins a hold if an index, constraint or trigger of a dump is about to be made.
 pub fn note_completion() {
-    // Also before the load begins: it may begin, and not see this yet, before this commits.
+    // Also before the load begins: the load may begin, without seeing this index, before the index is committed.
     if schema::extension().is_some() {
         hold(true);
     }
 }
 
-/// Whether any table of a user's has an index or a trigger, or there is no table to have one.
+/// Returns true if a user table has an index or a trigger, or there is no user table.
 fn schema_is_whole() -> Result<bool, Error> {
     static WHOLE: Plan = plan!("schema_is_whole");
     let _snapshot = LatestSnapshot::take();
@@ -88,7 +90,7 @@ fn hold(whole: bool) {
     );
 }
 
-/// Called at the end of each transaction; must not raise.
+/// Ends the hold if check_function_bodies is on again. Runs at the end of each transaction, so it must not raise.
 fn at_transaction_end(_committed: bool) {
     if HELD.get().is_some() && xact::checks_function_bodies() {
         release(background::database().to_u32() as usize);
@@ -101,7 +103,7 @@ fn release(database: usize) {
     board.end_restore(Oid::from(database as u32), background::pid(), generation, patience);
 }
 
-/// Has jobs run in this database whatever is being restored; whether anything was.
+/// Ends all holds of this database that are due to a restore. Returns true if there was one.
 pub fn release_all() -> bool {
     shared::board().is_some_and(|board| board.release_restores(background::database()))
 }

@@ -1,8 +1,9 @@
-//! A queue that a logical replica has from its publisher: the jobs are the publisher's, and run there. So nothing runs in a
-//! database for as long as an enabled subscription feeds its `jobs`.
+//! Keeps jobs from running in a logical replica. The jobs are the publisher's and run there, so none runs in a database
+//! while an enabled subscription feeds its table `jobs`.
 //!
-//! Workers look in the transaction in which they have searched the table, and in the one in which they call a handler. What they
-//! see of what was replicated was committed after the subscription was made, and every process is told of that before.
+//! A worker checks this in the transaction that searches the table, and in the one that calls the handler. A row that
+//! came by replication was committed after its subscription was made, and every process learns of a subscription before
+//! that.
 
 use crate::error::Error;
 use crate::pg::background;
@@ -14,8 +15,8 @@ use crate::schema;
 use pgrx::IntoDatum;
 use std::cell::RefCell;
 
-/// The name of an enabled subscription that feeds `jobs`, if there is one. Within a transaction: what its snapshot shows is fed
-/// by no other. Costs next to nothing while no subscription changes.
+/// Returns the name of an enabled subscription that feeds `jobs`, if there is one. To be called within a transaction:
+/// no other subscription feeds rows that its snapshot shows. Costs next to nothing while no subscription changes.
 pub fn feeds_jobs() -> Result<Option<DbText>, Error> {
     static WATCH: Watch = Watch::new().and_subscriptions();
     static FEEDS: Plan = plan!("subscription", OIDOID, OIDOID);

@@ -23,8 +23,8 @@ static ADD_REPLACE: Plan = plan!(
 );
 static SUPERSEDE: Plan = plan!("supersede", TEXTOID);
 
-/// Adds a job, or changes the one that has its key; the row. Waits only for a transaction that is adding, changing or
-/// completing a job with the same key.
+/// Adds a job, or changes the one that has its key. Returns the row. Waits only for a transaction that adds, changes or
+/// completes a job with the same key.
 pub fn add(job: &NewJob, mode: KeyMode) -> Result<Value, Error> {
     if let Some(row) = add_plain::add(job)? {
         return Ok(Some(row));
@@ -51,8 +51,8 @@ pub fn add(job: &NewJob, mode: KeyMode) -> Result<Value, Error> {
     if row.is_some() {
         return Ok(row);
     }
-    // The job with this key is running: it may finish, with what it knows, but this call may be news to it. It loses its
-    // key and its further attempts to the new job.
+    // The job with this key is running, and its handler may not know of this call. So it keeps running, and the new job
+    // gets its key and its further attempts.
     one_row(&SUPERSEDE, &[job.job_key])?;
     one_row(&ADD, &values)
 }

@@ -9,7 +9,7 @@ use crate::schema;
 use crate::schema::job_row::attribute;
 use std::collections::HashSet;
 
-/// Checks the jobs as [`new_job::check`] does one; the keys among them.
+/// Checks the jobs as [`new_job::check`] checks one. Returns the keys among them.
 fn check(specs: Value) -> Result<Vec<DbText>, Error> {
     static CHECK: Plan = plan!(["add_many_check", "specs"], RECORDARRAYOID);
     let session = schema::session()?;
@@ -19,12 +19,14 @@ fn check(specs: Value) -> Result<Vec<DbText>, Error> {
     Ok(elements(rows.value(0, 4)))
 }
 
-/// Adds jobs, or changes those that have their keys, and returns them. `specs` is a `job_spec[]`. A job whose key belongs to
-/// one that is running, or has failed for good, is added, and takes the key. Waits as [`super::add::add`] does.
+/// Adds jobs, or changes those that have their keys, and returns them. `specs` is a `job_spec[]`. A job whose key
+/// belongs to one that is running, or has failed for good, is added and takes over the key. Waits as
+/// [`super::add::add`] does.
 pub fn add_many(call: &mut Call, specs: Value, preserve_run_at: bool) -> Result<(), Error> {
     static ADD: Plan = plan!(["add_many", "specs", "add_many_replace"], RECORDARRAYOID, BOOLOID, TEXTARRAYOID);
     static SUPERSEDE: Plan = plan!(["add_many_supersede", "specs", "add_many_supersede_end"], RECORDARRAYOID);
-    /// A job can be taken again just after its key was. If it is not that, a trigger of a user's keeps jobs out.
+    /// Another transaction can take a job just after this one has freed its key. If that is not the reason, a user's
+    /// trigger keeps jobs out.
     const MOST_IN_VAIN: usize = 10;
     let mut missing = check(specs)?;
     let session = schema::session()?;
@@ -40,7 +42,7 @@ pub fn add_many(call: &mut Call, specs: Value, preserve_run_at: bool) -> Result<
         if missing.is_empty() || in_vain == MOST_IN_VAIN {
             break;
         }
-        // These keys are those of jobs that could not be changed, and lose them.
+        // These keys belong to jobs that could not be changed: those lose their keys.
         let superseded = affected(&SUPERSEDE, &[specs])?;
         sets.push(session.execute(&ADD, &[specs, preserve_run_at, texts(&missing)])?);
         let added = sets.last().map_or(0, |rows| rows.count());

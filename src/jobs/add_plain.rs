@@ -1,5 +1,5 @@
-//! Adding a job that has no key, no queue and no flags, as most have, without the executor: what an INSERT would do is written
-//! down here once more, see [`super::installed`].
+//! Adds a job that has no key, no queue and no flags, as most have none, without the executor. It repeats what an
+//! INSERT would do: see [`super::table_shape`].
 
 use super::new_job::NewJob;
 use super::{table_shape, triggers};
@@ -11,7 +11,7 @@ use crate::pg::spi::Value;
 use crate::schema::job_row::attribute;
 use pgrx::IntoDatum;
 
-/// Adds a job, and returns its row; `None` if it is to be added by an INSERT.
+/// Adds a job and returns its row, or `None` if the caller must use an INSERT.
 pub fn add(job: &NewJob) -> Result<Value, Error> {
     let is_plain = job.job_key.is_none() && job.queue_name.is_none() && job.flags.is_none();
     let Some(identifier) = job.identifier.filter(|_| is_plain && heap::may_write()) else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! What an administrator does to jobs. Jobs that are locked, or that somebody is changing, are left out: nothing here
-//! waits for a running handler.
+//! Operations of administrators. They skip jobs that are locked or that another transaction is changing, so that they
+//! never wait for a running handler.
 
 use super::{one_row, plan};
 use crate::error::Error;
@@ -21,17 +21,17 @@ fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The workers that are known to live, whatever their locks look like by the clock.
+/// The ids of the live workers, however old their locks are by the clock.
 fn living() -> Value {
     texts(&shared::living_workers())
 }
 
-/// Deletes jobs, and returns them.
+/// Deletes jobs and returns them.
 pub fn complete_many(call: &mut Call, ids: Value) -> Result<(), Error> {
     many(call, &COMPLETE_MANY, &[ids, living()])
 }
 
-/// Lets jobs have no further attempt, and returns them.
+/// Fails jobs for good and returns them.
 pub fn fail_many(call: &mut Call, ids: Value, message: Value) -> Result<(), Error> {
     many(call, &FAIL_MANY, &[ids, living(), message])
 }
@@ -42,7 +42,7 @@ pub fn reschedule_many(call: &mut Call, ids: Value, changes: [Value; 4]) -> Resu
     many(call, &RESCHEDULE_MANY, &[ids, living(), run_at, priority, attempts, max_attempts])
 }
 
-/// Deletes the job with a key, or, if it is running, lets it have no further attempt and no key; the row.
+/// Deletes the job that has a key. If it is running, takes its key and further attempts away instead. Returns the row.
 pub fn remove(job_key: Value) -> Result<Value, Error> {
     static REMOVE: Plan = plan!("remove", TEXTOID);
     static SUPERSEDE: Plan = plan!("supersede", TEXTOID);

@@ -1,4 +1,5 @@
-//! Taking the next job: what get_job does for external workers. Ours take what their shelf has, see [`super::take`].
+//! Claims the next job for an external worker, as get_job does. Workers of kongtask take jobs from their ready list:
+//! see [`super::take`].
 
 use super::queues::{self, Free};
 use super::{lock_table, one_row, plan};
@@ -12,20 +13,21 @@ use crate::shared;
 use crate::tasks::registry;
 use pgrx::pg_sys::{Datum, TEXTOID};
 
-/// Who takes, and what may be taken. The values are SQL's.
+/// The arguments of get_job, as SQL values.
 pub struct Claim {
     pub worker_id: Value,
-    /// text[]; NULL: any task that is not registered here.
+    /// text[]; NULL means every task that is not registered here.
     pub task_identifiers: Value,
-    /// interval: the age at which a lock is taken to be dead.
+    /// interval; a lock of this age is dead.
     pub job_expiry: Value,
-    /// text[]; NULL: none.
+    /// text[]; NULL means none.
     pub forbidden_flags: Value,
     pub now: Value,
 }
 
-/// Takes the first job that can run, by priority, run_at and id, and locks its queue; the row. Skips what others are
-/// about to take, and what a live kongtask worker runs, however old its lock is.
+/// Claims the first job that can run, in the order of priority, run_at and id, and locks its queue. Returns the row.
+/// Skips jobs that other transactions are about to take, and those that a live kongtask worker runs, however old their
+/// locks are.
 pub fn claim(claim: &Claim) -> Result<Value, Error> {
     static FIND: Plan = plan!(
         "find_runnable",
@@ -39,7 +41,8 @@ pub fn claim(claim: &Claim) -> Result<Value, Error> {
     )
     .by_index();
     static CLAIM: Plan = plan!("claim", INT8OID, TEXTOID, TIMESTAMPTZOID).by_index();
-    // A list may name them. Who asks for any job has no handler for those: they would be locked for hours.
+    // A worker that lists tasks may name registered ones. One that asks for any job has no handler for those, and would
+    // keep them locked for hours.
     let registered = match claim.task_identifiers {
         None => registry::tasks()?.identifiers(),
         Some(_) => Vec::new(),
@@ -47,7 +50,7 @@ pub fn claim(claim: &Claim) -> Result<Value, Error> {
     let (registered, living) = (texts(&registered), texts(&shared::living_workers()));
     lock_table()?;
     let session = schema::session()?;
-    // Queues that others are about to lock.
+    // The queues that other transactions are about to lock.
     let mut busy: Vec<Datum> = Vec::new();
     loop {
         let rows = session.execute(

@@ -1,4 +1,4 @@
-//! Completing a job: it is deleted, and its queue released.
+//! Completing a job: deleting it and releasing its queue.
 
 use super::{affected, one_row, plan, queues};
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::schema;
 use crate::schema::job_row::{Job, attribute};
 use pgrx::IntoDatum;
 
-/// For external workers: deletes the job, whoever holds it, as the reference does; the row.
+/// Deletes a job, whichever worker holds it, as graphile-worker does. Returns its row. For external workers.
 pub fn complete(worker_id: Value, job_id: Value) -> Result<Value, Error> {
     static COMPLETE: Plan = plan!("complete", INT8OID);
     let row = one_row(&COMPLETE, &[job_id])?;
@@ -19,15 +19,15 @@ pub fn complete(worker_id: Value, job_id: Value) -> Result<Value, Error> {
 
 static COMPLETE_HELD: Plan = plan!("complete_fenced", INT8ARRAYOID, TEXTOID).by_index();
 
-/// Deletes jobs that this worker holds, none of them in a queue; whether it still held them all. If not, somebody else has
-/// one, and the transaction must be rolled back.
+/// Deletes jobs of this worker that are in no queue. Returns true if the worker still held all of them. If not, another
+/// worker has one, and the transaction must be rolled back.
 pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
     let count = ids.len();
     Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)
 }
 
-/// Deletes a job that this worker holds, and releases its queue; whether it still held it, or its handler has settled the job itself, by
-/// deleting or unlocking it: that stands, with all else that the handler did.
+/// Deletes a job of this worker and releases its queue. Returns true if the worker still held it, or if the handler
+/// itself has deleted or unlocked it: that stands, with all else that the handler did.
 pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
     if complete_held(vec![job.id], worker_id)? {
         queues::release_with_job(job.queue_name(), worker_id)?;
@@ -40,7 +40,7 @@ pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether the current transaction has deleted or changed a job.
+/// Returns true if the current transaction has deleted or changed the job.
 fn is_settled_here(id: i64) -> Result<bool, Error> {
     let queue = schema::queue()?;
     Ok(heap::is_changed_here(queue.table, queue.primary_key, id)?)

@@ -6,8 +6,8 @@ use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
 use crate::schema::job_row::attribute;
 
-/// Records that an attempt of a job that `worker_id` holds has failed, and makes it due again after
-/// `exp(least(attempts, 10))` seconds; the row, or `None` if the lock was lost.
+/// Records a failed attempt of a job that `worker_id` holds, and makes the job due again after the back-off. Returns
+/// the row, or `None` if the worker has lost the lock.
 pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Error> {
     static FAIL: Plan = plan!("fail", INT8OID, TEXTOID, TEXTOID).by_index();
     lock_table()?;
@@ -16,7 +16,8 @@ pub fn fail(worker_id: Value, job_id: Value, message: Value) -> Result<Value, Er
     Ok(row)
 }
 
-/// Records that a first attempt that ran in place has failed; the row, or `None` if somebody has locked or changed it since.
+/// Records the failure of a first attempt that ran in place. Returns the row, or `None` if another transaction has
+/// locked or changed it since.
 pub fn fail_plain(job_id: i64, message: Value) -> Result<Value, Error> {
     static FAIL: Plan = plan!("fail_plain", INT8OID, TEXTOID).by_index();
     lock_table()?;

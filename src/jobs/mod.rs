@@ -1,6 +1,6 @@
-//! The jobs and their queues: the only room that names those tables. One operation a file, its statements in
-//! `sql/query/`. Everything here runs within the caller's transaction, as the owner of the tables, and takes no more than
-//! row locks (ROW EXCLUSIVE on the tables).
+//! The jobs and their queues. No other module names the tables `jobs` and `job_queues`. Each file is one operation; its
+//! statements are in `sql/query`. All of them run in the caller's transaction, as the owner of the tables, and take row
+//! locks only (ROW EXCLUSIVE on the tables).
 
 // Lowest first.
 mod table_shape;
@@ -22,8 +22,8 @@ pub mod admin;
 use crate::pg::spi::plan;
 use crate::schema::{affected, one_row};
 
-/// Locks `jobs` as what writes to it does, before anything locks its indexes: otherwise REINDEX, which locks the table and
-/// then its indexes, and whoever reads first and writes then, could wait for each other.
+/// Locks `jobs` in the mode of a write, before a statement locks its indexes. REINDEX locks the table first and its
+/// indexes then, and would deadlock with a transaction that reads first and writes then.
 fn lock_table() -> Result<(), crate::error::Error> {
     Ok(crate::pg::heap::lock(crate::schema::queue()?.table)?)
 }

@@ -1,10 +1,10 @@
-//! What `add_job` and `add_jobs` are given, and its limits.
+//! The arguments of `add_job` and `add_jobs`, and their limits.
 
 use crate::error::Error;
 use crate::pg::args::Text;
 use crate::pg::spi::Value;
 
-/// The arguments of `add_job` that end up in the row, in its order.
+/// The arguments of `add_job` that become columns of the row, in its order.
 pub struct NewJob {
     pub identifier: Value,
     pub payload: Value,
@@ -16,7 +16,7 @@ pub struct NewJob {
     pub flags: Value,
 }
 
-/// What to do where a job with the key exists. `Replace` and `PreserveRunAt` differ in run_at only.
+/// What happens to the job that has the key already. `Replace` and `PreserveRunAt` differ in run_at only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum KeyMode {
     Replace,
@@ -25,7 +25,7 @@ pub enum KeyMode {
 }
 
 impl KeyMode {
-    /// NULL is `Replace`, as in the reference.
+    /// Parses a mode. NULL is `Replace`, as in graphile-worker.
     pub fn parse(mode: Option<Text>) -> Result<KeyMode, Error> {
         match mode {
             None => Ok(KeyMode::Replace),
@@ -37,7 +37,7 @@ impl KeyMode {
     }
 }
 
-/// What is too long, in characters, or too little. Errors: GWBID, GWBQN, GWBJK, GWBMA, in this order.
+/// Checks lengths in characters, and max_attempts. Errors: GWBID, GWBQN, GWBJK, GWBMA, checked in this order.
 pub fn check(identifier: i32, queue_name: i32, job_key: i32, max_attempts: i32) -> Result<(), Error> {
     if identifier > 128 {
         return Err(Error::IdentifierTooLong);

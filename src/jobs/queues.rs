@@ -1,8 +1,10 @@
-//! The locks of queues. A row of `job_queues` is the lock of one queue: it is inserted with the claim of one of the queue's jobs, and
-//! deleted with whatever lets that job go. Adding and completing jobs of other queues touch it never, so that nobody waits.
+//! The locks of queues. A row of `job_queues` is the lock of one queue. It is inserted with the claim of one of the
+//! queue's jobs, and deleted with whatever releases that job. Adding jobs, and completing jobs of other queues, never
+//! touch it, so that they wait for nothing.
 //!
-//! Two who find that a queue has no row could both insert one, and the second would wait for the first to commit. So whoever is about to
-//! lock a queue holds a lock of the server's on the queue's name, until its transaction ends, and passes the queue if another has it.
+//! Two transactions that find no row could both insert one, and the second would wait for the first to commit. So a
+//! transaction that is about to lock a queue first takes a heavyweight lock on the hash of the queue's name, until it
+//! ends, and skips the queue if another transaction has it.
 
 use super::{affected, plan};
 use crate::error::Error;
@@ -20,15 +22,15 @@ use crate::tasks::registry;
 use pgrx::IntoDatum;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The lock of a queue that the current transaction may take, and no other can meanwhile.
+/// The right to lock a queue: no other transaction can lock it before the current one ends.
 pub struct Free {
     queue_name: Value,
-    /// Whether it has a row, of a lock that is dead.
+    /// True if there is a row, whose lock is dead.
     has_row: bool,
 }
 
-/// Finds out whether a queue can be locked: `None` if it is, or if another transaction is about to. A lock that is older than `expired`
-/// is dead, unless it is a live kongtask worker's. Waits for nobody.
+/// Returns the right to lock a queue, or `None` if it is locked or another transaction is about to lock it. A lock
+/// older than `expired` is dead, unless it belongs to a live kongtask worker. Never waits.
 pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, Error> {
     static STATE: Plan = plan!("queue_state", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let Some(name) = queue_name else { return Ok(None) };
@@ -38,7 +40,7 @@ pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, 
         return Ok(None);
     }
     let session = schema::session()?;
-    // By a snapshot that is taken now: whoever had the server's lock before has committed.
+    // This takes a new snapshot: the transaction that had the heavyweight lock before has committed.
     let rows = session.execute(&STATE, &[queue_name, Some(expired.into()), texts(&shared::living_workers())])?;
     Ok(match rows.count() {
         0 => Some(Free { queue_name, has_row: false }),
@@ -48,7 +50,7 @@ pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, 
 }
 
 impl Free {
-    /// Locks it for a worker that runs `job`; whether that was done: it is not while another transaction has the row.
+    /// Locks the queue for the worker that runs `job`. Returns false if another transaction has locked the row.
     pub fn lock(&self, worker_id: Value, now: Value, job: i64) -> Result<bool, Error> {
         static LOCK: Plan = plan!("queue_lock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID);
         static RELOCK: Plan = plan!("queue_relock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID).by_index();
@@ -65,32 +67,32 @@ impl Free {
     }
 }
 
-/// Releases a queue, if `worker_id` holds it.
+/// Releases a queue if `worker_id` holds it.
 pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     static RELEASE: Plan = plan!("queue_release", TEXTOID, TEXTOID).by_index();
     if queue_name.is_some() {
         let released = affected(&RELEASE, &[queue_name, worker_id])? > 0;
         if released && !schema::queue()?.is_0_3 {
-            // A trigger does so since.
+            // From 0.3.0 on, a trigger does this.
             note_head(queue_name)?;
         }
     }
     Ok(())
 }
 
-/// A queue's next job can run: notes who is to be woken at commit.
+/// Notes whom the commit must wake, as the next job of this queue can run.
 pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
     let tasks = registry::tasks()?;
     let now = clock::now();
     match search::next_of_queue(queue_name, &tasks, &settings::forbidden_flags())? {
         Some(head) => commit_notes::note_job(head.task.role, head.hint),
-        // Until this commits, the queue looks locked, and what falls due in it is passed.
+        // Until this transaction commits, the queue looks locked, and searches skip its jobs that fall due.
         None => commit_notes::note_due(now),
     }
     Ok(())
 }
 
-/// Releases a queue as [`release`] does, where no trigger has done so: in a schema of version 0.2.0 or before.
+/// Releases a queue in a schema of version 0.2.0 or before, where no trigger has done it.
 pub(super) fn release_with_job(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     if schema::queue()?.is_0_3 { Ok(()) } else { release(queue_name, worker_id) }
 }
@@ -102,19 +104,19 @@ pub fn release_all_of(worker_ids: Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether queues are locked for a job that is gone, or unlocked, by others than live workers of ours: as no trigger fired then (TRUNCATE,
-/// `session_replication_role`, a row that was replicated). Only reads.
+/// Returns true if a queue is locked for a job that is gone or unlocked, unless a live kongtask worker holds the lock.
+/// That happens where no trigger fires: TRUNCATE, `session_replication_role`, a replicated row. Only reads.
 pub fn has_orphaned() -> Result<bool, Error> {
     let session = schema::session()?;
     Ok(orphaned(&session)?.is_some_and(|rows| rows.count() > 0))
 }
 
-/// Releases those queues; how many there were.
+/// Releases those queues. Returns how many there were.
 pub fn release_orphaned() -> Result<usize, Error> {
     let session = schema::session()?;
     let Some(rows) = orphaned(&session)? else { return Ok(0) };
     for row in 0..rows.count() {
-        // By name and worker: a lock that was taken since is another's.
+        // By name and worker, as another worker may have locked the queue since.
         release(rows.value(row, 0), rows.value(row, 1))?;
     }
     Ok(rows.count())

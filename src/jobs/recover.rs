@@ -1,4 +1,4 @@
-//! Releasing what dead workers of this server held.
+//! Releasing what ended workers of this server held.
 
 use super::{affected, plan, queues};
 use crate::error::Error;
@@ -7,8 +7,8 @@ use crate::pg::text::{DbText, elements, text, texts};
 use crate::schema;
 use crate::shared;
 
-/// Releases the jobs, with ids from one to another, that a worker holds and does not run, or died with: they can run again
-/// at once, and the attempt is not counted. How many there were.
+/// Releases the jobs of a worker whose ids are in a range, so that they can run again at once. The attempt is not
+/// counted. Returns how many there were.
 pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
     static RELEASE: Plan = plan!("release", INT8OID, INT8OID, TEXTOID).by_index();
     let session = schema::session()?;
@@ -19,17 +19,17 @@ pub fn release(worker_id: Value, ids: (i64, i64)) -> Result<usize, Error> {
     Ok(rows.count())
 }
 
-/// As [`release`], and releases every queue that the worker holds: it has ended.
+/// Releases jobs as [`release`] does, and every queue that the worker holds. For a worker that has ended.
 pub fn release_all_of(worker_id: &DbText, ids: (i64, i64)) -> Result<usize, Error> {
     let released = release(text(worker_id), ids)?;
     queues::release_all_of(texts(&[worker_id]))?;
     Ok(released)
 }
 
-/// Releases every job whose lock bears our mark but belongs to none of the `living`: after a crash of the server, a
-/// promotion, a restore. The attempts are not counted. How many jobs were released.
+/// Releases every job that a kongtask worker has locked, unless it is one of `living`. Attempts are not counted.
+/// Returns how many jobs there were. For the time after a crash of the server, a promotion or a restore.
 ///
-/// Reads all of `jobs`: for the start of a scheduler only.
+/// Reads all of `jobs`, so only the start of a scheduler calls it.
 pub fn release_all_but(prefix: &str, living: &[DbText]) -> Result<usize, Error> {
     static JOBS: Plan = plan!("recover_jobs", TEXTOID, TEXTARRAYOID);
     static QUEUES: Plan = plan!("recover_queues", TEXTOID, TEXTARRAYOID);
@@ -39,15 +39,15 @@ pub fn release_all_but(prefix: &str, living: &[DbText]) -> Result<usize, Error> 
     Ok(released)
 }
 
-/// What the log is to say of a job that crashed its worker.
+/// What the log says of a job that crashed its worker.
 pub struct Charged {
     pub task: DbText,
     pub for_good: bool,
     pub error: DbText,
 }
 
-/// Records that a job's worker crashed, or (not `crashed`) was killed, while it ran the job: a failed attempt, and with the
-/// third in a row the last. `None` if the job is not there, or somebody has it.
+/// Records a failed attempt of a job during which its worker crashed, or (not `crashed`) was killed. The third crash in
+/// a row fails it for good. Returns `None` if the job is gone or another transaction has locked it.
 pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
     const MOST: i32 = 3;
     const MESSAGE: &str = "worker process crashed while it ran this job: crash %s of %s (SQLSTATE 57P02)";
@@ -61,8 +61,8 @@ pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
     }))
 }
 
-/// Unlocks all that these workers hold. `workers` is a `text[]`. The queue of a job that a live kongtask worker runs stays locked until
-/// that has ended.
+/// Unlocks all that these external workers hold. `workers` is a `text[]`. The queue of a job that a live kongtask
+/// worker runs stays locked until that worker has ended the job.
 pub fn unlock(workers: Value) -> Result<(), Error> {
     static JOBS: Plan = plan!("unlock_jobs", TEXTARRAYOID);
     affected(&JOBS, &[workers])?;

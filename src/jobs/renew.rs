@@ -1,11 +1,11 @@
-//! Renewing the locks of jobs that run for long, so that no external worker takes them to be dead.
+//! Renewing the locks of jobs that run for long, so that no external worker takes their locks to be dead.
 
 use super::{affected, plan};
 use crate::error::Error;
 use crate::pg::spi::Plan;
 use crate::pg::text::{DbText, text, texts};
 
-/// Renews the locks of the jobs, with ids from one to another, that a worker holds, and of their queue. Skips what is being
+/// Renews the locks of a worker's jobs whose ids are in a range, and of their queue. Skips jobs that are being
 /// completed.
 pub fn renew(worker_id: &DbText, ids: (i64, i64)) -> Result<(), Error> {
     static JOBS: Plan = plan!("renew_jobs", INT8OID, INT8OID, TEXTOID).by_index();

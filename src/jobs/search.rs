@@ -1,4 +1,4 @@
-//! What can run. These only read: they assign no transaction id and write no WAL.
+//! Searches for jobs that can run. They only read: they assign no transaction id and write no WAL.
 
 use super::plan;
 use crate::error::Error;
@@ -16,7 +16,7 @@ use crate::tasks::registry::{self, Task, Tasks};
 use pgrx::IntoDatum;
 use std::rc::Rc;
 
-/// How a job is to be taken; `is_plain`: it has no key and was never tried.
+/// Returns how a job is to be taken. `is_plain` means that it has no key and was never tried.
 pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
     match (is_queued, is_plain) {
         (true, _) => Kind::Queued,
@@ -25,22 +25,23 @@ pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
     }
 }
 
-/// What to look for.
+/// What to search for.
 pub struct Search<'a> {
-    /// Identifiers.
+    /// The identifiers of tasks.
     pub tasks: &'a [DbText],
     pub forbidden_flags: &'a [DbText],
     pub from: Position,
     pub most: usize,
 }
 
-/// What was found.
+/// What a search found.
 pub struct SearchResult {
-    /// In the order in which they run.
+    /// The jobs, in the order in which they run.
     pub hints: Vec<Hint>,
-    /// Everything before this place was looked at.
+    /// The search has covered every position before this one.
     pub to: Position,
-    /// Whether a job bears the lock of a worker of ours that is not alive: it came by a way on which no trigger fires.
+    /// True if a job bears the lock of a kongtask worker that does not live. Such a job was added in a way that fires
+    /// no trigger.
     pub has_dead_locks: bool,
 }
 
@@ -49,8 +50,8 @@ impl SearchResult {
         SearchResult { hints: Vec::new(), to: Position::END, has_dead_locks: false }
     }
 
-    /// Adds a row of a statement whose columns are id, run_at, task, whether it is queued, whether it is plain, and the worker of ours that
-    /// has it locked.
+    /// Adds a row of a statement that returns id, run_at, task, is queued, is plain, and the kongtask worker that has
+    /// locked the job.
     fn add(&mut self, rows: &Rows, row: usize, priority: i32) -> Position {
         let position = Position {
             priority,
@@ -58,7 +59,7 @@ impl SearchResult {
             id: rows.get(row, 0).unwrap_or(0),
         };
         match rows.get::<DbText>(row, 5) {
-            // The board is looked at after the row: a worker is on it before it locks anything.
+            // The board is read after the row: a worker is on the board before it locks anything.
             Some(worker_id) => self.has_dead_locks |= !shared::living_workers().contains(&worker_id),
             None => self.hints.push(Hint {
                 position,
@@ -70,9 +71,10 @@ impl SearchResult {
     }
 }
 
-/// The first jobs that can run. Within a transaction, by a snapshot taken now.
+/// Returns the first jobs that can run. To be called within a transaction; takes a new snapshot.
 ///
-/// One statement for each priority in which a job is due: so that each begins where its jobs do, and ends at those that are not due yet.
+/// Runs one statement for each priority that has a due job, so that each begins where those jobs do and ends at the
+/// first that is not due.
 pub fn search(search: &Search) -> Result<SearchResult, Error> {
     static SCAN: Plan = plan!(
         "scan",
@@ -117,7 +119,7 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         if let Some(last) = last.filter(|_| is_full) {
             from = last.next();
             if found.hints.len() < search.most {
-                // Some of them are running.
+                // Some of the jobs found are running.
                 continue;
             }
             found.to = from;
@@ -131,8 +133,8 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
     }
 }
 
-/// The jobs that fell due since a time, for which they were scheduled; `from` is not looked at. Where there are more than `most`, all is to
-/// be searched. Within a transaction, by a snapshot taken now.
+/// Returns the jobs whose scheduled time has come since `since`; `from` is ignored. If there are more than `most`, the
+/// whole table must be searched. To be called within a transaction; takes a new snapshot.
 pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Error> {
     static DUE: Plan =
         plan!("due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID).by_index();
@@ -168,15 +170,16 @@ pub struct NextJob {
     pub task: Rc<Task>,
 }
 
-/// The next job of a queue that is not locked; `None` if none can run now. Jobs of tasks that are handled elsewhere, and
-/// those with a forbidden flag, hold nobody up.
+/// Returns the next job of a queue that is not locked, or `None` if none can run now. Skips jobs of tasks that are not
+/// registered here, and jobs that have a forbidden flag.
 ///
-/// Whether a task is registered is asked of the copy of the tasks, not of the statement: it would be given all of them each time.
+/// This asks the copy of the tasks whether a task is registered, as the statement would have to be given all tasks each
+/// time.
 pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<NextJob>, Error> {
     static HEAD: Plan =
         plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID)
             .by_index();
-    /// The first is mostly the one. Behind it, jobs of external workers' tasks are passed by so many at once.
+    /// The first job is mostly the one. Where it is not, the jobs of external workers are skipped by so many at once.
     const MOST: i64 = 100;
     let session = schema::session()?;
     let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
@@ -215,8 +218,8 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
     }
 }
 
-/// The earliest run_at after `now`, by a snapshot taken now: the transaction's own is older than what commits have told, which is
-/// forgotten once it is looked for.
+/// Returns the earliest run_at after `now`. Takes a new snapshot: the transaction's own may be older than what commits
+/// have reported, and the scheduler forgets reports when it looks.
 pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
     static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).by_index();
     let _snapshot = LatestSnapshot::take();

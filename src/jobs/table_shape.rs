@@ -1,7 +1,7 @@
-//! The table of jobs, where it is as the extension installs it: its columns, defaults, constraints, triggers and indexes. Only
-//! then may a row be added or deleted without the executor, by code that knows what there is to check, to fire and to enter.
-//! All of it is compared whenever any of it may have changed. Where anything differs (a trigger of a user's, say), or a
-//! session is not an ordinary one, it is an INSERT or a DELETE.
+//! Checks that the table `jobs` is exactly as the extension installs it: its columns, defaults, constraints, triggers
+//! and indexes. Only then may a row be added or deleted without the executor, by code that knows what to check, to fire
+//! and to index. The check is made again whenever any of it may have changed. Where anything differs (a user's trigger,
+//! say), or the session is not an ordinary one, the operation is an INSERT or a DELETE.
 
 use super::plan;
 use crate::error::Error;
@@ -14,19 +14,19 @@ use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 
-/// The table as it is installed.
+/// The table and its indexes, as installed.
 #[derive(Clone, Copy)]
 pub struct Installed {
     pub table: Oid,
     pub sequence: Oid,
-    /// Its indexes.
+    /// The indexes.
     pub key: Oid,
     pub primary_key: Oid,
     pub order: Oid,
     pub run_at: Oid,
 }
 
-/// The table, locked, if it is as installed.
+/// Returns the table, locked, if it is as installed.
 pub fn table() -> Result<Option<Installed>, Error> {
     static WATCH: Watch = Watch::new();
     static AS_INSTALLED: Plan = plan!("as_installed", OIDOID);

@@ -1,5 +1,5 @@
-//! Taking jobs that a shelf gave the ids of. Each statement checks again that they can run, and skips what anybody has
-//! locked.
+//! Takes jobs whose ids came from a ready list. Each statement checks again that the jobs can run, and skips rows that
+//! another transaction has locked.
 
 use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
 use crate::error::Error;
@@ -16,7 +16,7 @@ use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
 use std::rc::Rc;
 
-/// What is taken.
+/// The jobs to take.
 pub struct TakeRequest<'a> {
     pub ids: &'a [i64],
     pub task: &'a DbText,
@@ -30,8 +30,8 @@ impl TakeRequest<'_> {
     }
 }
 
-/// Deletes jobs that have no key and no queue and were never tried: they are done once this transaction commits. Without the
-/// executor where that can be done, which also saves locking a row before it is deleted.
+/// Deletes plain jobs (no key, no queue, never tried): they are completed once this transaction commits. Does so
+/// without the executor where possible, which also saves locking each row first.
 pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static DELETE: Plan =
         plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
@@ -51,13 +51,13 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     Ok(jobs)
 }
 
-/// Locks such jobs for this transaction.
+/// Locks plain jobs until the transaction ends.
 pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static LOCK: Plan = plan!(["lock_plain", "plain"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     rows(&LOCK, &take.values())
 }
 
-/// Marks jobs that are in no queue as this worker's, so that the mark is there once this transaction commits.
+/// Claims jobs that are in no queue. The claim is visible once this transaction commits.
 pub fn claim(take: &TakeRequest, worker_id: Value) -> Result<Vec<Job>, Error> {
     claim_in(take, worker_id, None)
 }
@@ -71,24 +71,24 @@ fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<V
     rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])
 }
 
-/// What came of looking for the next job of a queue.
+/// The result of looking for the next job of a queue.
 pub enum Next {
     Taken(Job, Rc<Task>),
-    /// It is another role's, or not to run yet.
+    /// The next job is another role's, or must not run yet.
     NotOurs(NextJob),
-    /// There is none yet.
+    /// No job of the queue can run yet.
     None,
-    /// Somebody's transaction has it, or holds the queue.
+    /// Another transaction has locked the job or the queue.
     Locked,
 }
 
-/// Whether any of these jobs is there, and not marked as anybody's: then somebody's transaction has it locked.
+/// Returns true if any of these jobs exists and no worker has claimed it: then another transaction has it locked.
 pub fn still_there(ids: &[i64]) -> Result<bool, Error> {
     static STILL_THERE: Plan = plan!("still_there", INT8ARRAYOID).by_index();
     Ok(affected(&STILL_THERE, &[ids.to_vec().into_datum()])? > 0)
 }
 
-/// Locks the queue that a job is in, and marks the queue's next job as this worker's, if it `is_ours`.
+/// Locks the queue that a job is in, and claims the queue's next job if `is_ours` says so.
 pub fn claim_next(
     of: i64,
     worker_id: Value,
@@ -114,15 +114,15 @@ pub fn claim_next(
     let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
     let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     if !free.lock(worker_id, Some(now.into()), job.id)? {
-        // Somebody has written to the table by hand.
+        // A user has written to the table by hand.
         recover::release(worker_id, (job.id, job.id))?;
         return Ok(Next::Locked);
     }
     Ok(Next::Taken(job, next.task))
 }
 
-/// Runs a statement that returns rows of `jobs`, and puts them in the order in which they run. They live in the memory
-/// context of the caller.
+/// Runs a statement that returns rows of `jobs`, and sorts them in the order in which they run. The rows are in the
+/// caller's memory context.
 fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
     lock_table()?;
     let session = schema::session()?;

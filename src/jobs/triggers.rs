@@ -1,4 +1,4 @@
-//! What happens by itself when rows of `jobs` and `job_queues` change.
+//! The triggers of `jobs`, `job_queues` and `migrations`.
 
 use super::queues;
 use crate::error::Error;
@@ -20,8 +20,8 @@ use crate::tasks::registry;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
-/// A firing for a row of one of our tables; an error (39P01) for any other: whoever may call the function can make a trigger on
-/// a table of theirs, whose columns are of other types.
+/// Returns the firing, if it is for a row of our table. Errors: 39P01 otherwise, as a user who may call the function
+/// could put a trigger on a table whose columns have other types.
 fn firing(call: &Call, table: &str) -> Result<Trigger, Failure> {
     let trigger = Trigger::of(call)?;
     let queue = schema::queue()?;
@@ -35,7 +35,7 @@ fn firing(call: &Call, table: &str) -> Result<Trigger, Failure> {
     Err(not_ours(&format!("this function can only be called by a row trigger of {}.{table}", queue.home.schema)))
 }
 
-/// Before an update of a job: updated_at is now, or a millisecond after what it was.
+/// Before UPDATE of a job: sets updated_at to now, or to a millisecond after its former value.
 pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let Some(new) = trigger.updated_row() else { return Ok(nothing()) };
@@ -44,8 +44,9 @@ pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
     Ok(new.with(&[(attribute::UPDATED_AT, Some(updated_at.into()))]))
 }
 
-/// Before a job is added that bears the lock of a worker of ours. Ours take jobs that are there: this one comes out of a
-/// dump, and its worker is of another server. It can run again at once, as after a crash.
+/// Before INSERT of a job that bears a kongtask worker's lock: unlocks it. Workers of this server claim rows that
+/// exist, so this one comes out of a dump, and its worker is another server's. The job can run again at once, as after
+/// a crash.
 pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
     let row = firing(call, "jobs")?.row();
     let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
@@ -57,13 +58,14 @@ pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
     ]))
 }
 
-/// After a job that was locked has been deleted, unlocked, or moved to another queue: releases its queue. A live worker of ours that runs
-/// the job lets go of the queue itself, when what it runs has ended: until then no other job of the queue may begin.
+/// After a locked job was deleted, unlocked, or moved to another queue: releases its queue. If a live kongtask worker
+/// runs the job, that worker releases the queue itself once its handler has ended: no other job of the queue may begin
+/// before.
 pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let row = trigger.row();
     let worker_id = row.value(attribute::LOCKED_BY);
-    // Moved to another queue, it is in the way of nobody here.
+    // A job that has moved to another queue blocks none here.
     let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
     if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
         queues::release(row.value(attribute::QUEUE_NAME), worker_id)?;
@@ -75,7 +77,7 @@ fn queue_name(row: &TriggerRow) -> Option<Vec<u8>> {
     row.value(attribute::QUEUE_NAME).map(|name| Text::new(name).bytes().to_vec())
 }
 
-/// Whether a worker id is of a live worker of ours other than this process.
+/// Returns true if the worker id is that of a live kongtask worker other than this process.
 fn is_of_another_that_lives(worker_id: Datum) -> bool {
     let worker_id = Text::new(worker_id).read();
     worker_id.as_bytes().starts_with(shared::ID_PREFIX.as_bytes())
@@ -83,18 +85,18 @@ fn is_of_another_that_lives(worker_id: Datum) -> bool {
         && shared::my_worker_id().is_none_or(|me| me != worker_id)
 }
 
-/// In a schema of version 0.2.0 or before, after a job entered a queue. Jobs are not counted any more.
+/// After a job entered a queue, in a schema of version 0.2.0 or before. Jobs are no longer counted.
 pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     firing(call, "jobs")?;
     Ok(nothing())
 }
 
-/// After a job was added, or changed and left unlocked: notes who is to be woken at commit.
+/// After a job was added, or changed and left unlocked: notes whom the commit must wake.
 pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let (row, is_news) = match trigger.updated_row() {
         None => (trigger.row(), trigger.is_insert()),
-        // Replaced by its key: an external worker is told as if the job were new, as the reference does.
+        // Replaced by its key: external workers are told as if the job were new, as graphile-worker does.
         Some(new) => {
             let is_news = revision(&new) != revision(&trigger.row());
             (new, is_news)
@@ -127,11 +129,11 @@ pub struct Changed {
     pub is_queued: bool,
     pub has_key: bool,
     pub is_locked: bool,
-    /// Whether external workers are to be told.
+    /// True if external workers are to be told.
     pub is_news: bool,
 }
 
-/// Notes who is to be woken at commit: the workers of a task that is handled here, or listeners for any other.
+/// Notes whom the commit must wake: workers, if the task is registered here, or listeners otherwise.
 pub fn note(job: &Changed) -> Result<(), Error> {
     if job.attempts >= job.max_attempts || job.is_locked {
         return Ok(());
@@ -157,7 +159,7 @@ fn revision(row: &TriggerRow) -> Option<i32> {
     row.get(attribute::REVISION)
 }
 
-/// After a queue was released.
+/// After a queue was released: notes its next job.
 pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
     const QUEUE_NAME: i16 = 1;
     let trigger = firing(call, "job_queues")?;
@@ -165,7 +167,8 @@ pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
     Ok(nothing())
 }
 
-/// Before a migration of graphile-worker's is noted that it would apply itself: refused, as it would rewrite these tables.
+/// Before graphile-worker records a migration that kongtask does not stand for: refuses it, as that migration would
+/// rewrite the tables.
 pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
     const ID: i16 = 1;
     let trigger = firing(call, "migrations")?;

@@ -1,9 +1,9 @@
-//! Trying again, after pauses that grow, and saying again what lasts.
+//! Pauses between retries, and reminders.
 
 use crate::pg::clock::{Tick, after};
 use std::time::Duration;
 
-/// A pause before the next try: a second at first, twice as long each time, a minute at most.
+/// A pause before the next try: one second at first, then twice as long each time, up to a minute.
 #[derive(Default)]
 pub struct Backoff {
     length: Option<Duration>,
@@ -18,7 +18,7 @@ impl Backoff {
         Backoff::default()
     }
 
-    /// It failed again: pauses from `now` on; for how long.
+    /// Begins a pause after another failure. Returns its length.
     pub fn longer(&mut self, now: Tick) -> Duration {
         let length = self.length.map_or(Self::SHORTEST, |length| (length * 2).min(Self::LONGEST));
         self.length = Some(length);
@@ -26,18 +26,18 @@ impl Backoff {
         length
     }
 
-    /// It worked.
+    /// Starts over after a success.
     pub fn over(&mut self) {
         *self = Backoff::new();
     }
 
-    /// When to try again; `None`: at once.
+    /// Returns when to try again; `None` means at once.
     pub fn until(&self) -> Option<Tick> {
         self.until
     }
 }
 
-/// Says something again, at a decent rate, for as long as it lasts.
+/// Repeats a log line every ten minutes while its cause lasts.
 #[derive(Default)]
 pub struct Reminder {
     next: Option<Tick>,
@@ -46,7 +46,7 @@ pub struct Reminder {
 impl Reminder {
     const AGAIN: Duration = Duration::from_secs(600);
 
-    /// It lasts: whether it is to be said `now`, which is so once it has lasted for `at_first`, and then every ten minutes.
+    /// Returns true if the line is due: once its cause has lasted for `at_first`, and every ten minutes from then on.
     pub fn is_due(&mut self, now: Tick, at_first: Duration) -> bool {
         let is_due = *self.next.get_or_insert(after(now, at_first)) <= now;
         if is_due {
@@ -55,12 +55,12 @@ impl Reminder {
         is_due
     }
 
-    /// When it is to be said next.
+    /// Returns when the line is due next.
     pub fn next(&self) -> Option<Tick> {
         self.next
     }
 
-    /// It is over.
+    /// Forgets the cause, as it is over.
     pub fn over(&mut self) {
         self.next = None;
     }

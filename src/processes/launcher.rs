@@ -1,5 +1,5 @@
-//! The launcher: one per server, connected to no database. It starts a scheduler in each database that is to be served,
-//! a few at a time, and again, with growing pauses, where one failed.
+//! The launcher. There is one for each server, connected to no database. It starts a scheduler in each database that is
+//! served, a few at a time, and restarts schedulers that failed, after pauses that grow.
 
 use crate::error::Error;
 use crate::holds;
@@ -20,13 +20,13 @@ use std::time::Duration;
 
 const KIND: &str = "kongtask launcher";
 
-/// Databases that appear by other ways than CREATE DATABASE and CREATE EXTENSION are noticed within this.
+/// How often to look for databases that appear in other ways than CREATE DATABASE and CREATE EXTENSION.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
 
-/// How many schedulers may be finding out at once whether their database has the extension.
+/// How many schedulers may find out at once whether their database has the extension.
 const PROBES: usize = 3;
 
-/// Registers the launcher. To be called while preloading.
+/// Registers the launcher. To be called while the library is preloaded.
 pub fn register() {
     background::register_static(KIND, "kongtask_launcher_main");
 }
@@ -57,21 +57,21 @@ struct Launcher {
     no_slot: Backoff,
 }
 
-/// What is known of a database.
+/// What the launcher knows of a database.
 #[derive(Default)]
 struct Known {
     scheduler: Option<Started>,
-    /// It has not the extension, or had not when last looked at.
+    /// True if the extension was not installed when a scheduler last looked.
     lacks_extension: bool,
     failing: Backoff,
-    /// Says what keeps it still.
+    /// Limits how often the log says that the database is held.
     held: Reminder,
-    /// Whether it was only waited for the rest of a dump when that was last said.
+    /// True if the rest of a dump was waited for when the log last said so.
     waited: bool,
 }
 
 impl Known {
-    /// Says, at a decent rate, what keeps a database still; when to look again.
+    /// Logs from time to time why the database is held. Returns when to look again.
     fn remind(&mut self, name: &DbText, entry: &DatabaseEntry, now: Tick) -> Option<Tick> {
         const AT_FIRST: Duration = Duration::from_secs(60);
         let restoring = entry.restores.all().first().copied()?;
@@ -83,7 +83,7 @@ impl Known {
             self.waited = waits_until.is_some();
             self.held.over();
         }
-        // That a session loads a dump, it has said itself.
+        // The session has already logged that it loads a dump.
         if self.held.is_due(now, if self.waited { Duration::ZERO } else { AT_FIRST }) {
             holds::remind(name, restoring);
         }
@@ -92,7 +92,7 @@ impl Known {
 }
 
 impl Launcher {
-    /// Compares what is with what should be; when to look again.
+    /// Compares the schedulers that run with those that should. Returns when to look again.
     fn look(&mut self) -> Result<Tick, Error> {
         xact::begin();
         let databases = background::databases();
@@ -110,7 +110,7 @@ impl Launcher {
         Ok(next_look)
     }
 
-    /// Learns why schedulers have ended.
+    /// Finds out why schedulers have ended.
     fn reap(&mut self, databases: &[background::Database], now: Tick) {
         for (&oid, known) in &mut self.known {
             if known.scheduler.as_ref().is_none_or(|started| started.fate() != Fate::Gone) {
@@ -140,7 +140,7 @@ impl Launcher {
         }
     }
 
-    /// Tells schedulers to leave that should not be there, and forgets what is gone.
+    /// Tells schedulers of databases that are not served to leave, and forgets databases that are gone.
     fn clear_up(&mut self, databases: &[background::Database]) {
         let is_served = |oid| databases.iter().any(|database| database.oid == oid && settings::serves(&database.name));
         for entry in self.board.databases().iter().filter(|entry| entry.oid.get() != InvalidOid) {
@@ -158,7 +158,7 @@ impl Launcher {
         }
         let exists = |oid| databases.iter().any(|database| database.oid == oid);
         for worker in self.board.workers().iter().filter(|worker| worker.state() == State::Gone) {
-            // What it held went with its database.
+            // Its jobs went with their database.
             if !exists(worker.database.get()) {
                 worker.free();
             }
@@ -166,7 +166,8 @@ impl Launcher {
         self.known.retain(|&oid, _| exists(oid));
     }
 
-    /// Starts the scheduler of a database if it needs one; when to look at it again, if before all others.
+    /// Starts the scheduler of a database if it needs one. Returns when to look at it again, if that is before the next
+    /// look at all.
     fn see_to(&mut self, database: &background::Database, now: Tick) -> Option<Tick> {
         let board = self.board;
         let probing = self.probing();
@@ -175,7 +176,7 @@ impl Launcher {
         if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
             known.failing.over();
         }
-        // Started by us, or by a launcher before us.
+        // It was started by this launcher, or by one before it.
         if known.scheduler.is_some() || entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
             return None;
         }
@@ -192,13 +193,13 @@ impl Launcher {
             return Some(wait);
         }
         if probing >= PROBES {
-            // One of them wakes us when it knows.
+            // A scheduler wakes the launcher once it knows.
             return None;
         }
         self.start(database, now)
     }
 
-    /// How many schedulers are finding out.
+    /// Returns how many schedulers are finding out whether the extension is installed.
     fn probing(&self) -> usize {
         let is_probing = |oid: Oid, known: &Known| {
             known.scheduler.as_ref().is_some_and(|started| started.fate() != Fate::Gone)

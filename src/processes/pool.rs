@@ -1,8 +1,8 @@
 //! The workers of one database: how many run, and as which roles.
 //!
-//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes where there are jobs. Where a role has
-//! more jobs than idle workers, an idle worker of another role gives up its place; where a role has no worker at all, even
-//! a busy one does, after its job.
+//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes to roles that have jobs. A role with
+//! more jobs than idle workers is understaffed. An idle worker of another role then ends to make room for it. For a
+//! role that has no worker at all, even a busy worker does, after its job.
 
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
@@ -18,34 +18,35 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// A process that has not begun by then never will.
+/// A process that has not begun after this time never will.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often to try whether a slot is free that somebody is giving up.
+/// How often to try again while another database gives up a slot.
 pub const SLOT_IS_FREE: Duration = Duration::from_millis(50);
 
 pub struct Pool {
     board: Board,
     database: Oid,
     database_name: DbText,
-    /// What was started and has not been cleared away, by slot.
+    /// The started processes whose slots are not freed yet, by slot.
     started: HashMap<usize, Started>,
-    /// Roles whose workers fail, and until when none is started.
+    /// The roles whose workers fail, and until when none is started.
     failing: HashMap<Oid, Backoff>,
-    /// Roles whose workers ended as soon as they had started, and how often in a row.
+    /// The roles whose workers ended as soon as they had started, and how often in a row.
     short_lived: HashMap<Oid, u32>,
     no_slot: Backoff,
-    /// What was warned of unresponsive workers for, by slot: when each was asked to end its call.
+    /// The unresponsive workers that the log has named, by slot, each with the time at which it was asked to end its
+    /// call.
     warned: HashMap<usize, Tick>,
-    /// Whether a role would have the place of another's worker as soon as that is idle.
+    /// True if a role would get another role's slot as soon as its worker is idle.
     pub waits_for_slot: bool,
-    /// Whether there are jobs, no worker, and no slot for one.
+    /// True if there are jobs but no worker, and no slot for one.
     starves: bool,
-    /// When a role that has no worker gets the place of one that has had its turn.
+    /// When a role that has no worker gets the slot of a worker whose turn ends.
     turn_ends: Tick,
 }
 
-/// How long a worker runs jobs before it gives its place to a role that has none: a process takes milliseconds to start.
+/// How long a worker runs jobs before it gives its slot to a role that has none. Starting a process takes milliseconds.
 pub const TURN: Duration = Duration::from_millis(500);
 
 impl Pool {
@@ -69,7 +70,7 @@ impl Pool {
         self.board.workers_of(self.database).filter(|(_, worker)| worker.state() != State::Gone)
     }
 
-    /// Those that can be counted on. One that is unresponsive has another in its place.
+    /// Returns the workers that respond. An unresponsive one has another in its place.
     fn responsive(&self) -> impl Iterator<Item = &'static Worker> {
         let now = clock::tick();
         self.workers().map(|(_, worker)| worker).filter(move |worker| !worker.is_unresponsive(now))
@@ -79,12 +80,13 @@ impl Pool {
         self.responsive().filter(|worker| !worker.must_leave.load(SeqCst)).collect()
     }
 
-    /// True where no worker can be added: those in the place of unresponsive ones are as many as those at most.
+    /// Returns true if no worker can be added. Replacements of unresponsive workers count only up to `most`.
     fn is_full(&self, most: usize) -> bool {
         self.responsive().count() >= most || self.workers().count() >= 2 * most
     }
 
-    /// Starts and stops workers: `roles` have tasks, and the `short` among them more jobs than idle workers.
+    /// Starts and stops workers. `roles` are those that have tasks, `understaffed` those among them with more jobs than
+    /// idle workers.
     pub fn balance(&mut self, roles: &[Oid], understaffed: &[Oid], now: Tick) {
         self.clear_false_starts(now);
         self.warn_of_unresponsive(now);
@@ -95,7 +97,7 @@ impl Pool {
         }
         let most = settings::workers();
         self.shrink(most, now);
-        // A place is kept for no role that cannot take it.
+        // No slot is kept for a role that cannot use it.
         let may_start = |role: &Oid| self.failing.get(role).and_then(Backoff::until).is_none_or(|until| until <= now);
         let roles: Vec<Oid> = roles.iter().copied().filter(may_start).collect();
         let understaffed: Vec<Oid> = understaffed.iter().copied().filter(may_start).collect();
@@ -113,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// Where there are jobs and not one worker, as other databases have all slots: has one of theirs give up its own.
+    /// Has another database give up a slot, if this one has jobs and not one worker because all slots are taken.
     fn look_for_slot(&mut self, most: usize, understaffed: &[Oid], now: Tick) {
         let starves = most > 0 && !understaffed.is_empty() && self.responsive().next().is_none();
         if let Some(entry) = self.board.database(self.database) {
@@ -125,8 +127,8 @@ impl Pool {
         }
     }
 
-    /// Fills free places: short roles first, then whoever has the fewest workers. While another database waits for a slot, only a database
-    /// that has jobs and no worker takes one.
+    /// Fills free slots: understaffed roles first, then the role with the fewest workers. While another database waits
+    /// for a slot, only a database that has jobs and no worker takes one.
     fn grow(&mut self, most: usize, roles: &[Oid], understaffed: &[Oid], now: Tick) {
         let is_in_need = !understaffed.is_empty() && self.responsive().next().is_none();
         if self.board.is_other_starving(self.database) && !is_in_need {
@@ -143,8 +145,8 @@ impl Pool {
         }
     }
 
-    /// Where all places are taken, has somebody make room for a role that is short; when to try again, if that must wait
-    /// for the end of a turn.
+    /// If all slots are taken, has a worker end to make room for an understaffed role. Returns when to try again, if
+    /// that must wait for the end of a turn.
     fn exchange(&self, most: usize, roles: &[Oid], understaffed: &[Oid], now: Tick) -> Option<Tick> {
         let is_full = self.is_full(most) || self.no_slot.until().is_some();
         if !is_full || self.responsive().any(|worker| worker.must_leave.load(SeqCst)) {
@@ -156,7 +158,8 @@ impl Pool {
         for &role in understaffed {
             let has_none = count_of(&staying, role) == 0;
             let others = || staying.iter().copied().filter(|worker| worker.role.get() != role);
-            // Who is idle now may be busy again in a moment: a place changes hands at most once a turn, unless a role has none.
+            // A worker that is idle now may be busy in a moment. So a slot changes roles at most once a turn, unless a
+            // role has no worker.
             let may_give_from = |worker: &Worker| match worker.state() {
                 State::Idle if understaffed.contains(&worker.role.get()) => None,
                 State::Idle if has_none => Some(now),
@@ -172,7 +175,7 @@ impl Pool {
             }
             again = again.into_iter().chain(others().filter_map(may_give_from)).min();
         }
-        // Nobody is in need.
+        // No role is understaffed.
         let spare = |worker: &&&Worker| {
             worker.state() == State::Idle
                 && count_of(&staying, worker.role.get()) > 1
@@ -186,7 +189,7 @@ impl Pool {
         again
     }
 
-    /// Where there is a place for each role, each has a worker that waits for its jobs: whether one has none.
+    /// Returns true if there is a slot for each role, and a role has no worker.
     fn lacks(&self, most: usize, roles: &[Oid]) -> bool {
         let staying = self.staying();
         roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
@@ -217,15 +220,16 @@ impl Pool {
         }
     }
 
-    /// A worker has ended, and what it held is released: its slot is free. One that ended before it had a name could not
-    /// log in; some that ended at once, one after another, would go on to.
+    /// Frees the slot of a worker that has ended, after its jobs were released. A worker that ended before it had an id
+    /// could not log in. A role whose workers end as soon as they start, several times in a row, is left alone for a
+    /// while.
     pub fn gone(&mut self, slot: usize, now: Tick) {
         const AT_ONCE: Duration = Duration::from_secs(1);
         const TOO_OFTEN: u32 = 3;
         let worker = &self.board.workers()[slot];
         let role = worker.role.get();
         if worker.must_leave.load(SeqCst) || latch::stop_asked() {
-            // As it should.
+            // It was asked to end.
         } else if worker.id().is_none() {
             let hint = "The role needs LOGIN and CONNECT on the database, or its tasks another role.";
             self.failed(role, now, "log in to", hint);
@@ -264,7 +268,7 @@ impl Pool {
         );
     }
 
-    /// Says once of each worker that it does not end its call.
+    /// Logs, once for each, workers that do not end their call.
     fn warn_of_unresponsive(&mut self, now: Tick) {
         for (slot, worker) in self.board.workers_of(self.database) {
             let asked = worker.asked_to_end.load(SeqCst);
@@ -273,7 +277,7 @@ impl Pool {
             } else if self.warned.insert(slot, asked) != Some(asked) {
                 let pid = worker.pid.load(SeqCst);
                 let running = worker.running();
-                // Its task is text of this database's.
+                // The task is text in this database's encoding.
                 let job = |Running { job, task }| format!(" of job {job} ({})", DbText::new(&task));
                 let of = running.map(job).unwrap_or_default();
                 log_with(
@@ -286,7 +290,7 @@ impl Pool {
         }
     }
 
-    /// Slots whose process never began.
+    /// Frees the slots of processes that never began.
     fn clear_false_starts(&mut self, now: Tick) {
         let board = self.board;
         for (slot, worker) in board.workers_of(self.database) {
@@ -303,23 +307,23 @@ impl Pool {
         }
     }
 
-    /// Whether a role that is short could be helped: by a free place, or by another role's.
+    /// Returns true if an understaffed role could get a free slot, or another role's.
     pub fn can_rebalance(&self, roles: &[Oid]) -> bool {
         roles.len() > 1 || self.staying().len() < settings::workers()
     }
 
-    /// Tries again at once where it could not log in: something has changed.
+    /// Forgets failed logins, as something has changed.
     pub fn forgive(&mut self) {
         self.failing.clear();
         self.short_lived.clear();
     }
 
-    /// Asks all workers to end; how many have not yet.
+    /// Asks all workers to end. Returns how many have not ended yet.
     pub fn ask_all_to_leave(&self, now: Tick) -> usize {
         self.workers().inspect(|(_, worker)| worker.ask_to_leave(now)).count()
     }
 
-    /// Terminates those that were asked to end kongtask.shutdown_timeout ago, and have not.
+    /// Terminates the workers that were asked to end kongtask.shutdown_timeout ago.
     pub fn terminate_overdue(&mut self, now: Tick) {
         self.clear_false_starts(now);
         for (_, worker) in self.workers() {
@@ -330,8 +334,8 @@ impl Pool {
         }
     }
 
-    /// When something here is to be done next, seen from `now`. What is overdue was just tried, and is tried again a
-    /// little later: a past time would have the scheduler run in circles.
+    /// Returns when the pool must act next. What is overdue has just been tried, and is tried again a little later: a
+    /// time in the past would keep the scheduler from sleeping.
     pub fn next_event(&self, now: Tick) -> Tick {
         const AGAIN: Duration = Duration::from_millis(500);
         let deadlines = self.workers().map(|(_, worker)| deadline(worker)).chain([self.turn_ends]);
@@ -339,13 +343,13 @@ impl Pool {
         let unresponsive = self.workers().map(|(_, worker)| worker.unresponsive_at()).filter(|&when| when > now);
         let retries =
             self.failing.values().chain([&self.no_slot]).filter_map(Backoff::until).filter(|&when| when > now);
-        // Nobody tells of a slot that is free: that is so once the postmaster has seen the process end.
+        // No process reports a free slot: it is free once the postmaster has seen the process end.
         let slot = self.starves.then(|| after(now, SLOT_IS_FREE));
         deadlines.chain(retries).chain(unresponsive).chain(slot).min().unwrap_or(NEVER)
     }
 }
 
-/// When a worker that was asked to end is terminated.
+/// Returns when a worker that was asked to end is terminated.
 fn deadline(worker: &Worker) -> Tick {
     if worker.must_leave.load(SeqCst) {
         after(worker.must_leave_since.load(SeqCst), settings::shutdown_timeout())
@@ -358,7 +362,7 @@ fn count_of(workers: &[&Worker], role: Oid) -> usize {
     workers.iter().filter(|worker| worker.role.get() == role).count()
 }
 
-/// Who is missed least when a place is needed.
+/// Ranks workers by how little they are missed.
 fn rank(state: State) -> u8 {
     match state {
         State::Idle => 2,

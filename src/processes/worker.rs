@@ -1,13 +1,14 @@
-//! A worker: logged in as a role, it runs the jobs of that role's tasks.
+//! The worker. It is logged in as a role, and runs the jobs of that role's tasks.
 //!
 //! ```text
-//! take from the shelf ── jobs ──► run them (run/) ──► take
+//! take from the ready list ── jobs ──► run them (run/) ──► take
 //!   │ it is empty
 //!   ├── there may be more in the table ──► search ──► take
 //!   └── there is nothing ──► idle ──► woken ──► take
 //! ```
 //!
-//! An error in a statement of the queue's own ends the process: the scheduler releases what it held, and starts another.
+//! An error in one of the queue's own statements ends the process: the scheduler releases its jobs and starts another
+//! worker.
 
 use crate::error::Error;
 use crate::jobs::search::{self, Search};
@@ -29,12 +30,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// What `backend_type` says.
+/// Its `backend_type`.
 pub const KIND: &str = "kongtask worker";
-/// The function that a worker process begins with.
+/// The C function with which its process begins.
 pub const MAIN: &str = "kongtask_worker_main";
 
-/// A slot and its ticket, as one number to hand to a new process.
+/// Returns a slot and its ticket as one number, the argument of a new process.
 pub fn argument(slot: usize, ticket: u32) -> usize {
     slot | (ticket as usize) << 32
 }
@@ -46,7 +47,7 @@ fn main(argument: usize) -> Result<(), Failure> {
     let Some(board) = shared::board() else { return Ok(()) };
     let me = &board.workers()[slot];
     if me.state() != State::Starting || me.ticket.load(SeqCst) != ticket {
-        // The scheduler has given this start up.
+        // The scheduler has given up waiting for this process.
         return Ok(());
     }
     me.pid.store(background::pid(), SeqCst);
@@ -64,13 +65,14 @@ fn main(argument: usize) -> Result<(), Failure> {
         None => Ok(()),
     };
     if result.is_ok() {
-        // As it should, also where it has seen a shutdown, or that the extension is gone, before the scheduler has.
+        // The process ends as it should, even if it has seen a shutdown, or the end of the extension, before the
+        // scheduler has.
         me.must_leave.store(true, SeqCst);
     }
     result
 }
 
-/// The process ends: the scheduler clears up behind it.
+/// Runs when the process ends: the scheduler does the rest.
 fn leave(slot: usize) {
     let Some(board) = shared::board() else { return };
     let me = &board.workers()[slot];
@@ -82,7 +84,7 @@ fn leave(slot: usize) {
         && let Some(list) = board.list(me.database.get(), me.role.get())
     {
         if let Some(held) = me.held() {
-            // What ran in place, nobody else is told of.
+            // Jobs running in place left no trace in the table, so lower the watermark to have them found again.
             list.with(|ready| ready.lower(held.begins));
         }
         board.leave_ready_list(list, background::pid());
@@ -139,7 +141,8 @@ fn run(
     Ok(())
 }
 
-/// Sets what pg_stat_activity shows; the process's name for the log, and the extension, if it is there.
+/// Sets what pg_stat_activity shows. Returns the process's name for the log, and the extension's OID if it is
+/// installed.
 fn introduce(database: Oid, role: Oid) -> Result<(String, Option<Oid>), Error> {
     xact::begin();
     let extension = schema::extension();
@@ -156,12 +159,12 @@ struct WorkerLoop {
     board: Board,
     list: &'static SharedReadyList,
     database: Oid,
-    /// As of the latest look.
+    /// The tasks at the latest look.
     tasks: Rc<Tasks>,
     flags: Flags,
-    /// The flags that were forbidden at the latest look; `None` before the first, and while that cannot be known.
+    /// The flags that were forbidden at the latest look; `None` before the first, and while the function fails.
     forbidden: Option<Vec<DbText>>,
-    /// Whether nothing has happened since that only a further look can tell.
+    /// True while `tasks` and `forbidden` are known to be current.
     is_current: bool,
     runner: Runner,
 }
@@ -173,12 +176,12 @@ impl WorkerLoop {
         !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held()
     }
 
-    /// Whether the database is to be left alone for now. Jobs of a dump are on the shelf after that is so.
+    /// Returns true if the database is held. Jobs of a dump are on the ready list only after that.
     fn is_held(&self) -> bool {
         self.board.database(self.database).is_some_and(DatabaseEntry::is_held)
     }
 
-    /// Runs what is next; whether there was something.
+    /// Runs the next jobs. Returns true if there were any.
     fn run_next(&mut self) -> Result<bool, Error> {
         if !self.is_current || registry::is_stale() || settings::forbidden_flags_function().is_some() {
             self.look_around()?;
@@ -195,10 +198,10 @@ impl WorkerLoop {
         }
         fault::point("taken")?;
         if self.own_task(first).is_none() {
-            // It may be new.
+            // The task may be new.
             self.look_around()?;
         }
-        // If it is not our task's now, and becomes that, all is searched again.
+        // If the task is not this role's now and becomes so later, the table is searched again.
         let Some(task) = self.own_task(first).cloned() else { return Ok(true) };
         let taken = TakenJobs { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
         let left = self.runner.run(&taken)?;
@@ -212,7 +215,7 @@ impl WorkerLoop {
         self.tasks.tagged(self.runner.role, hint.task)
     }
 
-    /// Sees which tasks there are, and which flags are forbidden.
+    /// Reads the tasks and the forbidden flags.
     fn look_around(&mut self) -> Result<(), Error> {
         xact::begin_for_queue();
         self.tasks = registry::tasks()?;
@@ -221,7 +224,7 @@ impl WorkerLoop {
         self.is_current = true;
         if forbidden != self.forbidden {
             if self.forbidden.is_some() {
-                // What was passed for its flags may run now.
+                // Jobs that were skipped for their flags may run now.
                 self.list.with(|ready| ready.lower(Position::START));
             }
             self.forbidden = forbidden;
@@ -229,8 +232,8 @@ impl WorkerLoop {
         Ok(())
     }
 
-    /// Takes the first job off the shelf, and others of its task if they may share a transaction, but leaves the other
-    /// workers their part.
+    /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
+    /// workers their share.
     fn take(&self) -> Vec<Hint> {
         let users = self.list.users().max(1);
         loop {
@@ -246,23 +249,23 @@ impl WorkerLoop {
             if hints.is_empty() {
                 return hints;
             }
-            // The scheduler has the table searched again once it has seen to their charges.
+            // The scheduler has the table searched again once it has settled the charges.
             hints.retain(|hint| !crash_records::is_charged(self.database, hint.position.id));
             if !hints.is_empty() {
-                // From here on they are looked for if this process ends.
+                // From here on, the jobs are looked for if this process ends.
                 self.runner.me.hold(TakenRange::of(&hints), &DbText::default());
                 return hints;
             }
         }
     }
 
-    /// Searches the table where the shelf's list ends; whether the shelf is to be looked at again.
+    /// Searches the table from the watermark on. Returns true if the ready list must be looked at again.
     fn search(&mut self) -> Result<bool, Error> {
-        /// Enough for the search to be little beside the jobs.
+        /// Large enough for the search to cost little beside the jobs.
         const AT_LEAST: usize = 500;
         let Some(from) = self.list.with(|ready| ready.begin_search(background::pid())) else { return Ok(false) };
         xact::begin_for_queue();
-        // Not before: a task that was registered since would be passed, and who told of it thinks that it is searched for.
+        // Read after the search has begun: a task registered since then has the table searched again.
         self.tasks = registry::tasks()?;
         let tasks = self.tasks.of_role(self.runner.role);
         let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
@@ -275,7 +278,7 @@ impl WorkerLoop {
         xact::commit()?;
         fault::point("searched")?;
         self.list.with(|ready| ready.end_search(&found.hints, found.to));
-        // This worker takes one, others the rest.
+        // This worker takes one job, others the rest.
         let others = found.hints.len().saturating_sub(1);
         wake::wake(self.board, self.database, self.runner.role, others);
         Ok(true)
@@ -289,7 +292,7 @@ impl WorkerLoop {
         me.enter(State::Idle);
         fault::point("idle")?;
         if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.load(SeqCst)) {
-            // Another role may want this place.
+            // Another role may want this slot.
             entry.scheduler.set();
         }
         self.board.offer_slot(self.database);

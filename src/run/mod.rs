@@ -1,24 +1,25 @@
-//! Running what a worker has taken off its shelf. However many jobs, and however they are held, it is always: take them,
-//! call the handler, settle them, commit.
+//! Running the jobs that a worker has taken off its ready list. In each case the worker takes them, calls the handler,
+//! settles them, and commits.
 //!
 //! ```text
-//!                   ┌─ in place ─► begin ─► delete ────────────────► handler ─────────────► commit
-//!  alone (alone.rs) ┤
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler ─► delete ──► commit
+//!                      ┌─ in place ─► begin ─► delete ────────────────► handler ─────────────► commit
+//!  single (single.rs) ─┤
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler ─► delete ──► commit
 //!
-//!                   ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
-//!  batch (batch.rs) ┤   (or delete, as if none of them could fail)   └ each in a subtransaction
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler × n ─► delete ─► commit
+//!                      ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
+//!  batch (batch.rs) ───┤   (or delete, as if none of them could fail)   └ each in a subtransaction
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
 //!
-//!                   ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
-//!  set (set.rs) ────┤
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler, once ─► delete ─► commit
+//!                      ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
+//!  set (set.rs) ───────┤
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler, once ─► delete ─► commit
 //! ```
 //!
-//! In place, nobody is told that the jobs run: the rows' locks are the mark, and they vanish with the worker. Jobs that have
-//! a key are claimed, so that nobody who adds one with the same key waits for the handler, and so are jobs of a queue, and
-//! those that were tried before. Where the role or the database asks for another isolation level than READ COMMITTED, or for
-//! read-only transactions, all jobs are claimed: our statements need neither.
+//! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
+//! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
+//! the jobs of a queue, and jobs that were tried before. If the role or the database has another default isolation
+//! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
+//! neither.
 
 mod single;
 mod batch;
@@ -50,28 +51,28 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
-/// Runs jobs, for one worker.
+/// Runs the jobs of one worker.
 pub struct Runner {
     pub me: &'static Worker,
     pub crash_record: Option<&'static CrashRecord>,
     pub database: Oid,
     pub role: Oid,
-    /// As in `locked_by`.
+    /// The worker's id, as in `locked_by`.
     pub id: DbText,
-    /// Where the jobs that run, and what is said about them, live.
+    /// The memory of the rows of running jobs, and of messages about them.
     pub arena: Arena,
-    /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.
+    /// The tasks, by their tags, whose jobs have lately failed in a batch, and since when.
     pub recently_failed: HashMap<u32, Instant>,
 }
 
-/// How jobs are held while they run.
+/// The way in which jobs are held while they run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RunMode {
     InPlace,
     Claimed,
 }
 
-/// Jobs that somebody has asked to be run: of one task.
+/// Jobs of one task that a worker has taken off its ready list.
 pub struct TakenJobs {
     pub hints: Vec<Hint>,
     pub task: Rc<Task>,
@@ -79,7 +80,7 @@ pub struct TakenJobs {
 }
 
 impl TakenJobs {
-    /// Some of them, by their ids.
+    /// Returns the jobs whose ids match.
     fn those(&self, which: impl Fn(i64) -> bool) -> TakenJobs {
         let hints = self.hints.iter().filter(|hint| which(hint.position.id)).copied().collect();
         TakenJobs { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
@@ -90,23 +91,23 @@ impl TakenJobs {
     }
 }
 
-/// What an attempt is part of.
+/// The task and mode of an attempt.
 struct Attempt<'a> {
     task: &'a Task,
     mode: RunMode,
 }
 
-/// How an attempt ended that raised no error.
+/// The end of an attempt that raised no error.
 enum Outcome {
     Completed,
-    /// Somebody else has a job of it: nothing was committed.
+    /// Another session has one of its jobs. Nothing was committed.
     LockLost,
-    /// The task was unregistered, or taken over by another role.
+    /// The task was unregistered, or another role has taken it over.
     NotOurs,
 }
 
 impl Runner {
-    /// Runs jobs; those that it could not get to in time, to be given back.
+    /// Runs jobs. Returns those that did not begin in time and must be put back.
     pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
         self.me.renewed.store(clock::tick(), SeqCst);
@@ -139,7 +140,7 @@ impl Runner {
         Ok(Vec::new())
     }
 
-    /// Says what is about to be taken.
+    /// Publishes which jobs are about to be taken.
     fn hold_for(&self, hints: &[Hint], task: &Task) {
         let held = TakenRange::of(hints);
         if let Some(record) = self.crash_record {
@@ -148,7 +149,7 @@ impl Runner {
         self.me.hold(held, &task.identifier);
     }
 
-    /// Says which of several jobs runs now.
+    /// Publishes which of several jobs runs now.
     fn now_runs(&self, job: i64) {
         if let Some(record) = self.crash_record {
             record.run(job);
@@ -161,10 +162,10 @@ impl Runner {
         if is_plain && taken.task.in_place && xact::defaults_are_plain() { RunMode::InPlace } else { RunMode::Claimed }
     }
 
-    /// Marks jobs as ours, and commits that.
+    /// Claims jobs and commits the claim.
     fn claim(&self, taken: &TakenJobs) -> Result<Vec<Job>, Error> {
         xact::begin_for_queue();
-        // A lost claim is no harm: the jobs are still there.
+        // A claim that is lost in a crash does no harm: the jobs are still there.
         xact::commit_lazily();
         let ids = taken.ids();
         let take = self.take(taken, &ids);
@@ -178,7 +179,7 @@ impl Runner {
         Ok(jobs)
     }
 
-    /// Deletes jobs, in the current transaction.
+    /// Deletes jobs in the current transaction.
     fn delete(&self, taken: &TakenJobs, ids: &[i64]) -> Result<Vec<Job>, Error> {
         self.arena.within(|| take::delete(&self.take(taken, ids)))
     }
@@ -187,8 +188,8 @@ impl Runner {
         TakeRequest { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
     }
 
-    /// None of these jobs could be taken: if that is because somebody's transaction has one locked, it may give it back and
-    /// tell nobody.
+    /// If none of the jobs could be taken because another transaction has one locked, has the table searched again
+    /// soon: that transaction may release it without a report.
     fn see_what_was_skipped(&self, ids: &[i64]) -> Result<(), Error> {
         if take::still_there(ids)? {
             self.skipped();
@@ -203,22 +204,22 @@ impl Runner {
         }
     }
 
-    /// Calls a handler, in the current transaction, and puts back what it left of its own.
+    /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = Instant::now();
         python::prepare(handler.is_python());
-        // A trigger that fires at commit may have, after the call that it belongs to.
+        // A trigger that fired at the last commit may have terminated this process.
         latch::ended_itself();
-        // And until the transaction ends: what users have fired at commit is theirs as well.
+        // Cancels are let through until the transaction ends: triggers that fire at commit are user code too.
         latch::let_cancel();
-        // Who was to end before that may never look again.
+        // A process that was to end before this point might never look again.
         latch::interrupted()?;
         let result = {
             let _settings = xact::Settings::keep();
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
-            // What the handler was asked to do and has not done yet, nobody after it is to do; and what it failed with may be
-            // what its language makes of that.
+            // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
+            // it failed with may be what its language made of an interrupt.
             match call() {
                 Err(Error::Postgres(error)) if is_python_s_interrupt(&error) => latch::cancelled().map_err(Error::from),
                 result => latch::interrupted().map_err(Error::from).and(result),
@@ -245,12 +246,12 @@ impl Runner {
         }
     }
 
-    /// Whether a call failed because somebody cancelled it.
+    /// Returns true if a call failed because it was cancelled.
     fn was_cancelled(error: &Error) -> bool {
         matches!(error, Error::Postgres(error) if error.read().sqlstate == *b"57014") && latch::was_cancelled()
     }
 
-    /// Commits what handlers did, with the completion of their jobs.
+    /// Commits the effects of handlers together with the completion of their jobs.
     fn commit(&self) -> Result<(), Error> {
         fault::point("completed")?;
         Ok(xact::commit()?)
@@ -264,7 +265,7 @@ impl Runner {
         }
     }
 
-    /// The handler, if the task is still what it was when the jobs were taken, and the jobs are no publisher's.
+    /// Returns the handler if the task is still as it was when the jobs were taken, and the jobs are not a publisher's.
     fn handler(&self, task: &Task) -> Result<Option<Handler>, Error> {
         if subscription::feeds_jobs()?.is_some() {
             return Ok(None);
@@ -286,7 +287,7 @@ impl Runner {
         }
     }
 
-    /// Gives back jobs that are claimed, with the attempt not counted: they can run again at once.
+    /// Releases claimed jobs so that they can run again at once. The attempt is not counted.
     fn release(&self, ids: &[i64]) -> Result<(), Error> {
         xact::begin_for_queue();
         for &id in ids {
@@ -295,14 +296,14 @@ impl Runner {
         Ok(xact::commit()?)
     }
 
-    /// Records a failed attempt, in the current transaction; what to log once that is committed.
+    /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
         let message = text(&last_error(error));
         let row = match attempt.mode {
             RunMode::InPlace => fail::fail_plain(job.id, message)?,
             RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
         };
-        // As they are now: add_job may have taken the further attempts away.
+        // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
         Ok(Failed {
@@ -338,7 +339,7 @@ impl Runner {
     }
 }
 
-/// True if an error is what Python makes of an interrupt.
+/// Returns true if the error is what PL/Python makes of an interrupt.
 fn is_python_s_interrupt(error: &PgError) -> bool {
     // A statement of Postgres's may have been interrupted first.
     const NAMES: [&str; 2] = ["KeyboardInterrupt", "spiexceptions.QueryCanceled"];
@@ -346,7 +347,7 @@ fn is_python_s_interrupt(error: &PgError) -> bool {
     python::was_interrupted() && NAMES.into_iter().any(says)
 }
 
-/// What the log says of a failed attempt.
+/// The log line of a failed attempt.
 struct Failed {
     job: String,
     attempt: String,

@@ -1,5 +1,5 @@
-//! Many jobs in one call of their handler. If it raises, the set is halved until those whose fault it is are alone: they
-//! have failed, and the others complete. If it is cancelled, all have failed.
+//! A set: many jobs in one call of their handler. If the call raises, the set is halved until the jobs at fault are
+//! alone. Those have failed, and the others complete. If the call is cancelled, all of them have failed.
 
 use super::{Attempt, Failed, Outcome, RunMode, Runner, TakenJobs};
 use crate::error::Error;
@@ -10,16 +10,16 @@ use crate::schema::job_row::Job;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
 
-/// How many jobs a call may get: as many as a shelf holds.
+/// How many jobs a call may get: as many as a ready list holds.
 pub const MOST: usize = crate::shared::ready_list::CAPACITY;
 
-/// How many it gets unless the task says otherwise.
+/// How many jobs a call gets unless the task has a max_batch.
 pub const USUAL: usize = 1000;
 
 /// A part of a set.
 #[derive(Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// Still to be taken, in the transaction that runs them.
+    /// Jobs still to be taken, by the transaction that runs them.
     InPlace(&'a [Hint]),
     Claimed(&'a [Job]),
 }
@@ -47,7 +47,7 @@ impl Runner {
                         let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
                         return self.release(&left);
                     }
-                    // Whoever cancelled it meant all of it.
+                    // A cancel concerns all of them.
                     Err(error) if Runner::was_cancelled(&error) => {
                         let error = error.read();
                         xact::abort();
@@ -65,7 +65,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Calls the handler and completes the jobs. On an error, and if a lock was lost, all of it is to be rolled back.
+    /// Calls the handler and completes the jobs. After an error or a lost lock, the caller must roll back.
     fn attempt_part(&self, taken: &TakenJobs, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
@@ -78,7 +78,7 @@ impl Runner {
                 self.call_for(jobs, &handler, taken)?;
                 xact::allow_writes();
                 xact::wait_for_locks();
-                // Not before: whoever adds a job with the key of one of them would wait.
+                // Only now: a session that adds a job with the key of one of them would wait.
                 if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
@@ -131,7 +131,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The ids of jobs that are claimed.
+    /// Returns the ids of the jobs, if they are claimed.
     fn claimed(&self) -> Vec<i64> {
         match self {
             Part::InPlace(_) => Vec::new(),

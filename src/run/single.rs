@@ -15,7 +15,7 @@ use crate::tasks::registry;
 use std::time::Instant;
 
 impl Runner {
-    /// Runs the one job that was taken, if it can still be had.
+    /// Runs one job, if it can still be taken.
     pub(super) fn run_single(&self, taken: &TakenJobs, mode: RunMode) -> Result<(), Error> {
         if mode == RunMode::Claimed {
             return match self.claim(taken)?.pop() {
@@ -33,7 +33,8 @@ impl Runner {
                     Ok(xact::commit()?)
                 }
             },
-            // A trigger of a user's, say: that is the job's failure, and only a job that is held can be said to have failed.
+            // A user's trigger may have raised. That is the job's failure, and only a claimed job can be recorded as
+            // failed.
             Err(_) => {
                 xact::abort();
                 self.run_single(taken, RunMode::Claimed)
@@ -50,12 +51,12 @@ impl Runner {
     /// Runs the next job of the queue that a job is in.
     pub(super) fn next_of_queue(&self, taken: &TakenJobs, of: i64) -> Result<(), Error> {
         xact::begin_for_queue();
-        // As for any claim.
+        // Any claim may be committed lazily: a claim that is lost leaves the job as it was.
         xact::commit_lazily();
         let tasks = registry::tasks()?;
         let next = self.arena.within(|| {
             take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |next| {
-                // Before the commit: should the process end in between, the scheduler finds nothing to release.
+                // Before the commit: if the process ends in between, the scheduler finds nothing to release.
                 self.hold_for(&[next.hint], &next.task);
                 next.task.role == self.role && !crash_records::is_charged(self.database, next.hint.position.id)
             })
@@ -67,12 +68,13 @@ impl Runner {
                 self.attempt(&job, &Attempt { task: &task, mode: RunMode::Claimed })
             }
             Next::NotOurs(next) => {
-                // Its workers may have looked for it while we held the queue. One that has a charge, ours pass over.
+                // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that
+                // has a charge.
                 commit_notes::note_job(next.task.role, next.hint);
                 Ok(xact::commit()?)
             }
             Next::None => {
-                // While we held the queue, others passed what fell due in it.
+                // While this worker had the queue's lock, searches skipped what fell due in the queue.
                 commit_notes::note_due(clock::transaction_start());
                 Ok(xact::commit()?)
             }
@@ -83,7 +85,7 @@ impl Runner {
         }
     }
 
-    /// Handler and completion, in the transaction that has begun, and its end.
+    /// Calls the handler, completes the job and commits, in the transaction that has begun.
     fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
         let begun = Instant::now();
         spi::met_deadlock();
@@ -112,7 +114,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Gives back what this worker may still hold of a job that somebody else has settled.
+    /// Releases what this worker may still hold of a job that another session has settled.
     fn let_go(&self, job: &Job) -> Result<(), Error> {
         xact::begin_for_queue();
         recover::release(self.worker_id(), (job.id, job.id))?;
@@ -120,7 +122,7 @@ impl Runner {
         Ok(xact::commit()?)
     }
 
-    /// Has a job run again at once, with the attempt not counted.
+    /// Has a job run again at once. The attempt is not counted.
     fn put_back(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
         log(
             Level::Log,
@@ -155,8 +157,8 @@ impl Runner {
     }
 }
 
-/// Whether an attempt failed as a statement of the queue's own met a deadlock: two handlers that each add a job with the other's key, say.
-/// That is neither's fault.
+/// Returns true if a statement of the queue's own met a deadlock: two handlers that each add a job with the other's
+/// key, for example. Neither job is at fault.
 fn is_queues_own_deadlock(error: &Raise) -> bool {
     error.sqlstate == *b"40P01" && spi::met_deadlock()
 }

@@ -7,7 +7,7 @@ use crate::shared::ready_list::Position;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
-/// The attributes of `jobs`, by their numbers.
+/// The attribute numbers of the columns of `jobs`.
 pub mod attribute {
     pub const ID: i16 = 1;
     pub const QUEUE_NAME: i16 = 2;
@@ -24,30 +24,30 @@ pub mod attribute {
     pub const REVISION: i16 = 15;
 }
 
-/// A job that a worker took. Lives as long as the memory its row was copied to.
+/// A job that a worker has taken. Valid as long as the memory context to which its row was copied.
 pub struct Job {
     row: Row,
     pub id: i64,
 }
 
 impl Job {
-    /// `row` is a row of `jobs`.
+    /// Wraps a row of `jobs`.
     pub fn new(row: Datum) -> Job {
         let row = Row::new(row);
         Job { row, id: row.get(attribute::ID).unwrap_or(0) }
     }
 
-    /// What the handler gets: a `json`.
+    /// Returns the payload, a `json`.
     pub fn payload(&self) -> Option<Datum> {
         self.row.value(attribute::PAYLOAD)
     }
 
-    /// Its row, as it was taken.
+    /// Returns the row as it was when the worker took it.
     pub fn row(&self) -> Datum {
         self.row.datum()
     }
 
-    /// Whether it is a job of this task that has no key and no queue and was never tried, and can run now.
+    /// Returns true for a job of this task that has no key and no queue, was never tried, and is due.
     pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
         let has = |attribute| self.row.value(attribute).is_some();
         self.position().run_at <= now
@@ -63,7 +63,7 @@ impl Job {
         self.row.value(attribute::QUEUE_NAME)
     }
 
-    /// Attempts begun, this one included.
+    /// Returns how many attempts have begun, this one included.
     pub fn attempts(&self) -> i32 {
         self.number(attribute::ATTEMPTS).max(1)
     }
@@ -85,7 +85,8 @@ impl Job {
     }
 }
 
-/// A job's row with the attempt counted that has begun: where a job runs in place, nothing is written to say so.
+/// Returns the row with the current attempt counted. Where a job runs in place, the row in the table does not count it
+/// yet.
 pub fn begun(row: Datum) -> Datum {
     let row = Row::new(row);
     match row.get(attribute::ATTEMPTS) {
@@ -94,7 +95,7 @@ pub fn begun(row: Datum) -> Datum {
     }
 }
 
-/// A time as SQL has it.
+/// Reads a `timestamptz`.
 pub fn timestamp(value: Option<Datum>) -> Option<Timestamp> {
     value.map(|datum| datum.value() as Timestamp)
 }

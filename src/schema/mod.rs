@@ -1,5 +1,6 @@
-//! Where the queue is, and running statements as its owner. The schema has the name that CREATE EXTENSION was told, and can
-//! be renamed: it is found through the extension, as the one that holds the extension's table `jobs`.
+//! The queue's schema, and statements that run as the owner of its tables. CREATE EXTENSION names the schema, and it
+//! can be renamed later, so it is found through the extension: it is the schema that holds the extension's table
+//! `jobs`.
 
 pub mod job_row;
 
@@ -21,11 +22,11 @@ use std::rc::Rc;
 /// The queue of this database.
 pub struct Queue {
     pub home: Home,
-    /// The schema's name as the catalog has it.
+    /// The schema's name, as the catalog has it.
     pub name: DbText,
-    /// The search_path to name handlers and their arguments by: types of pg_catalog, and `jobs`, go unqualified, as people
-    /// write the former, and as the schema may be renamed. pg_temp is named, and last: unnamed it would come first, and a
-    /// temporary type called json before the real one.
+    /// The search_path in which handlers and their arguments are named. Types of pg_catalog, and `jobs`, are
+    /// unqualified: the former because people write them so, the latter because the schema may be renamed. pg_temp is
+    /// listed, last: where it is not listed, it comes first, and a temporary type called json would hide the real one.
     pub path: CString,
     /// `jobs`, and the index of its primary key.
     pub table: Oid,
@@ -33,7 +34,8 @@ pub struct Queue {
     /// The type of its rows, and of arrays of them.
     pub row: Oid,
     pub rows: Oid,
-    /// Whether its tables are as version 0.3.0 of the extension has them, or later ones; before ALTER EXTENSION UPDATE they are not.
+    /// True if the tables are as version 0.3.0 or later of the extension makes them. They are not before ALTER
+    /// EXTENSION UPDATE.
     pub is_0_3: bool,
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
@@ -42,12 +44,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Whether `role` may drop the schema.
+    /// Returns true if `role` may drop the schema.
     pub fn is_of(&self, role: Oid) -> bool {
         role::has_privileges_of(role, self.schema_owner)
     }
 
-    /// Whom it takes to drop: the extension is dropped with its schema.
+    /// The roles whose DROP OWNED removes the queue: the owners of the extension and of its schema.
     pub fn owners(&self) -> [Oid; 2] {
         [self.extension_owner, self.schema_owner]
     }
@@ -55,11 +57,11 @@ impl Queue {
 
 thread_local! {
     static QUEUE: RefCell<Option<Rc<Queue>>> = const { RefCell::new(None) };
-    /// How many homes the queue has had, as far as this backend has seen.
+    /// How many schemas the queue has had, as far as this backend has seen.
     static HOMES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Where the queue is now. Within a transaction. Errors: 55000 if the extension is not there.
+/// Returns where the queue is now. To be called within a transaction. Errors: 55000 if the extension is not installed.
 pub fn queue() -> Result<Rc<Queue>, Error> {
     static WATCH: Watch = Watch::new().and_schemas();
     static WHERE: Plan = plan!("where");
@@ -104,28 +106,29 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
     Ok(queue)
 }
 
-/// The OID of the extension in this database, which changes when it is dropped and created again.
+/// Returns the OID of the extension in this database. It changes when the extension is dropped and created again.
 pub fn extension() -> Option<Oid> {
     catalog::extension("kongtask")
 }
 
-/// Runs what a process of ours is for. That it fails once the extension of when it began has been dropped is no failure.
+/// Runs the main function of a background process. An error is ignored if the extension that was there at the start has
+/// been dropped since: the error is a consequence of that.
 pub fn while_there_is(extension: Oid, run: impl FnOnce() -> Result<(), Error>) -> Result<(), Failure> {
     guarded(|| run().map_err(Failure::from)).or_else(|failure| {
         let raise = failure.read();
         xact::abort();
         xact::begin();
         let is_there = self::extension() == Some(extension);
-        // It only read.
+        // The transaction only read.
         xact::abort();
         if is_there { Err(Failure::Ours(raise)) } else { Ok(()) }
     })
 }
 
-/// A connection to SPI as the owner of the tables.
+/// A connection to SPI, with the owner of the tables as the current role.
 pub struct OwnerSession {
     session: spi::Session,
-    // Dropped last.
+    // Dropped after the connection.
     _as_owner: As,
 }
 
@@ -137,26 +140,27 @@ impl Deref for OwnerSession {
     }
 }
 
-/// A function's name, as [`crate::tasks::handler::Handler::find`] reads it.
+/// Returns a function's name in the form that [`crate::tasks::handler::Handler::find`] reads.
 pub fn name_of(function: Oid) -> Result<DbText, Error> {
     Ok(procedure::name(function, &queue()?.path))
 }
 
-/// Opens one. Errors: 55000 if the extension is not there.
+/// Connects to SPI as the owner of the tables. Errors: 55000 if the extension is not installed.
 pub fn session() -> Result<OwnerSession, Error> {
     let queue = queue()?;
     let _as_owner = As::role(queue.owner);
     Ok(OwnerSession { session: spi::Session::open(&queue.home), _as_owner })
 }
 
-/// Runs one statement as the owner of the tables; what it returns, a composite or a text, in the caller's memory context, if anything.
+/// Runs one statement as the owner of the tables. Returns the first column of its first row (a composite or a text), if
+/// there is one, in the caller's memory context.
 pub fn one_row(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
     let session = session()?;
     let rows = session.execute(plan, values)?;
     Ok(if rows.count() == 0 { None } else { rows.carry(0) })
 }
 
-/// Runs one statement as the owner of the tables; how many rows it affected.
+/// Runs one statement as the owner of the tables. Returns how many rows it affected.
 pub fn affected(plan: &Plan, values: &[Value]) -> Result<usize, Error> {
     Ok(session()?.execute(plan, values)?.count())
 }

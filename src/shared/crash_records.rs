@@ -18,16 +18,19 @@
 
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{self, Timestamp, after};
-use crate::pg::{latch, mapping};
+use crate::pg::latch;
 use crate::shared::TakenRange;
+use memmap2::MmapOptions;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// With what other programs keep there: no base backup holds it.
-const FILE: &std::ffi::CStr = c"pg_stat_tmp/kongtask.running";
+const FILE: &str = "pg_stat_tmp/kongtask.running";
 
 /// Another layout has another number.
 const LAYOUT: u64 = 0x6b6f_6e67_0000_0003;
@@ -84,13 +87,25 @@ thread_local! {
     static RECORDS: Cell<Option<CrashRecords>> = const { Cell::new(None) };
 }
 
+/// Maps the file, which is made or made as long. The mapping lasts as long as the process, and its children inherit it.
+fn map(size: usize) -> std::io::Result<*mut u8> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(FILE)?;
+    file.set_len(size as u64)?;
+    // SAFETY: only this server changes the file, and through this mapping.
+    let mapping = unsafe { MmapOptions::new().len(size).map_mut(&file)? };
+    Ok(Box::leak(Box::new(mapping)).as_mut_ptr())
+}
+
 /// Maps the marks. To be called once, by the postmaster, in its data directory.
 pub fn prepare(capacity: usize) {
     let size = size_of::<FileHeader>() + 2 * capacity * size_of::<CrashRecord>();
-    let Some(memory) = mapping::map(FILE, size) else {
-        let detail = format!("{}: {}", FILE.to_string_lossy(), std::io::Error::last_os_error());
-        log_with(Level::Warning, "kongtask cannot tell which jobs crash the server", Some(detail), None);
-        return;
+    let memory = match map(size) {
+        Ok(memory) => memory,
+        Err(error) => {
+            let detail = format!("{FILE}: {error}");
+            log_with(Level::Warning, "kongtask cannot tell which jobs crash the server", Some(detail), None);
+            return;
+        }
     };
     // SAFETY: as large as that, for the life of the process; every field is an atomic number.
     let header = unsafe { &*memory.cast::<FileHeader>() };

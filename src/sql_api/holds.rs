@@ -1,4 +1,4 @@
-//! Seeing, and ending, what keeps a database still.
+//! Functions that show and end what keeps jobs from running.
 
 use crate::error::Error;
 use crate::holds;
@@ -11,7 +11,7 @@ use crate::shared;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::InvalidOid;
 
-/// What keeps databases of this server still.
+/// Returns why no job runs, for each database of this server.
 pub fn live_holds(call: &mut Call) -> Result<Value, Error> {
     let databases = shared::board().map(|board| board.databases()).unwrap_or_default();
     let rows = databases.iter().filter(|entry| entry.oid.get() != InvalidOid).flat_map(|entry| {
@@ -24,7 +24,7 @@ pub fn live_holds(call: &mut Call) -> Result<Value, Error> {
     Ok(None)
 }
 
-/// Has jobs run in this database although a dump is being restored there; whether one was.
+/// Has jobs run in this database although a dump is being restored. Returns true if one was.
 pub fn release_holds(_: &mut Call) -> Result<Value, Error> {
     Ok(Some(restore::release_all().into()))
 }

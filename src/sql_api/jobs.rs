@@ -1,4 +1,4 @@
-//! graphile-worker's functions.
+//! The functions of graphile-worker.
 
 use crate::error::Error;
 use crate::jobs::new_job::{self, KeyMode, NewJob};
@@ -7,12 +7,13 @@ use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::{fault, procedure};
 
-/// Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, in this order; and those of the table, such as 23502 for no identifier.
+/// Adds a job. Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, checked in this order; and those of the table, such as 23502
+/// for a NULL identifier.
 pub fn add_job(call: &mut Call) -> Result<Value, Error> {
     add_with(call, call.value(1))
 }
 
-/// As [`add_job`], but for the payload, which is `jsonb`.
+/// Adds a job as [`add_job`] does, with a payload that is `jsonb`.
 pub fn add_job_jsonb(call: &mut Call) -> Result<Value, Error> {
     let payload = call.value(1).map(procedure::json).transpose()?;
     add_with(call, payload)
@@ -40,7 +41,7 @@ fn add_with(call: &Call, payload: Value) -> Result<Value, Error> {
     Ok(row)
 }
 
-/// Errors: as [`add_job`], and 21000 where two jobs have the same key.
+/// Adds many jobs. Errors: as [`add_job`], and 21000 if two jobs have the same key.
 pub fn add_jobs(call: &mut Call) -> Result<Value, Error> {
     let (specs, preserve_run_at) = (call.value(0), call.bool(1).unwrap_or(false));
     add_many::add_many(call, specs, preserve_run_at).map(|()| None)
@@ -50,7 +51,7 @@ pub fn force_unlock_workers(call: &mut Call) -> Result<Value, Error> {
     recover::unlock(call.value(0)).map(|()| None)
 }
 
-/// Errors: P0001 for a worker id of less than ten characters.
+/// Claims a job for an external worker. Errors: P0001 for a worker id of fewer than ten characters.
 pub fn get_job(call: &mut Call) -> Result<Value, Error> {
     if call.text(0).is_none_or(|worker_id| worker_id.characters() < 10) {
         return Err(Error::InvalidWorkerId);

@@ -1,4 +1,4 @@
-//! What SQL can call. Adapters only: they check arguments and hand them on.
+//! The functions that SQL can call. They check arguments and pass them on.
 
 mod holds;
 mod install;

@@ -13,8 +13,8 @@ use crate::tasks::handler::Handler;
 use crate::tasks::registry;
 use pgrx::IntoDatum;
 
-/// Errors: 22004 (NULL), 22023 (identifier, max_batch, timeout), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another
-/// role's task). Locks the task's row.
+/// Registers a task for the current role. Locks the task's row. Errors: 22004 (NULL), 22023 (identifier, max_batch,
+/// timeout), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another role's task).
 pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?;
     let function = call.oid(1).ok_or(Error::NullArgument("handler"))?;
@@ -38,23 +38,23 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     }
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
-    // An older version's function takes no options, and its table has none.
+    // The function of version 0.1.0 takes no options, and its table has none.
     if call.arguments() == 2 { Ok(row) } else { registry::set_options(&identifier, max_batch, in_place, timeout) }
 }
 
-/// Errors: 42501 (another role's task). Locks the task's row.
+/// Unregisters a task. Locks the task's row. Errors: 42501 (another role's task).
 pub fn unregister_task(call: &mut Call) -> Result<Value, Error> {
     let Some(identifier) = call.text(0) else { return Ok(None) };
     let deleted = registry::unregister(&identifier.read(), role::current())?;
     Ok(Some(deleted.into()))
 }
 
-/// The role that a row of kongtask.tasks names; NULL if there is none.
+/// Returns the role that a row of kongtask.tasks names; NULL if it does not exist.
 pub fn role_named(call: &mut Call) -> Result<Value, Error> {
     Ok(call.text(0).and_then(|name| role::named(&name)).and_then(IntoDatum::into_datum))
 }
 
-/// After kongtask.tasks was changed, by whatever statement.
+/// After any statement that has changed kongtask.tasks: has every process read it again.
 pub fn tasks_changed(call: &mut Call) -> Result<Value, Failure> {
     invalidation::relation_changed(Trigger::of(call)?.relation());
     commit_notes::note_tasks_changed();

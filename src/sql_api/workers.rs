@@ -1,4 +1,4 @@
-//! Seeing what runs.
+//! Functions that show what runs.
 
 use crate::error::Error;
 use crate::pg::function::Call;
@@ -10,12 +10,12 @@ use crate::tasks::handler;
 use pgrx::IntoDatum;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// The row of the job whose handler calls this; NULL outside a handler.
+/// Returns the row of the job whose handler calls this; NULL outside a handler.
 pub fn current_job(_: &mut Call) -> Result<Value, Error> {
     Ok(handler::current_row())
 }
 
-/// The live workers of the whole server.
+/// Returns the live workers of the whole server.
 pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
     let workers = shared::board().map(|board| board.workers()).unwrap_or_default();
     let now = clock::tick();
@@ -28,7 +28,8 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
             State::Looking | State::Idle => "idle",
             State::Running => "running",
         };
-        // As pg_stat_activity shows queries: to the role itself, its members, and who may read all statistics.
+        // Shown to those to whom pg_stat_activity shows the role's queries: the role, its members, and members of
+        // pg_read_all_stats.
         let running = worker.running().filter(|_| role::may_see_queries_of(worker.role.get()));
         Some([
             Some(worker.pid.load(SeqCst)).filter(|&pid| pid != 0).into_datum(),

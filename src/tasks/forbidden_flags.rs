@@ -1,4 +1,5 @@
-//! Which jobs are not to be run here: those with any of some flags, by a list, by a function, or both.
+//! The flags whose jobs must not run in this server: those in kongtask.forbidden_flags, and those that
+//! kongtask.forbidden_flags_function returns.
 
 use crate::error::{Error, headline};
 use crate::pg::catch::{Level, log_with};
@@ -8,17 +9,17 @@ use crate::settings;
 use crate::tasks::handler;
 use std::time::{Duration, Instant};
 
-/// What a worker knows of forbidden flags.
+/// A worker's copy of the function's answer.
 #[derive(Default)]
 pub struct Flags {
-    /// What the function answered, and when it was asked; `None`: it failed.
+    /// The function's latest answer, and when it was asked. The answer is `None` if the function failed.
     answer: Option<(Instant, Option<Vec<DbText>>)>,
     warned: Option<Instant>,
 }
 
 impl Flags {
-    /// The flags forbidden now; `None` if that cannot be known, and so no job may run. Within a transaction; asks the
-    /// function as the current role, at most once a second.
+    /// Returns the flags that are forbidden now, or `None` if the function failed: then no job may run. Calls the
+    /// function as the current role, at most once a second. To be called within a transaction.
     pub fn forbidden(&mut self) -> Result<Option<Vec<DbText>>, Error> {
         const KEPT: Duration = Duration::from_secs(1);
         let mut flags = settings::forbidden_flags();

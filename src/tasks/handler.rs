@@ -1,4 +1,4 @@
-//! Handlers: functions that run jobs. Finding one, checking that it is one, calling it.
+//! Handlers: functions that run jobs. Finding, checking and calling them.
 
 use crate::error::Error;
 use crate::pg::procedure::{self, Callable, Procedure};
@@ -11,7 +11,7 @@ use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// What a handler takes.
+/// The arguments that a handler takes.
 #[derive(Clone, Copy)]
 enum Takes {
     Nothing,
@@ -19,12 +19,12 @@ enum Takes {
     Jsonb,
     Row,
     JsonAndRow,
-    /// Many jobs at once.
+    /// An array: many jobs in one call.
     JsonSet,
     RowSet,
 }
 
-/// A function that may run jobs for the current role.
+/// A function that the current role may run jobs with.
 #[derive(Clone, Copy)]
 pub struct Handler {
     function: Oid,
@@ -33,7 +33,8 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// Checks that the function is a handler, and that `role` may execute it. Errors: 42883, 42809, 42P13, 42501.
+    /// Checks that the function has a handler's signature and that `role` may execute it. Errors: 42883, 42809, 42P13,
+    /// 42501.
     pub fn check(function: Oid, role: Oid) -> Result<Handler, Error> {
         let Some(procedure) = procedure::look_up(function) else {
             return Err(Error::NoSuchHandler(function.to_u32().to_string().into()));
@@ -66,7 +67,8 @@ impl Handler {
         Ok(Handler { function, takes, is_python: language.as_deref() == Some(python::LANGUAGE) })
     }
 
-    /// The handler of this name, for the current role. What it finds is kept until functions or rights change.
+    /// Returns the handler of this name for the current role. The result is cached until functions or privileges
+    /// change. Errors as for [`Handler::check`].
     pub fn find(name: &DbText) -> Result<Handler, Error> {
         thread_local! {
             static KNOWN: RefCell<HashMap<DbText, Handler>> = RefCell::default();
@@ -84,30 +86,30 @@ impl Handler {
         Ok(handler)
     }
 
-    /// Whether it takes many jobs at once.
+    /// Returns true if one call takes many jobs.
     pub fn takes_sets(&self) -> bool {
         matches!(self.takes, Takes::JsonSet | Takes::RowSet)
     }
 
-    /// Whether it is written in Python.
+    /// Returns true if it is written in PL/Python.
     pub fn is_python(&self) -> bool {
         self.is_python
     }
 
-    /// Makes it ready to be called in this transaction.
+    /// Prepares it to be called in the current transaction.
     pub fn prepare(&self) -> Result<Prepared, Error> {
         Ok(Prepared { takes: self.takes, function: Callable::new(self.function)? })
     }
 }
 
-/// A handler that is ready to be called, within one transaction.
+/// A handler that can be called within one transaction.
 pub struct Prepared {
     takes: Takes,
     function: Callable,
 }
 
 impl Prepared {
-    /// Runs a job. What the handler returns is ignored.
+    /// Runs a job. The handler's result is ignored.
     pub fn call(&self, job: &Job) -> Result<(), Error> {
         let _current = Current::set(job.row());
         let (payload, row) = (job.payload(), || Some(begun(job.row())));
@@ -122,7 +124,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Runs many jobs at once, if the handler [takes sets](Handler::takes_sets).
+    /// Runs many jobs in one call. For a handler that [takes sets](Handler::takes_sets).
     pub fn call_for_all(&self, jobs: &[Job]) -> Result<(), Error> {
         let set = match self.takes {
             Takes::RowSet => {
@@ -143,7 +145,7 @@ thread_local! {
     static CURRENT: Cell<Option<Datum>> = const { Cell::new(None) };
 }
 
-/// While it lives, [`current_row`] is the row of the job that runs.
+/// While it exists, [`current_row`] returns the row of the job that runs.
 struct Current;
 
 impl Current {
@@ -159,12 +161,12 @@ impl Drop for Current {
     }
 }
 
-/// The row of the job that runs, copied to the current memory context; `None` outside a handler.
+/// Returns the row of the job that runs, copied to the current memory context; `None` outside a handler.
 pub fn current_row() -> Value {
     CURRENT.get().map(|row| procedure::copy_row(begun(row)))
 }
 
-/// Calls a function without arguments that returns text[], as the current role. Errors as for a handler.
+/// Calls a function without arguments that returns text[], as the current role. Errors as for [`Handler::check`].
 pub fn call_for_texts(name: &DbText) -> Result<Vec<DbText>, Error> {
     let mut full = name.clone();
     if !full.as_bytes().ends_with(b")") {

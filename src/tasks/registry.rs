@@ -1,5 +1,5 @@
-//! Which tasks are handled inside this database, and by whom. The only room that names `kongtask.tasks`; it keeps a copy,
-//! read again when the table has changed.
+//! The tasks that are registered in this database. No other module names `kongtask.tasks`. Each process keeps a copy,
+//! and reads the table again after it has changed.
 
 use crate::error::Error;
 use crate::pg::invalidation::{self, Watch};
@@ -19,37 +19,37 @@ pub struct Task {
     pub identifier: DbText,
     /// See [`tag`].
     pub tag: u32,
-    /// The function, schema and argument types included, as `regprocedure` reads it.
+    /// The function with its schema and argument types, as `regprocedure` reads it.
     pub handler: DbText,
-    /// The role it runs as; `InvalidOid` while there is none: its jobs wait then.
+    /// The role that its jobs run as; `InvalidOid` while that role does not exist. Its jobs wait then.
     pub role: Oid,
-    /// How many jobs may share a transaction, or a call.
+    /// How many jobs may share a transaction or a call.
     pub max_batch: usize,
-    /// Whether first attempts may run in the transaction that takes the job.
+    /// True if a first attempt may run in the transaction that takes the job.
     pub in_place: bool,
-    /// How long a call may take.
+    /// The longest time that a call may take.
     pub timeout: Option<Duration>,
 }
 
 impl Task {
-    /// Whether one call of its handler takes many jobs.
+    /// Returns true if one call of its handler takes many jobs.
     pub fn takes_sets(&self) -> bool {
         self.handler.as_bytes().ends_with(b"[])")
     }
 }
 
-/// The tasks at some moment.
+/// The tasks at one moment.
 #[derive(Default)]
 pub struct Tasks {
     by_identifier: HashMap<DbText, Rc<Task>>,
     by_tag: HashMap<(Oid, u32), Rc<Task>>,
-    /// The tasks that wait for their role, and what the table calls that.
+    /// The tasks whose role does not exist, each with the name of that role.
     pub waiting: Vec<(DbText, DbText)>,
-    /// Whether the table calls a role by a name that it no longer has: see [`rename_roles`].
+    /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
 }
 
-/// Tells a task from others in few bytes. Two may have the same, seldom enough for a hint.
+/// Returns a short hash by which a ready list tells tasks apart. A collision costs a wasted look at a job, and no more.
 pub fn tag(identifier: &DbText) -> u32 {
     let mut hasher = DefaultHasher::new();
     hasher.write(identifier.as_bytes());
@@ -72,22 +72,22 @@ impl Tasks {
         self.by_identifier.get(identifier)
     }
 
-    /// The task with this [`tag`].
+    /// Returns the task that has this [`tag`].
     pub fn tagged(&self, role: Oid, tag: u32) -> Option<&Rc<Task>> {
         self.by_tag.get(&(role, tag))
     }
 
-    /// The identifiers of those that run as `role`.
+    /// Returns the identifiers of the tasks that run as `role`.
     pub fn of_role(&self, role: Oid) -> Vec<DbText> {
         self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
     }
 
-    /// The identifiers of all.
+    /// Returns all identifiers.
     pub fn identifiers(&self) -> Vec<DbText> {
         self.by_identifier.keys().cloned().collect()
     }
 
-    /// The roles that have tasks, in order of their OIDs.
+    /// Returns the roles that have tasks, in the order of their OIDs.
     pub fn roles(&self) -> Vec<Oid> {
         let mut roles: Vec<_> = self.by_identifier.values().map(|task| task.role).collect();
         roles.retain(|&role| role != InvalidOid);
@@ -103,23 +103,23 @@ thread_local! {
 
 static WATCH: Watch = Watch::new().and_roles();
 
-/// Whether the tasks may have changed since they were last read, as far as this backend has been told.
+/// Returns true if the table may have changed since it was last read, as far as this backend has been told.
 pub fn is_stale() -> bool {
     WATCH.is_stale()
 }
 
-/// What `kongtask.tasks` looks like: that of an older version until ALTER EXTENSION UPDATE.
+/// The columns of `kongtask.tasks`: those of an older version until ALTER EXTENSION UPDATE.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// Of 0.1.0: it has no options.
+    /// Those of 0.1.0, without options.
     First,
-    /// Of 0.2.0: `role` is a regrole.
+    /// Those of 0.2.0, with `role` as a regrole.
     Second,
     Current,
 }
 
 impl Shape {
-    /// Within a transaction.
+    /// Reads the catalog. To be called within a transaction.
     fn now() -> Result<(Shape, Oid), Error> {
         let table = catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled)?;
         let has = |column| catalog::has_column(table, column);
@@ -134,13 +134,14 @@ impl Shape {
     }
 }
 
-/// Has every session read the tasks again, once this transaction commits: after changes that no trigger was fired for.
+/// Has every process read the tasks again once this transaction commits. For changes that fire no trigger.
 pub fn tell_of_changes() -> Result<(), Error> {
     invalidation::relation_changed(catalog::relation("kongtask", "tasks").ok_or(Error::NotInstalled)?);
     Ok(())
 }
 
-/// The tasks as they are now. Within a transaction.
+/// Returns the tasks as they are now. To be called within a transaction. Errors: 55000 if the extension is not
+/// installed.
 pub fn tasks() -> Result<Rc<Tasks>, Error> {
     static CURRENT: Plan = plan!("tasks");
     static SECOND: Plan = plan!("tasks_0_2");
@@ -169,7 +170,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         let role = rows.get(row, 2).filter(|&role| role::name(role).is_some());
         match role {
             None => waiting.push((identifier.clone(), rows.get(row, 3)?)),
-            // Whoever owns the table could write anybody's name into it.
+            // The owner of the table could write any role's name into it, so the owner must be allowed to act as that
+            // role.
             Some(role) if !may_say(role) => return None,
             Some(_) => (),
         }
@@ -191,8 +193,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     Ok(tasks)
 }
 
-/// Registers a task for `caller`, or replaces it; its row, in the caller's memory context. Errors: 42501 if another role
-/// has registered it, and `caller` is no superuser. Locks the row.
+/// Registers a task for `caller`, or replaces it. Returns its row in the caller's memory context. Locks the row.
+/// Errors: 42501 if another role has registered the task and `caller` is no superuser.
 pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Value, Error> {
     static CURRENT: Plan = plan!("task_register", TEXTOID, TEXTOID, OIDOID, BOOLOID);
     static FORMER: Plan = plan!("task_register_0_2", TEXTOID, TEXTOID, OIDOID, BOOLOID);
@@ -207,14 +209,14 @@ pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Va
     Ok(row)
 }
 
-/// Sets a task's options; its row.
+/// Sets the options of a task. Returns its row.
 pub fn set_options(identifier: &DbText, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
     static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
     let max_batch = i32::try_from(max_batch).ok().into_datum();
     schema::one_row(&OPTIONS, &[text(identifier), max_batch, Some(in_place.into()), timeout])
 }
 
-/// Unregisters a task; whether it was registered. Errors and locks as for [`register`].
+/// Unregisters a task. Returns true if it was registered. Errors and locks as for [`register`].
 pub fn unregister(identifier: &DbText, caller: Oid) -> Result<bool, Error> {
     static CURRENT: Plan = plan!("task_unregister", TEXTOID, OIDOID, BOOLOID);
     static FORMER: Plan = plan!("task_unregister_0_2", TEXTOID, OIDOID, BOOLOID);
@@ -228,7 +230,7 @@ pub fn unregister(identifier: &DbText, caller: Oid) -> Result<bool, Error> {
     }
 }
 
-/// The name of the role that registered a task.
+/// Returns the name of the role that registered a task.
 fn registered_by(identifier: &DbText) -> Result<Option<DbText>, Error> {
     static ROLE: Plan = plan!("task_role", TEXTOID);
     let session = schema::session()?;
@@ -236,7 +238,7 @@ fn registered_by(identifier: &DbText) -> Result<Option<DbText>, Error> {
     Ok(if rows.count() == 0 { None } else { rows.get(0, 0) })
 }
 
-/// Writes down the names that roles have by now, so that a dump has them.
+/// Updates the names of roles that were renamed, so that a dump has the new ones.
 pub fn rename_roles() -> Result<(), Error> {
     static RENAME: Plan = plan!("tasks_rename");
     schema::affected(&RENAME, &[])?;

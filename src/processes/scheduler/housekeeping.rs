@@ -1,5 +1,5 @@
-//! What the scheduler clears up: the locks of workers that ended, the crash records, locks that are to be renewed, and roles that
-//! are missing.
+//! The scheduler's housekeeping: it releases the jobs of workers that have ended, charges crashes, renews locks, and
+//! reports roles that do not exist.
 
 use super::Scheduler;
 use crate::error::Error;
@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 impl Scheduler {
-    /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker
-    /// holds, and charges who crashed. And whenever a search has found such locks, or queues that are locked for nothing.
+    /// Releases the jobs of kongtask workers that do not live, and charges crashes. Runs once after a crash of the
+    /// server, a promotion or a restore, and again whenever a search has found such jobs or orphaned queue locks.
     pub(super) fn recover(&mut self) -> Result<(), Error> {
         if self.fed_by.is_some() {
             return Ok(());
@@ -41,7 +41,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Jobs whose workers crashed have failed; whether that is said of all of them.
+    /// Records a failed attempt for each job that crashed its worker. Returns true once all are recorded.
     fn settle_charges(&mut self) -> Result<bool, Error> {
         let mut was_charged = false;
         let settled = crash_records::settle(self.database, |charge| {
@@ -69,13 +69,13 @@ impl Scheduler {
             Ok::<_, Error>(true)
         });
         if was_charged {
-            // Not before: workers have passed the job over as long as it had its charge.
+            // Only now, as workers skip a job until its charge is settled.
             self.have_all_searched();
         }
         settled
     }
 
-    /// A worker that ended while it ran a job: the job can run again at once.
+    /// Releases the jobs of workers that have ended, so that they can run again at once.
     pub(super) fn release_jobs_of_ended_workers(&mut self, now: Tick) -> Result<(), Error> {
         let board = self.board;
         for (slot, worker) in board.workers_of(self.database) {
@@ -98,8 +98,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Renews the locks of jobs that have run, or gone without renewal, for long: at two thirds of kongtask.job_expiry at
-    /// the latest.
+    /// Renews the locks of jobs that have run, or gone without renewal, for a third of kongtask.job_expiry. A lock is
+    /// then never older than two thirds of it.
     pub(super) fn renew(&mut self, now: Tick) -> Result<(), Error> {
         self.renew_at = after(now, renewal_interval());
         let board = self.board;
@@ -108,7 +108,7 @@ impl Scheduler {
                 && after(worker.renewed.load(SeqCst), renewal_interval()) <= now
                 && let (Some(held), Some(id)) = (worker.held(), worker.id())
             {
-                // Not before: a scheduler that fails here leaves it to the next.
+                // Only now: if this scheduler fails here, the next one renews the lock.
                 if self.briefly("renewing", || renew::renew(&id, held.ids))?.is_some() {
                     worker.renewed.store(now, SeqCst);
                 }
@@ -117,7 +117,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Says which tasks wait for a role that is not there, and has the table call those by their new names that were renamed.
+    /// Logs which tasks wait for a role that does not exist, and updates the names of roles that were renamed.
     pub(super) fn report_missing_roles(&mut self, now: Tick) -> Result<(), Error> {
         const MOST: usize = 10;
         let tasks = self.tasks.clone();
@@ -140,7 +140,8 @@ impl Scheduler {
     }
 }
 
-/// A lock is renewed well before anyone may take it to be dead: external workers take 4 hours unless told otherwise.
+/// A lock is renewed well before an external worker may take it to be dead: after 4 hours, unless get_job is told
+/// otherwise.
 fn renewal_interval() -> Duration {
     const LONGEST: Duration = Duration::from_secs(3600);
     (settings::job_expiry() / 3).min(LONGEST)

@@ -1,16 +1,16 @@
-//! The scheduler: one per database, connected as the server itself, and runs no user's code. It keeps the right workers
-//! alive, releases what dead ones held, wakes idle ones for jobs that fall due, renews locks, and gives running jobs their
-//! time when everything is to stop.
+//! The scheduler. There is one for each database. It connects as the bootstrap superuser and runs no user code. It
+//! starts and stops workers, releases what ended workers held, wakes idle workers for jobs that fall due, renews locks,
+//! and lets running jobs end when the server or the database stops.
 //!
 //! ```text
-//! start ──► extension? ── no ──► leave
+//! start ──► extension? ── no ──► end
 //!             │ yes
 //!             ▼
-//!          release what no living worker holds
+//!          release the jobs of workers that do not live
 //!             ▼
-//!   ┌──► clear up ──► pool ──► look ──► renew ──► sleep ──┐   woken by: a commit with an earlier run_at, a commit that
-//!   └────────────────────────────────────────────────────┘   finds too few idle workers, a worker that ended, a reload
-//!             │ told to leave, or the server stops
+//!   ┌──► housekeeping ──► search ──► pool ──► renew ──► sleep ──┐   woken by: a commit with an earlier run_at, a commit
+//!   └───────────────────────────────────────────────────────────┘   that finds too few idle workers, the end of a worker,
+//!             │ told to leave, or the server stops                  a reload
 //!             ▼
 //!          stop the workers: asked, then terminated after kongtask.shutdown_timeout
 //! ```
@@ -37,9 +37,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// What `backend_type` says.
+/// Its `backend_type`.
 pub const KIND: &str = "kongtask scheduler";
-/// The function that a scheduler process begins with.
+/// The C function with which its process begins.
 pub const MAIN: &str = "kongtask_scheduler_main";
 
 background::main_function!(kongtask_scheduler_main, main);
@@ -52,7 +52,8 @@ fn main(database: usize) -> Result<(), Failure> {
     entry.scheduler.is_mine();
     background::at_exit(leave, database.to_u32() as usize);
     if entry.is_held() {
-        // Who holds it looks for a scheduler's pid afterwards: one of the two sees the other.
+        // A session that holds the database looks for a scheduler's pid after it has set the hold, so one of the two
+        // sees the other.
         entry.ended_in_order.store(true, SeqCst);
         return Ok(());
     }
@@ -118,7 +119,7 @@ fn serve(
     Ok(())
 }
 
-/// The process ends: the launcher sees to what follows.
+/// Runs when the process ends: the launcher decides what follows.
 fn leave(database: usize) {
     let Some(board) = shared::board() else { return };
     if let Some(entry) = board.database(Oid::from(database as u32)) {
@@ -130,7 +131,7 @@ fn leave(database: usize) {
     board.launcher().set();
 }
 
-/// The database's name and the extension's OID, if it has the extension.
+/// Returns the database's name and the extension's OID, or `None` if the extension is not installed.
 fn introduce(database: Oid) -> Result<Option<(DbText, Oid)>, Error> {
     xact::begin();
     let name = background::database_name(database).unwrap_or_default();
@@ -147,37 +148,37 @@ struct Scheduler {
     database: Oid,
     extension: Oid,
     pool: Pool,
-    /// When to search the whole table again for jobs that no wake-up told of, and when at the earliest.
+    /// When to search the whole table again for jobs that no commit reported, and the earliest time for that.
     search_at: Tick,
     may_search_at: Tick,
-    /// Up to which run_at all jobs have been searched for.
+    /// All jobs with a run_at up to this time have been searched for.
     searched: Timestamp,
-    /// When to see whose locks are to be renewed: nobody tells of a job that begins.
+    /// When to look which locks must be renewed: no process reports a job that begins.
     renew_at: Tick,
-    /// Whether everything that dead workers of the server's former life held is released.
+    /// True once the jobs of workers of the server's former life are released.
     released: bool,
-    /// Whether their crashes are charged.
+    /// True once their crashes are charged.
     charged: bool,
-    /// Whether queues are locked for jobs that are gone.
+    /// True while queues are locked for jobs that are gone.
     has_orphaned_queues: bool,
-    /// When to try again what somebody's lock keeps from being done, if one does.
+    /// When to write to the tables again, after another transaction's lock kept the scheduler from it.
     retry_writes_at: Option<Tick>,
-    /// Whether that is now, or nothing is held up: what changes the tables is tried in this pass.
+    /// True if this pass may write to the tables.
     may_write: bool,
-    /// As of the latest pass.
+    /// The tasks at the latest pass.
     tasks: Rc<Tasks>,
-    /// Says which tasks wait for their role.
+    /// Limits how often the log names tasks whose role does not exist.
     missing_roles: Reminder,
-    /// The database.
+    /// The name of the database.
     name: DbText,
-    /// The subscription that feeds the queue, if one does: then nothing runs.
+    /// The subscription that feeds the queue, if there is one: then no job runs.
     fed_by: Option<DbText>,
-    /// Says so.
+    /// Limits how often the log says so.
     fed: Reminder,
 }
 
 impl Scheduler {
-    /// Whether it is to go on; reads the catalog only if something there may have changed.
+    /// Returns true while the scheduler is to go on. Reads the catalog only if something there may have changed.
     fn stays(&mut self) -> Result<bool, Error> {
         latch::serve_interrupts();
         if latch::stop_asked() || self.entry.must_leave.load(SeqCst) || self.entry.is_held() {
@@ -190,7 +191,7 @@ impl Scheduler {
         }
         xact::commit()?;
         if !is_there {
-            // Dropped, or dropped and created again: a new scheduler finds out.
+            // It was dropped, perhaps created again: a new scheduler finds out.
             self.entry.wanted.store(true, SeqCst);
         }
         Ok(is_there)
@@ -211,7 +212,7 @@ impl Scheduler {
         if !Rc::ptr_eq(&tasks, &self.tasks) {
             self.search_at = now;
             for list in roles.iter().filter_map(|&role| self.board.list(self.database, role)) {
-                // What was passed for its task may be somebody's now.
+                // A job that was skipped for its task may have a task of this role now.
                 list.with(|ready| ready.lower(Position::START));
             }
         }
@@ -219,7 +220,7 @@ impl Scheduler {
         let understaffed = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         if !Rc::ptr_eq(&tasks, &self.tasks) {
-            // Something has changed: what failed may work now.
+            // What failed may work now that the tasks have changed.
             self.pool.forgive();
         }
         if tasks.waiting != self.tasks.waiting {
@@ -230,7 +231,7 @@ impl Scheduler {
         self.pool.balance(&roles, &understaffed, now);
         let waits = self.pool.waits_for_slot;
         if !self.entry.wants_idle_notice.swap(waits, SeqCst) && waits {
-            // A worker that became idle before this was set has told nobody.
+            // A worker that became idle before the flag was set has not reported it.
             self.entry.scheduler.set();
         }
         self.entry.can_rebalance.store(self.pool.can_rebalance(&roles), SeqCst);
@@ -238,9 +239,9 @@ impl Scheduler {
         self.renew(now)
     }
 
-    /// While a subscription feeds the queue: no worker stays, and what runs may end as when everything is to stop.
+    /// Stops all workers, as a subscription feeds the queue. Running jobs may end as at a shutdown.
     fn keep_still(&mut self, now: Tick) -> Result<(), Error> {
-        // What the publisher's workers hold then is released once the jobs are ours.
+        // Jobs that the publisher's workers hold are released once no subscription feeds them.
         self.released = false;
         self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
         self.entry.can_rebalance.store(false, SeqCst);
@@ -252,13 +253,13 @@ impl Scheduler {
         self.renew(now)?;
         self.pool.ask_all_to_leave(now);
         self.pool.terminate_overdue(now);
-        // Nobody tells of what comes that way, or of nothing coming any more.
+        // No commit reports replicated jobs, or the end of replication.
         wake::take_due(self.entry);
         self.search_at = after(now, settings::poll_interval());
         Ok(())
     }
 
-    /// Once none does any more: everything may have changed, and nobody was told.
+    /// Starts over once no subscription feeds the queue: anything may have changed without a report.
     fn end_keeping_still(&mut self, now: Tick) -> Result<(), Error> {
         if self.entry.fed_since.swap(0, SeqCst) == 0 {
             return Ok(());
@@ -272,7 +273,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// How long it is until there is something to do, if nobody tells of it.
+    /// Returns how long the scheduler may sleep; `None` until it is woken.
     fn next_pass(&self) -> Option<Duration> {
         let has_to_recover = !self.released || self.has_orphaned_queues;
         if self.retry_writes_at.is_none() && self.fed_by.is_none() && has_to_recover {
@@ -283,7 +284,7 @@ impl Scheduler {
         next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
     }
 
-    /// A pass begins: what was held up may be tried again once the moment is over.
+    /// Begins a pass: writes may be tried again once their time has come.
     fn may_try_again(&mut self, now: Tick) {
         self.may_write = self.retry_writes_at.is_none_or(|until| until <= now);
         if self.may_write {
@@ -291,9 +292,10 @@ impl Scheduler {
         }
     }
 
-    /// Runs `f` in a transaction of its own; `None` if it had to wait for somebody's lock for long, or was cancelled: then it is
-    /// tried again in a moment, and before that this returns `None` at once. A scheduler that waits serves nobody: after the first
-    /// such wait of a pass there is none, so that what nobody has locked is done all the same.
+    /// Runs `f` in a transaction of its own. Returns `None` on lock timeout or cancel, and sets the time of the next
+    /// try; until then it returns `None` at once. The scheduler must not block, as every role of the database waits for
+    /// it. After the first timeout of a pass it waits a millisecond at most, so that rows that are not locked are still
+    /// served.
     fn briefly<T>(&mut self, what: &'static str, f: impl FnOnce() -> Result<T, Error>) -> Result<Option<T>, Error> {
         const MOMENT: Duration = Duration::from_millis(500);
         if !self.may_write {
@@ -315,10 +317,10 @@ impl Scheduler {
         }
     }
 
-    /// Asks all workers to end; terminates those that have not after kongtask.shutdown_timeout.
+    /// Asks all workers to end, and terminates those that have not after kongtask.shutdown_timeout.
     fn stop_workers(&mut self) -> Result<(), Error> {
         const MOMENT: Duration = Duration::from_millis(100);
-        /// For the terminated to roll back.
+        /// The time for terminated workers to roll back.
         const GRACE: Duration = Duration::from_secs(4);
         let begun = clock::tick();
         let give_up = after(begun, settings::shutdown_timeout() + GRACE);

@@ -1,5 +1,5 @@
-//! What the scheduler searches the table for: jobs that fell due, and, as a safety net, those that no commit told of. It puts
-//! them on the lists of the roles that run them, and wakes idle workers.
+//! The scheduler's searches: for jobs that fall due, and, as a safety net, for jobs that no commit reported. It adds
+//! them to the ready lists of their roles and wakes idle workers.
 
 use super::Scheduler;
 use crate::error::Error;
@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 impl Scheduler {
-    /// Sees to it that what can run is on its role's shelf, and wakes idle workers for it; the roles that have more jobs than
-    /// idle workers.
+    /// Adds the jobs that can run to the ready lists of their roles, and wakes idle workers for them. Returns the roles
+    /// that have more jobs than idle workers.
     pub(super) fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Oid>, Error> {
         let time = clock::now();
         let scope = self.scope(now, time);
@@ -33,7 +33,7 @@ impl Scheduler {
                     let known = list.with(|ready| ready.begins());
                     let found = self.search(tasks, role, search::search)?;
                     self.add_to_ready_list(list, found, known);
-                    // What fell due behind the first job that was known is on no list yet.
+                    // Jobs that fell due behind the first one on the list are on no list yet.
                     let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
                     self.add_to_ready_list(list, found, Position::END)
                 }
@@ -55,7 +55,7 @@ impl Scheduler {
         }
         if matches!(scope, Scope::All(_)) {
             self.has_orphaned_queues = queues::has_orphaned()?;
-            // A safety net, which is to take little of the time however much has to be passed.
+            // The safety net takes a fiftieth of the time at most, however many rows a search has to skip.
             self.may_search_at = after(now, begun.elapsed() * 50);
             self.search_at = self.may_search_at.max(after(now, settings::poll_interval()));
         }
@@ -63,15 +63,15 @@ impl Scheduler {
         Ok(understaffed)
     }
 
-    /// Has all workers search the table from its beginning.
+    /// Has workers search the whole table again.
     pub(super) fn have_all_searched(&self) {
         for list in self.board.ready_lists_of(self.database) {
             list.with(|ready| ready.lower(Position::START));
         }
     }
 
-    /// If somebody has committed what was prepared, all is searched again, but no more often than the whole table is anyway: there may be
-    /// hundreds of those in a second, none of which has added a job.
+    /// Searches the whole table after a COMMIT PREPARED, as that may have added jobs that no commit reported. Not more
+    /// often than the safety net does: there may be hundreds of them in a second that add no job.
     pub(super) fn search_after_unnoted_commits(&mut self, now: Tick) {
         if now < self.may_search_at {
             if self.entry.has_unnoted_jobs.load(SeqCst) {
@@ -83,28 +83,28 @@ impl Scheduler {
         }
     }
 
-    /// Has the table be searched again soon if somebody had a row that may be free by then.
+    /// If a worker skipped a locked row, schedules another table search soon: the lock may be gone by then.
     fn search_skipped_rows_again(&mut self, now: Tick) {
-        // Whoever holds a row for long is not asked more often than that.
+        // A row that stays locked for long is not tried more often than that.
         const SOON: Duration = Duration::from_millis(100);
         if self.entry.has_skipped_rows.swap(false, SeqCst) {
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
         }
     }
 
-    /// What to search for now.
+    /// Returns what to search for now.
     fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
         let all = now >= self.search_at;
         if !all && time < self.entry.next_due.load(SeqCst) {
             return Scope::Nothing;
         }
-        // Before the snapshot: what is committed after it is told anew.
+        // Before the snapshot, as a commit that the snapshot does not show reports again.
         let told = wake::take_due(self.entry);
         let since = told.min(self.searched);
         if all { Scope::All(since) } else { Scope::DueSince(since) }
     }
 
-    /// The first jobs of a role that can run, as `search` finds them.
+    /// Returns the first jobs of a role that can run, by one of the searches of [`crate::jobs::search`].
     pub(super) fn search(
         &mut self,
         tasks: &Tasks,
@@ -115,13 +115,13 @@ impl Scheduler {
         let (tasks, forbidden_flags) = (tasks.of_role(role), settings::forbidden_flags());
         let found =
             search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from: Position::START, most: MOST })?;
-        // What came with the lock of a worker that is not here is released in the next pass.
+        // The next pass releases jobs that arrived with the lock of a worker that does not live here.
         self.released &= !found.has_dead_locks;
         Ok(found)
     }
 
-    /// Puts on a shelf what was found before the place where what was `known` began, and nobody runs; how many jobs wait
-    /// there. Of what somebody may run among others, it is seen later whether it was so.
+    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. Returns how
+    /// many jobs wait there. A job that may be among several that a worker has taken is searched for again later.
     fn add_to_ready_list(&self, list: &SharedReadyList, found: SearchResult, known: Position) -> usize {
         let held: Vec<TakenRange> =
             self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
@@ -145,16 +145,16 @@ impl Scheduler {
     }
 }
 
-/// What the scheduler searches the table for.
+/// The scope of a search.
 enum Scope {
     Nothing,
-    /// Jobs that fell due since then.
+    /// Jobs that fell due since this time.
     DueSince(Timestamp),
-    /// Everything, as a hint may have been lost, and what fell due since then.
+    /// The whole table, as a report may have been lost, and jobs that fell due since this time.
     All(Timestamp),
 }
 
-/// How many jobs wait on a shelf, as far as it knows.
+/// Returns how many jobs wait on a ready list, as far as it knows.
 fn waiting(ready: &ReadyList) -> usize {
     ready.len().max(usize::from(ready.has_more()))
 }
