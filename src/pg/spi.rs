@@ -52,8 +52,7 @@ pub struct Plan {
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// Defines a statement by its text and the types of its parameters. In the text, `@extschema@` stands for the
-    /// session's home.
+    /// Defines a statement by its text and the types of its parameters. See [`expand`] for what `@` stands for in the text.
     pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
         Plan { text, types, by_index: false, kept: Cell::new((std::ptr::null_mut(), 0)), planned: Cell::new(false) }
     }
@@ -87,7 +86,7 @@ impl Plan {
         }
         // A plan for a former home is kept to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
-        let text = DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string();
+        let text = DbText::from(expand(self.text, &home.schema.to_string())).c_string();
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
         let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
@@ -101,15 +100,32 @@ impl Plan {
     }
 }
 
-/// Defines a statement by its files in `sql/query/` and the types of its parameters.
+/// What several statements have in common, each under the name by which they refer to it.
+const PARTS: [(&str, &str); 5] = [
+    ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
+    ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
+    ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
+    ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
+    ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
+];
+
+/// Returns the text of a statement with its parts filled in, for a schema whose name is quoted where SQL needs that.
+fn expand(text: &str, schema: &str) -> String {
+    let filled = PARTS.iter().fold(text.to_owned(), |text, (name, part)| match text.contains(name) {
+        true => text.replace(name, &format!("\n{part}")),
+        false => text,
+    });
+    filled.replace("@extschema@", schema)
+}
+
+/// Defines a statement by its file in `sql/query/` and the types of its parameters.
 macro_rules! plan {
-    ([$($file:literal),+] $(, $type:ident)*) => {
+    ($file:literal $(, $type:ident)*) => {
         $crate::pg::spi::Plan::new(
-            concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql"))),+),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql")),
             &[$(::pgrx::pg_sys::$type),*],
         )
     };
-    ($file:literal $(, $type:ident)*) => { $crate::pg::spi::plan!([$file] $(, $type)*) };
 }
 pub(crate) use plan;
 

@@ -1,6 +1,13 @@
--- Jobs of priority $1 that can run, in order, from ($2, $3) on, at most $8. $4: now; $5: when a lock is dead that is older; $6: of which
--- tasks; $7: forbidden flags. The rows are looked at, not locked. Those that bear the lock of a kongtask worker come along, with its
--- id: whether it is alive is known without clocks.
+-- Returns jobs of one priority that can run, in order. Locks nothing. Jobs that a kongtask worker has locked are among them,
+-- with its id: the caller knows without clocks whether it lives.
+--   $1 integer: the priority
+--   $2 timestamptz: the run_at to begin at
+--   $3 bigint: the id to begin at
+--   $4 timestamptz: now
+--   $5 timestamptz: locks of external workers before this time are dead
+--   $6 text[]: the tasks
+--   $7 text[]: forbidden flags
+--   $8 bigint: how many at most
 select
   job.id,
   job.run_at,

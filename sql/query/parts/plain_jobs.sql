@@ -1,3 +1,4 @@
+-- Plain jobs, which can run in the transaction that takes them: of ids $1 and task $2, due at $3, without flags $4. The rows are locked.
 from @extschema@.jobs as job
 where
   job.id operator(pg_catalog.=) any ($1)

@@ -1,3 +1,5 @@
+-- Returns the schema of the queue, its table and row type, the owners of the table, the schema and the extension, whether
+-- queues have a job_id, and the index of the primary key.
 select
   pg_catalog.quote_ident(namespace.nspname),
   namespace.nspname::pg_catalog.text,

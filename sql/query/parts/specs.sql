@@ -1,4 +1,5 @@
-from pg_catalog.unnest($1) as spec (
+-- The jobs that add_jobs is given, $1: a job_spec[], read as a record[], as each schema has a type of its own.
+pg_catalog.unnest($1) as spec (
   identifier pg_catalog.text,
   payload pg_catalog.json,
   queue_name pg_catalog.text,

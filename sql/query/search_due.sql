@@ -1,5 +1,11 @@
--- Jobs that were scheduled for a time from $1 to $2, in no order of importance, at most $6. $3: when a lock is dead that is older; $4: of which
--- tasks; $5: forbidden flags. As in scan.sql, those that bear the lock of a kongtask worker come along.
+-- Returns jobs whose scheduled time has come, in no order of importance. As in search.sql, jobs that a kongtask worker has
+-- locked are among them.
+--   $1 timestamptz: scheduled at this time or later
+--   $2 timestamptz: and at this time or before: now
+--   $3 timestamptz: locks of external workers before this time are dead
+--   $4 text[]: the tasks
+--   $5 text[]: forbidden flags
+--   $6 bigint: how many at most
 select
   job.id,
   job.run_at,

@@ -1,5 +1,6 @@
--- The sequence of jobs, and its indexes in the order of their names; no row if anything about the table differs, for an INSERT
--- or a DELETE of a job without key and queue, from what the extension installs.
+-- Returns the sequence of jobs, and its indexes in the order of their names. Returns no row if anything about the table that
+-- matters to an INSERT or a DELETE of a job without key and queue differs from what the extension installs.
+--   $1 oid: the table
 select
   pg_catalog.pg_get_serial_sequence(jobs.oid::pg_catalog.regclass::pg_catalog.text, 'id')::pg_catalog.regclass::pg_catalog.oid,
   array(
