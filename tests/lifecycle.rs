@@ -348,7 +348,7 @@ fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
         cluster
             .log_lines(&["WARNING"])
             .iter()
-            .any(|line| line.contains("no kongtask worker could stay in") || line.contains("scheduler of database"))
+            .any(|line| line.contains("kongtask workers cannot keep running in") || line.contains("scheduler of database"))
     });
     assert!(came, "{}", cluster.log());
     std::thread::sleep(Duration::from_secs(3));
