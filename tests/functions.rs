@@ -62,7 +62,12 @@ fn an_error_shows_the_statements_of_the_user_and_none_of_ours() {
     };
     assert_eq!(says("select graphile_worker.add_job('a', job_key := '')"), "");
     assert_eq!(says("select graphile_worker.add_job(null)"), "");
-    assert_eq!(says("select graphile_worker.add_jobs(array[(null, null, null, null, null, null, null, null)]::graphile_worker.job_spec[])"), "");
+    assert_eq!(
+        says(
+            "select graphile_worker.add_jobs(array[(null, null, null, null, null, null, null, null)]::graphile_worker.job_spec[])"
+        ),
+        ""
+    );
     assert_eq!(
         says("insert into orders values (1)"),
         "SQL statement \"SELECT graphile_worker.add_job('a', job_key := '')\"\n\

@@ -10,7 +10,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BEGIN: &str = "<!-- Made by `make reference` from the comments of the extension's objects, up to the comment that says end. -->";
+const BEGIN: &str =
+    "<!-- Made by `make reference` from the comments of the extension's objects, up to the comment that says end. -->";
 const END: &str = "<!-- end -->";
 
 /// Pages that are written by hand.
@@ -217,7 +218,11 @@ fn list(text: &str) -> Vec<(String, String)> {
     text.split("\n- ").skip(1).filter_map(item).collect()
 }
 
+/// The text with a capital letter, unless it begins with a name.
 fn capital(text: &str) -> String {
+    if text.split(' ').next().is_some_and(|word| word.contains('_')) {
+        return text.to_string();
+    }
     let mut characters = text.chars();
     characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
 }
@@ -272,7 +277,8 @@ fn internal_page(objects: &[Object]) -> String {
 
 fn settings_page(db: &mut Client) -> String {
     let mut page = format!("# Settings\n\n{BEGIN}\n\n");
-    let query = "select name, vartype, coalesce(unit, ''), coalesce(min_val, ''), coalesce(max_val, ''), context, short_desc,
+    let query =
+        "select name, vartype, coalesce(unit, ''), coalesce(min_val, ''), coalesce(max_val, ''), context, short_desc,
           coalesce(extra_desc, ''), current_setting(name), setting = boot_val
         from pg_settings where name like 'kongtask.%' order by name";
     for row in db.query(query, &[]).expect("the settings") {
@@ -367,7 +373,8 @@ fn sources() -> Vec<String> {
 
 /// The rows of a page's tables: the cells, without the marks of code.
 fn table_rows(page: &str) -> Vec<Vec<String>> {
-    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`').into()).collect();
+    let cells =
+        |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`').into()).collect();
     let text = fs::read_to_string(folder().join(page)).expect(page);
     text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("|---")).map(cells).collect()
 }
@@ -378,7 +385,12 @@ fn the_page_of_errors_has_every_error_with_its_sqlstate() {
     let source = fs::read_to_string(folder().join("../../src/error.rs")).expect("src/error.rs");
     let mut found = 0;
     // An error is `b"SQLSTATE"` and, as the next literal, its message.
-    for part in source.split("(b\"").flat_map(|part| part.split("b\"")).skip(1).filter(|part| part.as_bytes().get(5) == Some(&b'"')) {
+    for part in source
+        .split("(b\"")
+        .flat_map(|part| part.split("b\""))
+        .skip(1)
+        .filter(|part| part.as_bytes().get(5) == Some(&b'"'))
+    {
         let (sqlstate, rest) = (&part[..5], &part[6..]);
         let message = rest.split_once('"').expect("a message").1.replace("\\\"", "\u{1}");
         let message = message.split_once('"').expect("the end of a message").0.replace('\u{1}', "\"");
@@ -389,7 +401,7 @@ fn the_page_of_errors_has_every_error_with_its_sqlstate() {
         let has_row = rows.iter().any(|row| row[0] == sqlstate && row[1] == message);
         assert!(has_row, "errors.md has no row for {sqlstate} {message}");
     }
-    assert!(found > 20, "{found} errors in src/error.rs");
+    assert!(found >= 20, "{found} errors in src/error.rs");
     let sources = sources().concat().replace("\\\"", "\"");
     for row in rows.iter().filter(|row| row[0] != "SQLSTATE") {
         assert_eq!(row.len(), 4, "{row:?}");
@@ -444,7 +456,9 @@ fn the_log_lines_of_the_page_are_those_of_the_source() {
     // What these are made of stands apart in the source.
     let apart = |line: &str| {
         line.strip_prefix("kongtask ").is_some_and(|line| line.ends_with(" started") || line.ends_with(" stopped"))
-            || line.contains("failed on attempt") || line.contains("failed for good on") || line.contains(") failed: worker process")
+            || line.contains("failed on attempt")
+            || line.contains("failed for good on")
+            || line.contains(") failed: worker process")
     };
     for line in lines.iter().map(|row| row[1].as_str()).filter(|line| !apart(line)) {
         assert!(literals.iter().any(|literal| is_said_by(line, literal)), "no source writes {line}");

@@ -94,7 +94,8 @@ fn without_statement(context: &[u8], statement: &[u8]) -> Vec<u8> {
     while let Some(at) = find(&rest) {
         let begin = rest[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
         let after = at + statement.len();
-        let end = rest[after..].iter().position(|&byte| byte == b'\n').map_or(rest.len(), |newline| after + newline + 1);
+        let end =
+            rest[after..].iter().position(|&byte| byte == b'\n').map_or(rest.len(), |newline| after + newline + 1);
         rest.drain(begin..end);
     }
     if rest.last() == Some(&b'\n') {
@@ -282,7 +283,10 @@ mod tests {
         let context = |text: &str| String::from_utf8(without_statement(text.as_bytes(), ours)).expect("UTF-8");
         let trigger = "PL/pgSQL function app.t() line 1 at RAISE";
         let caller = "SQL statement \"select q.add_job('a')\"\nPL/pgSQL function app.f() line 2 at PERFORM";
-        for quoted in ["SQL statement \"insert into q.jobs\nvalues ($1)\"", "SQL-Anweisung \u{bb}insert into q.jobs\nvalues ($1)\u{ab}"] {
+        for quoted in [
+            "SQL statement \"insert into q.jobs\nvalues ($1)\"",
+            "SQL-Anweisung \u{bb}insert into q.jobs\nvalues ($1)\u{ab}",
+        ] {
             assert_eq!(context(quoted), "");
             assert_eq!(context(&format!("{trigger}\n{quoted}")), trigger);
             assert_eq!(context(&format!("{quoted}\n{caller}")), caller);

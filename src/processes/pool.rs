@@ -259,7 +259,9 @@ impl Pool {
         log_with(
             Level::Warning,
             format!("kongtask workers cannot {to} database \"{}\" as role {name}", self.database_name),
-            Some(format!("The worker's own error message precedes this line in the log. The next try is in {pause:?}.")),
+            Some(format!(
+                "The worker's own error message precedes this line in the log. The next try is in {pause:?}."
+            )),
             Some(hint.into()),
         );
     }

@@ -36,7 +36,10 @@ impl Scheduler {
             && let Some(released) = self.briefly("unlocking", queues::release_orphaned)?
         {
             self.has_orphaned_queues = false;
-            log(Level::Log, format!("kongtask released {released} queues that were locked for jobs that no longer exist"));
+            log(
+                Level::Log,
+                format!("kongtask released {released} queues that were locked for jobs that no longer exist"),
+            );
         }
         Ok(())
     }
