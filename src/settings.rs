@@ -114,7 +114,14 @@ unsafe extern "C-unwind" fn check_synchronous_commit(
 ) -> bool {
     // SAFETY: Postgres passes a valid string.
     let value = unsafe { CStr::from_ptr(*value) };
-    SYNCHRONOUS_COMMIT_VALUES.contains(&value)
+    let is_known = SYNCHRONOUS_COMMIT_VALUES.contains(&value);
+    if !is_known {
+        const HINT: &CStr =
+            c"Use on, off, local, remote_write, remote_apply, or an empty string for the server's setting.";
+        // SAFETY: Postgres resets the hint before the check, and only reads it, before this library is gone.
+        unsafe { pg_sys::GUC_check_errhint_string = HINT.as_ptr().cast_mut() };
+    }
+    is_known
 }
 
 /// The elements, as the bytes that postgresql.conf has for them: it is in no known encoding.

@@ -209,6 +209,9 @@ fn settings_are_checked() {
         let failure = db.batch_execute(&format!("alter system set {setting}")).expect_err(setting);
         assert_eq!(failure.as_db_error().map(|e| e.code().code()), Some(code), "{setting}: {}", describe(&failure));
     }
+    let refused = db.batch_execute("alter system set kongtask.synchronous_commit = 'sometimes'").expect_err("refused");
+    let hint = refused.as_db_error().and_then(|e| e.hint()).unwrap_or_default();
+    assert!(hint.starts_with("Use on, off, local"), "{hint}");
     let (code, _) = error(&mut db, "set kongtask.workers = 2");
     assert_eq!(code, "55P02");
 }
