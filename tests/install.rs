@@ -150,7 +150,7 @@ fn a_chosen_schema_works_as_the_usual_one_and_can_be_renamed() {
     cluster.wait_for("select count(*) from done", "4");
     db.batch_execute("select \"Jobs\".add_job('bad', max_attempts := 1)").expect("add_job");
     cluster.wait_for("select last_error like 'division by zero (SQLSTATE 22012)%' from \"Jobs\".jobs", "t");
-    cluster.wait_for_log("HINT:  It stays in the table; \"Jobs\".reschedule_jobs can give it");
+    cluster.wait_for_log("HINT:  The job stays in the table. \"Jobs\".reschedule_jobs gives it");
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
     // The schema goes with everything, workers first.
     cluster.sql("drop schema \"Jobs\" cascade");

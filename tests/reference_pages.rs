@@ -380,6 +380,24 @@ fn table_rows(page: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn comments_fit_a_screen_of_psql() {
+    const WIDEST: usize = 76;
+    let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
+    let mut db = cluster.connect();
+    let mut lines = 0;
+    for object in objects(&mut db) {
+        for comment in [&object.comment].into_iter().chain(object.parts.iter().map(|part| &part.comment)) {
+            lines += comment.lines().count();
+            let wide = comment.lines().find(|line| line.chars().count() > WIDEST);
+            assert!(wide.is_none(), "{}.{}: {wide:?}", object.schema, object.name);
+        }
+        let summary = object.summary();
+        assert!(summary.ends_with(['.', ')']) && summary.len() < 160, "{}.{}: {summary}", object.schema, object.name);
+    }
+    assert!(lines > 300, "{lines} lines");
+}
+
+#[test]
 fn the_page_of_errors_has_every_error_with_its_sqlstate() {
     let rows = table_rows("errors.md");
     let source = fs::read_to_string(folder().join("../../src/error.rs")).expect("src/error.rs");
