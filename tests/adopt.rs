@@ -321,7 +321,7 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
         (
             "set default_transaction_isolation = 'repeatable read'",
             "cannot be taken over in a transaction at isolation level repeatable read",
-            "does not see what others commit",
+            "does not see what other transactions commit",
             "READ COMMITTED",
         ),
         (
