@@ -95,3 +95,8 @@ fmt:
 
 clean:
 	cargo clean
+
+# docs/reference: what is made of it, from the comments of the extension that is installed. What is written by hand there is kept.
+.PHONY: reference
+reference: install
+	KONGTASK_WRITE_REFERENCE=1 cargo test --locked -p kongtask-tests --test reference_pages

@@ -247,20 +247,20 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             "migrations 1 to 9",
             hint_to_move,
         ),
-        ("create table graphile_worker.mine (id int)", "graphile-worker did not make", "table mine", "Drop it"),
-        ("create view graphile_worker.v as select 1", "graphile-worker did not make", "view v", "Drop it"),
+        ("create table graphile_worker.mine (id int)", "graphile-worker did not make", "table mine", "Drop them"),
+        ("create view graphile_worker.v as select 1", "graphile-worker did not make", "view v", "Drop them"),
         (
             "create function graphile_worker.add_job(int) returns int language sql as 'select 1'",
             "graphile-worker did not make",
             "function add_job(integer)",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create function public.f() returns trigger language plpgsql as $$ begin return new; end $$;
              create trigger _900_notify_worker_too before insert on graphile_worker.jobs for each row execute function f()",
             "graphile-worker did not make",
             "trigger _900_notify_worker_too on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create function public.f() returns trigger language plpgsql as $$ begin return new; end $$;
@@ -268,31 +268,31 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
              create trigger _100_timestamps before update on graphile_worker.jobs for each row execute function f()",
             "graphile-worker did not make",
             "trigger _100_timestamps on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create rule r as on insert to graphile_worker.jobs do also notify x",
             "graphile-worker did not make",
             "rule r on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create policy p on graphile_worker.jobs using (true)",
             "graphile-worker did not make",
             "policy p on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create table public.child () inherits (graphile_worker.jobs)",
             "graphile-worker did not make",
             "inheritance of public.child",
-            "Drop it",
+            "Drop them",
         ),
         (
             "alter table graphile_worker.job_queues set unlogged",
             "graphile-worker did not make",
             "table job_queues, which is not permanent",
-            "Drop it",
+            "Drop them",
         ),
         (
             "alter table graphile_worker.jobs add column tenant int",
@@ -321,7 +321,7 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
         (
             "set default_transaction_isolation = 'repeatable read'",
             "cannot be taken over in a transaction at isolation level repeatable read",
-            "does not see what others commit",
+            "does not see what other transactions commit",
             "READ COMMITTED",
         ),
         (

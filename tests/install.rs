@@ -150,7 +150,7 @@ fn a_chosen_schema_works_as_the_usual_one_and_can_be_renamed() {
     cluster.wait_for("select count(*) from done", "4");
     db.batch_execute("select \"Jobs\".add_job('bad', max_attempts := 1)").expect("add_job");
     cluster.wait_for("select last_error like 'division by zero (SQLSTATE 22012)%' from \"Jobs\".jobs", "t");
-    cluster.wait_for_log("HINT:  It stays in the table; \"Jobs\".reschedule_jobs can give it");
+    cluster.wait_for_log("HINT:  The job stays in the table. \"Jobs\".reschedule_jobs gives it");
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
     // The schema goes with everything, workers first.
     cluster.sql("drop schema \"Jobs\" cascade");
@@ -209,6 +209,9 @@ fn settings_are_checked() {
         let failure = db.batch_execute(&format!("alter system set {setting}")).expect_err(setting);
         assert_eq!(failure.as_db_error().map(|e| e.code().code()), Some(code), "{setting}: {}", describe(&failure));
     }
+    let refused = db.batch_execute("alter system set kongtask.synchronous_commit = 'sometimes'").expect_err("refused");
+    let hint = refused.as_db_error().and_then(|e| e.hint()).unwrap_or_default();
+    assert!(hint.starts_with("Use on, off, local"), "{hint}");
     let (code, _) = error(&mut db, "set kongtask.workers = 2");
     assert_eq!(code, "55P02");
 }

@@ -40,7 +40,7 @@ fn tasks_of_a_role_that_is_missing_wait_for_it_and_others_run() {
         rows(&mut target.connect(), "select identifier, role, runs_as from kongtask.tasks order by 1"),
         ["of Bob|\"Bob\"|\"Bob\"", "of alice|alice|"]
     );
-    target.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    target.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
     target.wait_for_log("DETAIL:  Tasks: \"of alice\" (role alice).");
     // It is registered here all the same.
     assert_eq!(text(&mut target.connect(), JOBS), "1");
@@ -66,7 +66,7 @@ fn a_renamed_role_keeps_its_tasks_and_another_of_its_former_name_has_none() {
     assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
     // A role that is dropped and made again has nothing of the former one's.
     cluster.sql("drop role \"Alice\"; create role \"Alice\" login; truncate done");
-    cluster.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    cluster.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
     cluster.wait_for("select role ~ '^[0-9]+$' and runs_as is null from kongtask.tasks", "t");
     cluster.sql("select graphile_worker.add_job('of alice', '2')");
     let mut alice = cluster.connect_as("Alice", "postgres");

@@ -6,7 +6,7 @@ use super::text::{DbText, Read};
 use super::xact::{Settings, set_local};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_long};
+use std::ffi::{CString, c_char, c_int, c_long};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -79,6 +79,11 @@ impl Plan {
         Some(settings)
     }
 
+    /// Its text, about this home.
+    fn statement(&self, home: &Home) -> CString {
+        DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string()
+    }
+
     fn kept(&self, home: &Home) -> Result<pg_sys::SPIPlanPtr, PgError> {
         let (kept, number) = self.kept.get();
         if !kept.is_null() && number == home.number {
@@ -86,11 +91,17 @@ impl Plan {
         }
         // A plan for a former home is kept to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
+<<<<<<< HEAD
         let text = DbText::from(expand(self.text, &home.schema.to_string())).c_string();
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+=======
+        let statement = self.statement(home);
+        let (text, nargs, types) = (statement.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+>>>>>>> href
         let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
-        let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }?;
+        let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }
+            .inspect_err(|error| error.hide_statement(&statement))?;
         assert!(!plan.is_null(), "SPI_prepare_cursor takes any statement that parses");
         // SAFETY: a fresh plan.
         unsafe { pg_sys::SPI_keepplan(plan) };
@@ -181,6 +192,7 @@ impl Session {
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
         let code = unsafe { catch(|| SPI_execute_plan(kept, datums, nulls, read_only, 0)) }.inspect_err(|error| {
+            error.hide_statement(&plan.statement(&self.home));
             if error.is_deadlock() {
                 MET_DEADLOCK.set(true);
             }
