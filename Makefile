@@ -94,3 +94,8 @@ fmt:
 
 clean:
 	cargo clean
+
+# The documentation as a site: target/site/index.html.
+.PHONY: docs
+docs:
+	@scripts/docs
