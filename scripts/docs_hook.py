@@ -16,5 +16,6 @@ def on_config(config):
 
 
 def on_page_markdown(markdown, **_):
-    """Takes away what tests/docs.rs reads behind ```sql, and marks what psql prints."""
-    return re.sub(r"^([ \t]*```sql)[ \t].*$", r"\1", markdown, flags=re.MULTILINE)
+    """Takes away what tests/docs.rs reads behind ```sql, and marks what psql prints, which is not there to be copied."""
+    markdown = re.sub(r"^([ \t]*```sql)[ \t].*$", r"\1", markdown, flags=re.MULTILINE)
+    return re.sub(r"^([ \t]*)```text$", r"\1``` { .text .output .no-copy }", markdown, flags=re.MULTILINE)
