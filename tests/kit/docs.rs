@@ -30,25 +30,26 @@ pub fn root() -> PathBuf {
 
 /// README.md and every page of docs/, sorted by name.
 pub fn pages() -> Vec<Page> {
-    let mut files = vec![root().join("README.md")];
-    add_pages(&root().join("docs"), &mut files);
-    files.sort();
+    let mut paths = files(&root().join("docs"), "md");
+    paths.push(root().join("README.md"));
+    paths.sort();
     let page = |path: PathBuf| Page {
         name: path.strip_prefix(root()).expect("below the project").display().to_string(),
         text: fs::read_to_string(&path).expect("a page"),
     };
-    files.into_iter().map(page).collect()
+    paths.into_iter().map(page).collect()
 }
 
-fn add_pages(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            add_pages(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            files.push(path);
-        }
-    }
+/// The files with an extension in a folder and in those below it.
+pub fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => files(&path, extension),
+            false if path.extension().is_some_and(|its| its == extension) => vec![path],
+            false => Vec::new(),
+        })
+        .collect()
 }
 
 /// One page by its name.
