@@ -100,3 +100,7 @@ clean:
 .PHONY: reference
 reference: install
 	KONGTASK_WRITE_REFERENCE=1 cargo test --locked -p kongtask-tests --test reference_pages
+# The documentation as a site: target/site/index.html.
+.PHONY: docs
+docs:
+	@scripts/docs

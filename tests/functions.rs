@@ -322,7 +322,8 @@ fn a_jsonb_payload_has_an_add_job_of_its_own() {
         (code.as_str(), message.as_str()),
         ("42883", "function graphile_worker.add_job(unknown, payload => jsonb) does not exist")
     );
-    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}'::jsonb::json)").expect("what README.md says");
+    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}'::jsonb::json)")
+        .expect("what the documentation says");
     for call in [
         "'a', '{\"b\":  1}'",
         "'a', payload := jsonb_build_object('b', 1)",

@@ -1,9 +1,9 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
+pub mod docs;
 pub mod every_kind;
 pub mod fault;
 pub mod kongtask;
-pub mod readme;
 pub mod reference;
 pub mod schema;
 
