@@ -3,7 +3,14 @@
 //! The modules are layers, lowest first. A module imports from those above it in this list and never from those below:
 //! `scripts/layers`, a part of `make lint`, reads the list and fails on an import that runs the other way.
 
-pgrx::pg_module_magic!(name = c"kongtask", version = c"0.3.0");
+/// As Cargo.toml says, for PostgreSQL 18's pg_get_loaded_modules().
+const VERSION: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => unreachable!(),
+    };
+
+pgrx::pg_module_magic!(name = c"kongtask", version = VERSION);
 
 /// Safe wrappers of Postgres's functions and types: with `shared` the only place for `unsafe`.
 mod pg;
