@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build torture bench lint licences fmt clean deb deb-test setup-deb pgxn
+        cluster-test fault-build torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -46,6 +46,7 @@ help:
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
+	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
 	@echo "make fmt       format"
 
 setup:
@@ -138,17 +139,16 @@ setup-deb:
 pgxn:
 	@scripts/pgxn
 
+# docs/reference, of the comments of the extension that is installed. The part of a page that is written by hand is kept.
+reference: install
+	KONGTASK_WRITE_REFERENCE=1 cargo test --locked -p kongtask-tests --test reference_pages
+
+# The documentation as a site: target/site/index.html.
+docs:
+	@scripts/docs
+
 fmt:
 	cargo fmt --all
 
 clean:
 	cargo clean
-
-# docs/reference: what is made of it, from the comments of the extension that is installed. What is written by hand there is kept.
-.PHONY: reference
-reference: install
-	KONGTASK_WRITE_REFERENCE=1 cargo test --locked -p kongtask-tests --test reference_pages
-# The documentation as a site: target/site/index.html.
-.PHONY: docs
-docs:
-	@scripts/docs

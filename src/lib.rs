@@ -36,6 +36,7 @@ mod run;
 mod processes;
 /// What SQL can call.
 mod sql_api;
+
 pgrx::extension_sql_file!("../sql/install/00_schemas.sql", name = "schemas", bootstrap);
 pgrx::extension_sql_file!("../sql/install/05_adopt.sql", name = "adopt", requires = ["schemas"]);
 pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["adopt"]);

@@ -183,6 +183,18 @@ fn without_the_preload_functions_work_and_a_notice_says_the_rest() {
 }
 
 #[test]
+fn the_script_of_an_extension_is_not_taken_for_a_dump() {
+    let cluster = Cluster::with(&[]);
+    let mut db = cluster.connect();
+    // Scripts run with check_function_bodies off, as dumps do, and make tables with indexes.
+    db.batch_execute("create extension kongtask version '0.2.0'; alter extension kongtask update")
+        .expect("the extension");
+    let holds: i64 = db.query_one("select count(*) from kongtask.holds", &[]).expect("the holds").get(0);
+    assert_eq!(holds, 0);
+    assert!(!cluster.log().contains("a dump is being restored"), "{}", cluster.log());
+}
+
+#[test]
 fn settings_are_checked() {
     let cluster = Cluster::with_extension(&[]);
     let mut db = cluster.connect();
