@@ -2,6 +2,7 @@
 
 pub mod every_kind;
 pub mod fault;
+pub mod fixtures;
 pub mod kongtask;
 pub mod readme;
 pub mod reference;
@@ -20,6 +21,15 @@ use tempfile::TempDir;
 
 /// How long anything that should happen at once may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// How many jobs there are.
+pub const JOBS: &str = "select count(*) from graphile_worker.jobs";
+
+/// How many workers wait for jobs.
+pub const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
+
+/// How many workers run jobs.
+pub const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
 
 /// How many jobs and queues somebody has locked.
 pub const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +

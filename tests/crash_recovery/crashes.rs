@@ -1,31 +1,7 @@
-//! Jobs that crash the server, or run for too long.
+//! Jobs that crash the server, and servers that crash: who is charged, and what runs again.
 
-use kongtask_tests::{Cluster, SOON, error, rows, text, wait_until};
-use std::time::{Duration, Instant};
-
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
-
-/// A cluster that starts over after a crash, and handlers that crash their process.
-fn cluster(settings: &[&str]) -> Cluster {
-    let cluster = Cluster::with_faults(&[&["restart_after_crash = on"], settings].concat());
-    cluster.sql(
-        "create table done (n int);
-         create function note(p json) returns void language plpgsql as $$ begin insert into done values ((p #>> '{}')::int); end $$;
-         create function crash() returns void language sql as $$ select kongtask_fault('crash') $$;
-         create function is_killed() returns void language sql as $$ select kongtask_fault('kill') $$;
-         create function crash_if(p json) returns void language plpgsql as $$ begin
-           insert into done values ((p #>> '{}')::int);
-           if p #>> '{}' = '13' then perform crash(); end if; end $$;
-         create function crash_if_any(p json[]) returns void language plpgsql as $$ begin
-           perform crash_if(x) from unnest(p) x; end $$;
-         select kongtask.register_task('note', 'note(json)'),
-                kongtask.register_task('crash', 'crash()'),
-                kongtask.register_task('is_killed', 'is_killed()'),
-                kongtask.register_task('batch', 'crash_if(json)', max_batch := 50),
-                kongtask.register_task('set', 'crash_if_any(json[])')",
-    );
-    cluster
-}
+use kongtask_tests::fixtures::{with_crashing_handlers, with_note_and_nap};
+use kongtask_tests::{Cluster, JOBS, LOCKED, RUNNING, SOON, text, wait_until};
 
 /// Runs a query when the server is there; `None` while it is not.
 fn try_text(cluster: &Cluster, query: &str) -> Option<String> {
@@ -63,7 +39,7 @@ fn hurry(cluster: &Cluster) {
 #[test]
 fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crashes() {
     for key in ["null", "'k'"] {
-        let cluster = cluster(&["kongtask.workers = 2"]);
+        let cluster = with_crashing_handlers(&["kongtask.workers = 2"]);
         send(
             &cluster,
             &format!(
@@ -105,7 +81,7 @@ fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crash
 /// The kernel may kill a process for another's doing: a job is given that, once.
 #[test]
 fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
-    let cluster = cluster(&["kongtask.workers = 1"]);
+    let cluster = with_crashing_handlers(&["kongtask.workers = 1"]);
     send(&cluster, "select graphile_worker.add_job('is_killed'), graphile_worker.add_job('note', '1')");
     wait_for(
         &cluster,
@@ -121,7 +97,7 @@ fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {
 #[test]
 fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
     for task in ["batch", "set"] {
-        let cluster = cluster(&["kongtask.workers = 2"]);
+        let cluster = with_crashing_handlers(&["kongtask.workers = 2"]);
         send(
             &cluster,
             &format!("select count(graphile_worker.add_job('{task}', to_json(n))) from generate_series(1, 100) n"),
@@ -150,7 +126,7 @@ fn who_crashed_is_found_among_jobs_that_share_a_transaction_or_a_call() {
 /// The postmaster has everybody quit when one process crashes: that is not their jobs' doing.
 #[test]
 fn a_job_that_runs_while_another_process_crashes_is_not_charged() {
-    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
+    let cluster = with_crashing_handlers(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
     cluster.sql(
         "create function nap() returns void language sql as $$ select pg_sleep(2); insert into done values (0) $$;
          select kongtask.register_task('nap', 'nap()');
@@ -166,53 +142,43 @@ fn a_job_that_runs_while_another_process_crashes_is_not_charged() {
     assert!(!cluster.log().contains("worker process crashed"), "{}", cluster.log());
 }
 
+/// However the server went down, what ran runs again at once, and each effect is there once.
 #[test]
-fn a_call_that_takes_longer_than_its_timeout_has_failed() {
-    let cluster = cluster(&["kongtask.workers = 1"]);
-    cluster.sql(
-        "create function sleeps() returns void language sql as $$ select pg_sleep(60) $$;
-         create function loops() returns void language plpgsql as $$ begin loop null; end loop; end $$;
-         create function fifth(p json) returns void language plpgsql as $$ begin
-           if p #>> '{}' = '5' then perform pg_sleep(60); end if; perform note(p); end $$;
-         create function all_of(p json[]) returns void language plpgsql as $$ begin perform fifth(x) from unnest(p) x; end $$;
-         select kongtask.register_task('sleeps', 'sleeps()', timeout := '200 ms'),
-                kongtask.register_task('loops', 'loops()', timeout := '0.2 s'),
-                kongtask.register_task('fifth', 'fifth(json)', max_batch := 50, timeout := '200 ms'),
-                kongtask.register_task('all_of', 'all_of(json[])', timeout := '200 ms')",
-    );
-    let mut db = cluster.connect();
-    for task in ["sleeps", "loops"] {
-        let begun = Instant::now();
-        cluster.sql(&format!("select graphile_worker.add_job('{task}', max_attempts := 1)"));
-        let failed = format!(
-            "select split_part(last_error, E'\\n', 1) from graphile_worker.jobs where task_identifier = '{task}'"
-        );
-        cluster.wait_for(&failed, "timed out after 200ms (SQLSTATE 57014)");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    }
-    for task in ["fifth", "all_of"] {
-        cluster.sql(&format!(
-            "delete from graphile_worker.jobs; truncate done;
-             select count(graphile_worker.add_job('{task}', to_json(n), max_attempts := 1)) from generate_series(1, 8) n"
-        ));
-        cluster.wait_for("select string_agg(payload::text || attempts, ',') from graphile_worker.jobs", "51");
-        cluster.wait_for("select string_agg(n::text, ',' order by n) from done", "1,2,3,4,6,7,8");
-    }
-    // The timer is gone with the call: what is next may take its time.
-    cluster.sql(
-        "truncate done;
-         create function naps() returns void language sql as $$ select pg_sleep(0.5); insert into done values (0) $$;
-         select kongtask.register_task('naps', 'naps()'), kongtask.register_task('quick', 'note(json)', timeout := '200 ms');
-         select graphile_worker.add_job('quick', '1', priority := -1), graphile_worker.add_job('naps', max_attempts := 1)",
-    );
-    cluster.wait_for("select count(*) from done where n = 0", "1");
-    for timeout in ["'0'", "'-1 s'", "'0.1 ms'", "'25 days'"] {
-        let statement = format!("select kongtask.register_task('naps', 'naps()', timeout := {timeout})");
+fn after_a_crash_jobs_run_again_at_once() {
+    let cluster = with_note_and_nap(&["kongtask.poll_interval = '1h'", "restart_after_crash = on"]);
+    for round in 1..=3 {
+        cluster.sql("select graphile_worker.add_job('nap', '2', queue_name := 'q', max_attempts := 1), graphile_worker.add_job('nap', '2')");
+        cluster.wait_for(RUNNING, "2");
+        // A claim is committed lazily: have this one outlive the crash.
+        cluster.sql("checkpoint");
+        match round {
+            1 => {
+                cluster.stop("immediate");
+                cluster.start();
+            }
+            2 => {
+                let postmaster = cluster.postmaster();
+                let worker = cluster.text("select pid from kongtask.workers where state = 'running' limit 1");
+                cluster.kill_9(worker.parse().expect("a pid"));
+                cluster.wait_for_log("all server processes terminated; reinitializing");
+                assert_eq!(cluster.postmaster(), postmaster);
+                assert!(wait_until(SOON, || cluster.try_connect_as("postgres", "postgres").is_ok()));
+            }
+            _ => {
+                cluster.kill_9(cluster.postmaster());
+                // Its children notice by and by.
+                let started = wait_until(SOON, || {
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cluster.start())).is_ok()
+                });
+                assert!(started);
+            }
+        }
+        cluster.wait_for(JOBS, "0");
         assert_eq!(
-            error(&mut db, &statement),
-            ("22023".into(), "timeout must be from 1 millisecond to 24 days".into())
+            cluster.text("select count(*) || ' ' || count(distinct job) from done"),
+            format!("{} {}", round * 2, round * 2)
         );
+        assert_eq!(cluster.text(LOCKED), "0");
     }
-    db.batch_execute("select kongtask.register_task('naps', 'naps()', timeout := '1 day 1 hour')").expect("a timeout");
-    assert_eq!(rows(&mut db, "select timeout from kongtask.tasks where identifier = 'naps'"), ["1 day 01:00:00"]);
+    cluster.wait_for_log("kongtask released");
 }

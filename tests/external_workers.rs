@@ -1,13 +1,17 @@
-//! graphile-worker's own processes beside ours, on our schema.
+//! External workers beside ours: graphile-worker's own processes, KongTask's pool, and any session that calls get_job.
 
+use kongtask_tests::fixtures::{with_note, with_note_and_nap};
+use kongtask_tests::kongtask::{self, Pool};
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
-use kongtask_tests::{Cluster, SOON, error, rows, say, text, wait_until};
+use kongtask_tests::{Cluster, IDLE, LOCKED, SOON, describe, error, rows, say, text, wait_until};
+use postgres::Client;
+use std::thread;
+use std::time::Duration;
 
 /// Those that work with the schema as it is.
 const VERSIONS: [&str; 3] = ["0.8.1", "0.9.0", "0.12.2"];
 const POSTGRES: (&str, &str) = ("postgres", "postgres");
-
 const OURS: &str = "create table done (job bigint, task text, by text);
     create function here(j graphile_worker.jobs) returns void language sql as
       $$ insert into public.done values (j.id, j.task_identifier, 'here') $$;";
@@ -188,4 +192,150 @@ fn five_thousand_jobs_of_three_tasks_are_done_once_each() {
         ["one|here|1668|t", "three|there|1664|t", "two|here|1668|t"]
     );
     assert_eq!(text(&mut db, "select count(*) from done"), JOBS.to_string());
+}
+
+#[test]
+fn locks_of_external_workers_survive_a_restart() {
+    let cluster = with_note_and_nap(&[]);
+    cluster.sql(
+        "select graphile_worker.add_job('elsewhere', queue_name := 'q'), graphile_worker.get_job('external-worker')",
+    );
+    cluster.sql("select graphile_worker.get_job('external-worker')");
+    cluster.stop("immediate");
+    cluster.start();
+    cluster.wait_for(IDLE, "4");
+    assert_eq!(cluster.text("select string_agg(locked_by, ',') from graphile_worker.jobs"), "external-worker");
+}
+
+/// How long some thousand jobs may take on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A database of role app's, with KongTask's schema in it, and a table for what was done.
+fn with_kongtask(cluster: &Cluster, database: &str, migration: usize) -> Client {
+    cluster.sql(&format!("create database {database} owner app"));
+    let mut app = cluster.connect_as("app", database);
+    kongtask::install(&mut app, migration);
+    app.batch_execute("create table public.done (job bigint, task text, by text)").expect("a table");
+    app
+}
+
+fn adopt(cluster: &Cluster, database: &str) {
+    cluster
+        .connect_as("postgres", database)
+        .batch_execute("create extension kongtask schema graphile_worker")
+        .unwrap_or_else(|e| panic!("{}\n{}", describe(&e), cluster.log()));
+}
+
+/// Adds jobs one by one from a session of its own: every third is in one of five queues, every seventh has a key, and every
+/// eleventh fails at first.
+fn enqueue(
+    cluster: &Cluster,
+    database: &str,
+    session: usize,
+    tasks: &'static [&'static str],
+    count: usize,
+) -> thread::JoinHandle<()> {
+    let mut client = cluster.connect_as("app", database);
+    thread::spawn(move || {
+        for number in 0..count {
+            let queue = (number % 3 == 0).then(|| format!("q{}", number % 5));
+            let key = (number % 7 == 0).then(|| format!("{session}-{number}"));
+            let payload = if number % 11 == 0 { r#"{"fail": true}"# } else { "{}" };
+            client
+                .execute(
+                    "select graphile_worker.add_job($1, $4::text::json, $2, job_key := $3)",
+                    &[&tasks[number % tasks.len()], &queue, &key, &payload],
+                )
+                .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        }
+    })
+}
+
+#[test]
+fn a_busy_schema_is_taken_over_without_a_deadlock_or_a_lost_job() {
+    let cluster = Cluster::with(&["max_worker_processes = 32"]);
+    cluster.sql("create role app login");
+    for round in 0..4 {
+        let database = format!("shop{round}");
+        let mut db = with_kongtask(&cluster, &database, 9);
+        let pool = Pool::start(&cluster, "app", &database, 4, &["there"]);
+        let sessions: Vec<_> = (0..3).map(|n| enqueue(&cluster, &database, n, &["there"], 1000)).collect();
+        let done = "select count(*) from done";
+        let count = |db: &mut Client| text(db, done).parse::<usize>().expect("a number");
+        assert!(wait_until(LONG, || count(&mut db) >= 200), "{}", cluster.log());
+        adopt(&cluster, &database);
+        for session in sessions {
+            session.join().expect("every job is added");
+        }
+        assert!(wait_until(LONG, || text(&mut db, "select count(*) from graphile_worker.jobs") == "0"));
+        assert_eq!(pool.stop(), Vec::<String>::new());
+        assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct job) from done"), "3000 3000");
+        assert_eq!(text(&mut db, LOCKED), "0");
+    }
+    assert!(!cluster.log().contains("deadlock"), "{}", cluster.log());
+}
+
+#[test]
+fn a_pool_that_asks_for_any_job_and_the_servers_workers_share_a_schema_at_its_8_and_9() {
+    let cluster = Cluster::with(&["max_worker_processes = 32"]);
+    cluster.sql("create role app login; create role here login");
+    for migration in [8, 9] {
+        let database = format!("shop{migration}");
+        let mut db = with_kongtask(&cluster, &database, migration);
+        let pool = Pool::start(&cluster, "app", &database, 4, &["there", "there_too"]);
+        adopt(&cluster, &database);
+        cluster
+            .connect_as("postgres", &database)
+            .batch_execute(
+                "create function public.note(j graphile_worker.jobs) returns void language plpgsql as $$ begin
+                   if j.payload ->> 'fail' is not null and j.attempts < 2 then raise 'it failed'; end if;
+                   perform pg_sleep(0.002);
+                   insert into public.done (job, task, by) values (j.id, j.task_identifier, 'here');
+                 end $$;
+                 grant usage on schema kongtask, graphile_worker to here;
+                 grant execute on function kongtask.register_task to here;
+                 grant insert on done to here",
+            )
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        cluster
+            .connect_as("here", &database)
+            .batch_execute(
+                "select kongtask.register_task('here', 'public.note(graphile_worker.jobs)');
+                 select kongtask.register_task('here_too', 'public.note(graphile_worker.jobs)', max_batch := 20)",
+            )
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        let tasks = &["here", "there", "here_too", "there_too", "here"];
+        let sessions: Vec<_> = (0..4).map(|n| enqueue(&cluster, &database, n, tasks, 500)).collect();
+        for session in sessions {
+            session.join().expect("every job is added");
+        }
+        let jobs = "select count(*) from graphile_worker.jobs";
+        assert!(wait_until(LONG, || text(&mut db, jobs) == "0"), "{}\n{}", text(&mut db, jobs), cluster.log());
+        assert_eq!(pool.stop(), Vec::<String>::new());
+        assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct job) from done"), "2000 2000");
+        assert_eq!(text(&mut db, "select count(*) from done where (by = 'here') <> starts_with(task, 'here')"), "0");
+        assert_eq!(text(&mut db, LOCKED), "0");
+    }
+    assert!(!cluster.log().contains("deadlock"), "{}", cluster.log());
+}
+
+#[test]
+fn external_locks_expire_and_external_identifiers_are_left() {
+    let cluster = with_note(&["kongtask.job_expiry = '1h'", "kongtask.poll_interval = '100ms'"]);
+    cluster.sql(
+        "select graphile_worker.add_job('elsewhere', '0');
+         begin;
+         select graphile_worker.add_job('note', '1'), graphile_worker.add_job('note', '2', queue_name := 'q');
+         update graphile_worker.jobs set locked_at = now() - interval '30 min', locked_by = 'external' where id > 1;
+         insert into graphile_worker.job_queues values ('q', 1, now() - interval '30 min', 'external', 3);
+         commit;",
+    );
+    cluster.sql("select graphile_worker.add_job('note', '3')");
+    cluster.wait_for("select string_agg(what, '' order by what) from done", "3");
+    cluster.reload(&["kongtask.job_expiry = '20min'"]);
+    cluster.wait_for("select string_agg(what, '' order by what) from done", "123");
+    assert_eq!(
+        cluster.text("select string_agg(task_identifier, ',') from graphile_worker.jobs where attempts = 0"),
+        "elsewhere"
+    );
 }

@@ -1,10 +1,8 @@
 //! The largest, the deepest and the strangest that add_job takes: it reaches the handler unchanged, or is refused, or is a
 //! failed attempt. Workers live through all of it.
 
-use kongtask_tests::{Cluster, SOON, describe, rows, text, wait_until};
+use kongtask_tests::{Cluster, JOBS, SOON, describe, rows, text, wait_until};
 use postgres::Client;
-
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
 
 /// A cluster whose handlers keep what they get, one for each way of getting it.
 fn cluster() -> Cluster {

@@ -1,8 +1,20 @@
 //! Background worker slots (max_worker_processes) that are fewer than all databases would have.
 
-use kongtask_tests::{Cluster, SOON, text, wait_until};
+use kongtask_tests::fixtures::with_note_and_nap;
+use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
 use postgres::Client;
 use std::time::Instant;
+
+#[test]
+fn too_few_process_slots_are_said_and_lived_with() {
+    let cluster = with_note_and_nap(&["max_worker_processes = 4", "kongtask.poll_interval = '200ms'"]);
+    cluster.sql("select graphile_worker.add_job('note', '1')");
+    cluster.wait_for("select what from done", "1");
+    cluster.wait_for_log("kongtask workers could be started in database \"postgres\"");
+    cluster.wait_for_log("Raise max_worker_processes");
+    assert_eq!(rows(&mut cluster.connect(), "select count(*) > 0 from kongtask.workers"), ["t"]);
+    cluster.stop("fast");
+}
 
 fn settings(slots: usize) -> Vec<String> {
     // Replication has a slot of its own.

@@ -1,13 +1,9 @@
 //! Handlers that do not come back to Postgres by themselves: what ends them, and what is done about those that nothing ends.
 
-use kongtask_tests::{Cluster, SOON, pg_config, rows, say, text, wait_until};
+use kongtask_tests::{Cluster, IDLE, JOBS, RUNNING, SOON, pg_config, rows, say, text, wait_until};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
-const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
 
 /// What a handler in Python waits by: the interpreter's own loop, its sleep, and the kernel's.
 const ENDLESS: &[(&str, &str)] = &[

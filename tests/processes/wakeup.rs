@@ -1,7 +1,9 @@
 //! Who is woken, when, and who is not.
 
+use kongtask_tests::fixtures::{add, without_polling};
 use kongtask_tests::{Cluster, SOON, every_kind, rows, text, wait_until};
 use postgres::fallible_iterator::FallibleIterator;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A cluster whose safety net is an hour away: what runs was woken.
@@ -268,4 +270,30 @@ fn what_falls_due_among_jobs_that_somebody_runs_is_run() {
          commit",
     );
     cluster.wait_for("select string_agg(n::text, ' ' order by n) from done", "1 2 3 4");
+}
+
+#[test]
+fn a_commit_wakes_as_many_as_it_adds_jobs() {
+    let cluster = without_polling(&["kongtask.workers = 4"]);
+    cluster.sql("select kongtask.register_task('note', 'note(json)')");
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");
+    let mut db = cluster.connect();
+    let since = "select pid, since from kongtask.workers order by pid";
+    for jobs in [1, 2] {
+        // Once what the scheduler has woken some for, the new task, is done with.
+        let mut before = Vec::new();
+        let is_quiet = wait_until(SOON, || {
+            let now = rows(&mut db, since);
+            let is_same = now == before;
+            before = now;
+            thread::sleep(Duration::from_millis(300));
+            is_same
+        });
+        assert!(is_quiet);
+        db.batch_execute(&format!("truncate done; {}", add("note", jobs))).expect("add_job");
+        cluster.wait_for("select count(*) from done", &jobs.to_string());
+        cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "4");
+        let changed = rows(&mut db, since).iter().zip(&before).filter(|(after, before)| after != before).count();
+        assert!((1..=jobs).contains(&changed), "{changed} woken for {jobs}");
+    }
 }

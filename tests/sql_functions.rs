@@ -1,13 +1,8 @@
 //! graphile-worker's functions, called as its workers and its users call them. No worker of ours takes part.
 
+use kongtask_tests::fixtures::quiet;
 use kongtask_tests::{Cluster, error, rows, text};
 use postgres::Client;
-
-fn quiet() -> (Cluster, Client) {
-    let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
-    let db = cluster.connect();
-    (cluster, db)
-}
 
 const WORKER: &str = "external-worker-1";
 
@@ -89,41 +84,6 @@ fn add_job_returns_the_row_with_its_defaults() {
         ),
         "graphile_worker.jobs{\"big\": 1}"
     );
-}
-
-/// One state of the job that has the key, and one way to add another with it.
-#[test]
-fn job_key_modes_treat_each_state_as_the_reference_does() {
-    let (_cluster, mut db) = quiet();
-    let waiting = "";
-    let failed = "update graphile_worker.jobs set attempts = 2, last_error = 'e' where key = 'k';";
-    let locked = "update graphile_worker.jobs set attempts = 1, locked_at = now(), locked_by = 'w' where key = 'k';";
-    // payload, run_at's year, attempts, max_attempts, last_error, key, revision of each job, in order
-    for (mode, state, expected) in [
-        ("replace", waiting, vec!["2|2002|0|25||k|1"]),
-        ("preserve_run_at", waiting, vec!["2|2001|0|25||k|1"]),
-        ("unsafe_dedupe", waiting, vec!["1|2001|0|7||k|1"]),
-        ("replace", failed, vec!["2|2002|0|25||k|1"]),
-        ("preserve_run_at", failed, vec!["2|2002|0|25||k|1"]),
-        ("unsafe_dedupe", failed, vec!["1|2001|2|7|e|k|1"]),
-        ("replace", locked, vec!["1|2001|7|7|||0", "2|2002|0|25||k|0"]),
-        ("preserve_run_at", locked, vec!["1|2001|7|7|||0", "2|2002|0|25||k|0"]),
-        ("unsafe_dedupe", locked, vec!["1|2001|1|7||k|1"]),
-    ] {
-        db.batch_execute(&format!(
-            "delete from graphile_worker.jobs;
-             select graphile_worker.add_job('a', '1', run_at := '2001-02-03', max_attempts := 7, job_key := 'k');
-             {state}
-             select graphile_worker.add_job('a', '2', run_at := '2002-02-03', job_key := 'k', job_key_mode := '{mode}');"
-        ))
-        .expect("add_job");
-        let got = rows(
-            &mut db,
-            "select payload, extract(year from run_at), attempts, max_attempts, last_error, key, revision
-             from graphile_worker.jobs order by id",
-        );
-        assert_eq!(got, expected, "{mode} {state}");
-    }
 }
 
 #[test]
@@ -209,21 +169,6 @@ fn administrators_change_many_and_wait_for_nobody() {
     );
     assert_eq!(rows(&mut db, "select * from graphile_worker.complete_jobs(null)"), Vec::<String>::new());
     assert_eq!(text(&mut db, "select count(*) from graphile_worker.jobs where queue_name = 'q'"), "4");
-}
-
-#[test]
-fn remove_job_deletes_or_disarms() {
-    let (_cluster, mut db) = quiet();
-    db.batch_execute(
-        "select graphile_worker.add_job('a', job_key := 'waiting');
-         select graphile_worker.add_job('a', job_key := 'running');
-         update graphile_worker.jobs set locked_at = now(), locked_by = 'w', attempts = 1 where key = 'running';",
-    )
-    .expect("add_job");
-    assert_eq!(text(&mut db, "select id from graphile_worker.remove_job('waiting')"), "1");
-    assert_eq!(rows(&mut db, "select id, key, attempts from graphile_worker.remove_job('running')"), ["2||25"]);
-    assert_eq!(text(&mut db, "select graphile_worker.remove_job('none') is null"), "t");
-    assert_eq!(rows(&mut db, "select id from graphile_worker.jobs"), ["2"]);
 }
 
 #[test]
@@ -316,4 +261,73 @@ fn a_jsonb_payload_has_an_add_job_of_its_own() {
         error(&mut db, "select kongtask.add_job_jsonb('a', job_key := 'k', job_key_mode := 'other')").0,
         "GWBKM"
     );
+}
+
+#[test]
+fn a_plain_job_is_added_without_an_insert_unless_the_table_was_changed() {
+    let cluster = Cluster::with(&["kongtask.workers = 0", "track_functions = all"]);
+    cluster.sql("create extension kongtask");
+    let mut db = cluster.connect();
+    // An INSERT fires the trigger.
+    let fired =
+        "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = 'tg_jobs__notify_new_jobs'";
+    let mut add = || -> usize {
+        let calls = |db: &mut postgres::Client| text(db, fired).parse::<usize>().expect("a number");
+        db.batch_execute("begin").expect("begin");
+        let before = calls(&mut db);
+        db.batch_execute("select graphile_worker.add_job('t', '{\"a\": 1}')").expect("add_job");
+        let after = calls(&mut db);
+        db.batch_execute("commit").expect("commit");
+        after - before
+    };
+    assert_eq!(add(), 0);
+    cluster.sql(
+        "create table seen (id bigint);
+         create function see() returns trigger language plpgsql as $$ begin insert into public.seen values (new.id); return new; end $$;
+         create trigger see after insert on graphile_worker.jobs for each row execute function see()",
+    );
+    assert_eq!(add(), 1);
+    assert_eq!(cluster.text("select count(*) from seen"), "1");
+    cluster.sql("drop trigger see on graphile_worker.jobs");
+    assert_eq!(add(), 0);
+    for (change, back) in [
+        ("create index more on graphile_worker.jobs (created_at)", "drop index graphile_worker.more"),
+        (
+            "alter table graphile_worker.jobs add constraint small check (priority < 100)",
+            "alter table graphile_worker.jobs drop constraint small",
+        ),
+        (
+            "alter table graphile_worker.jobs alter updated_at set default '2000-01-01'",
+            "alter table graphile_worker.jobs alter updated_at set default now()",
+        ),
+        (
+            "alter table graphile_worker.jobs disable trigger _500_release_queue",
+            "alter table graphile_worker.jobs enable trigger _500_release_queue",
+        ),
+    ] {
+        cluster.sql(change);
+        assert_eq!(add(), 1, "{change}");
+        cluster.sql(back);
+        assert_eq!(add(), 0, "{back}");
+    }
+    let mut db = cluster.connect();
+    db.batch_execute("set session_replication_role = replica").expect("set");
+    db.batch_execute("select graphile_worker.add_job('replicated')").expect("add_job");
+    assert_eq!(error(&mut db, "begin read only; select graphile_worker.add_job('t')").0, "25006");
+    db.batch_execute("rollback; set enable_seqscan = off; set enable_bitmapscan = off").expect("set");
+    // Every index has every job.
+    let all = text(&mut db, "select count(*) from graphile_worker.jobs");
+    for (index, condition) in [
+        ("jobs_pkey", "id > 0"),
+        ("jobs_key_key", "key is null"),
+        (
+            "jobs_priority_run_at_id_locked_at_without_failures_idx",
+            "priority > -1 and run_at > '2000-01-01' and attempts < max_attempts",
+        ),
+    ] {
+        let query = format!("select count(*) from graphile_worker.jobs where {condition}");
+        let plan = rows(&mut db, &format!("explain {query}")).join(" ");
+        assert!(plan.contains(&format!("using {index}")), "{plan}");
+        assert_eq!(text(&mut db, &query), all, "{index}");
+    }
 }

@@ -1,8 +1,8 @@
 //! What handlers leave in their worker's session: how long it is kept, and that the next job meets none of it.
 
-use kongtask_tests::{Cluster, rows, say, text};
+use kongtask_tests::fixtures::with_note;
+use kongtask_tests::{Cluster, JOBS, SOON, describe, rows, say, text, wait_until};
 
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
 const LOCKS: &str = "select count(*) from pg_locks where locktype = 'advisory'";
 
 /// Each counts on from what the one before it has committed.
@@ -199,4 +199,128 @@ fn connections_of_dblink_and_temporary_slots_reach_no_other_job() {
     }
     assert_eq!(cluster.text("select count(*) from kongtask.workers"), "1");
     assert_eq!(cluster.log_lines(&["ERROR", "PANIC"]), Vec::<String>::new());
+}
+
+/// What a handler may do to its session that outlives its transaction, or what it set with it.
+const LITTER: &[&str] = &[
+    "set search_path = pg_catalog",
+    "select set_config('work_mem', '123kB', false), set_config('my.litter', 'left', false)",
+    "set local work_mem = '123kB'",
+    "set statement_timeout = '1ms'",
+    "set role bob",
+    "set session authorization bob",
+    "set session_replication_role = replica",
+    "set transaction read only",
+    "reset all",
+    "create temporary table litter as select 1 as n",
+    "create temporary table seen (what jsonb)",
+    "create function pg_temp.litter() returns int language sql as 'select 1'",
+    "select pg_advisory_lock(1), pg_advisory_lock_shared(2)",
+    "listen litter",
+    "declare litter cursor with hold for select generate_series(1, 3)",
+    "prepare litter as select 1",
+    "deallocate all",
+    "discard plans",
+    "discard sequences",
+    "select nextval('public.litter_seq')",
+    "do $do$ begin insert into public.half values ('done'); commit; end $do$",
+    "call public.commits()",
+    "discard all",
+];
+
+/// `litter` does as it is told, and looks around if it is told nothing, as `look` does, which is another task.
+const LITTERERS: &str = "
+    create function look() returns void language plpgsql as $$ declare last text = 'none'; begin
+      begin last := lastval(); exception when others then null; end;
+      insert into seen values (jsonb_build_object(
+        'user', current_user, 'session user', session_user, 'last value', last, 'my', nullif(current_setting('my.litter', true), ''),
+        'settings', (select jsonb_object_agg(name, setting) from pg_settings where source = 'session' and name <> 'lock_timeout'),
+        'search_path', current_setting('search_path'), 'replication', current_setting('session_replication_role'),
+        'tables', (select jsonb_agg(relname) from pg_class where relnamespace = pg_my_temp_schema()),
+        'functions', (select jsonb_agg(proname) from pg_proc where pronamespace = pg_my_temp_schema()),
+        'locks', (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+        'channels', (select jsonb_agg(channel) from pg_listening_channels() channel),
+        'cursors', (select jsonb_agg(name) from pg_cursors), 'prepared', (select jsonb_agg(name) from pg_prepared_statements)));
+    end $$;
+    create function litter(p json) returns void language plpgsql as $$ begin
+      if p ->> 'do' is null then perform look(); else execute p ->> 'do'; end if;
+      if p ->> 'fail' is not null then raise 'as told'; end if; end $$;
+    create procedure commits() language plpgsql as $$ begin insert into public.half values ('done'); commit; end $$;
+    select kongtask.register_task('look', 'look()'), kongtask.register_task('litter', 'litter(json)'),
+      kongtask.register_task('litter_batch', 'litter(json)', max_batch := 50);";
+
+/// Has a role run jobs that leave things behind, and tells what the next job met of them.
+fn what_is_left(cluster: &Cluster, role: &str) -> Vec<String> {
+    cluster.connect_as(role, "postgres").batch_execute(LITTERERS).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    let mut db = cluster.connect();
+    let mut look = |jobs: &str, looks: usize| {
+        db.batch_execute(&format!("truncate seen; begin; {jobs}; commit")).expect(jobs);
+        let looked = wait_until(SOON, || {
+            // What failed has; what waits behind a failure that time is given to is of no interest.
+            text(&mut db, "select count(*) from graphile_worker.jobs where attempts < max_attempts") == "0"
+        });
+        assert!(looked, "{role}: {jobs}\n{}", cluster.log());
+        db.batch_execute("delete from graphile_worker.jobs").expect("delete");
+        let seen = rows(&mut db, "select what from seen");
+        if seen.len() == looks { seen } else { vec![format!("{} of {looks} looks", seen.len())] }
+    };
+    let clean = look("select graphile_worker.add_job('look')", 1);
+    let mut left = Vec::new();
+    for &litter in LITTER {
+        for (how, jobs, looks) in [
+            ("in place", "add_job('litter', {done}, max_attempts := 1)", 1),
+            ("claimed", "add_job('litter', {done}, max_attempts := 1, job_key := 'k')", 1),
+            ("and fails", "add_job('litter', {failed}, max_attempts := 1)", 1),
+            (
+                "in a batch",
+                "add_job('litter_batch', {done}, max_attempts := 1), graphile_worker.add_job('litter_batch'),
+                 graphile_worker.add_job('litter_batch', {failed}, max_attempts := 1), graphile_worker.add_job('litter_batch')",
+                3,
+            ),
+        ] {
+            let payload = |fail: &str| format!("json_build_object('do', $litter${litter}$litter${fail})");
+            let jobs = jobs.replace("{done}", &payload("")).replace("{failed}", &payload(", 'fail', true"));
+            let seen = look(&format!("select graphile_worker.{jobs}, graphile_worker.add_job('look')"), looks);
+            // What shares a transaction shares its locks.
+            let shared = if how == "in a batch" { r#""locks": 2"# } else { "" };
+            let unlocked = |seen: &String| if shared.is_empty() { seen.clone() } else { seen.replace(shared, r#""locks": 0"#) };
+            left.extend(seen.iter().find(|seen| unlocked(seen) != clean[0]).map(|seen| format!("{role}: {litter}, {how}: {seen}")));
+        }
+    }
+    left
+}
+
+#[test]
+fn nothing_that_a_handler_leaves_behind_reaches_the_next_job() {
+    let mut left = Vec::new();
+    for role in ["alice", "postgres"] {
+        let cluster = Cluster::with_extension(&["kongtask.workers = 1"]);
+        cluster.sql(
+            "create role alice login; create role bob; grant bob to alice; grant create on schema public to alice;
+             grant usage on schema kongtask to alice; grant execute on function kongtask.register_task to alice;
+             create table seen (what jsonb); create table half (what text); create sequence litter_seq;
+             grant all on seen, half, litter_seq to alice",
+        );
+        left.extend(what_is_left(&cluster, role));
+        assert_eq!(cluster.text("select count(*) from half"), "0", "a handler has committed");
+        assert_eq!(cluster.text("select count(*) from kongtask.workers"), "1");
+        assert_eq!(cluster.log_lines(&["ERROR", "FATAL", "PANIC"]), Vec::<String>::new());
+    }
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_of_one_handler_s_settings_reaches_the_next() {
+    let cluster = with_note(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create function dirty() returns void language plpgsql as $$ begin
+           set search_path = nowhere; set work_mem = '77MB'; perform set_config('my.setting', 'left over', false);
+         end $$;
+         create function clean() returns void language sql as $$ insert into public.done (what) values
+           (current_setting('search_path') || '|' || current_setting('work_mem') || '|' ||
+            coalesce(current_setting('my.setting', true), '')) $$;
+         select kongtask.register_task('dirty', 'dirty()'), kongtask.register_task('clean', 'clean()');
+         select graphile_worker.add_job('dirty'), graphile_worker.add_job('clean');",
+    );
+    cluster.wait_for("select what from done", "\"$user\", public|4MB|");
 }

@@ -2,12 +2,9 @@
 //! in which a process can fail there, and nothing is lost, or done twice, or left behind.
 
 use kongtask_tests::every_kind::{self, drains_once};
-use kongtask_tests::{Cluster, LOCKED, SOON, error, pg_config, rows, text, wait_until};
+use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, SOON, error, pg_config, rows, text, wait_until};
 use postgres::Client;
 use std::fs;
-
-const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
 
 /// What an enqueuer was promised is a row of `wanted`, of the same transaction as the job.
 fn cluster(settings: &[&str]) -> Cluster {
