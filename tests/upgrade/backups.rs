@@ -1,8 +1,14 @@
 //! Backups and copies of a server, as README.md says to make and start them.
 
-use kongtask_tests::{Cluster, JOBS, error, rows, text};
+use kongtask_tests::{Cluster, error, rows, text};
 use std::thread::sleep;
 use std::time::Duration;
+
+/// Three jobs of a task that notes them.
+const JOBS: &str = "create table done (job bigint);
+    create function note(j graphile_worker.jobs) returns void language sql as $$ insert into public.done values (j.id) $$;
+    select kongtask.register_task('note', 'note(graphile_worker.jobs)');
+    select graphile_worker.add_job('note') from generate_series(1, 3)";
 
 #[test]
 fn a_copy_of_a_server_runs_nothing_until_it_is_let_go() {
