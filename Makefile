@@ -19,7 +19,7 @@ export PG_CONFIG
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build torture bench lint fmt clean
+.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture bench lint fmt clean
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster"
@@ -43,7 +43,7 @@ install: setup
 demo: install
 	@scripts/demo
 
-test: lint test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
+test: lint models test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
 
 test-15:
 	@$(MAKE) test-one PG_CONFIG=$(PG15_CONFIG)
@@ -71,6 +71,10 @@ cluster-test: install fault-build
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build: setup
 	cargo pgrx package --debug --pg-config "$(PG_CONFIG)" --out-dir target/fault/$(PG) $(WITH_FAULT)
+
+# The protocols of shared memory, in every order of steps: needs no server.
+models:
+	cargo test --locked -p kongtask-models
 
 TORTURE_SECONDS ?= 600
 

@@ -286,18 +286,16 @@ impl WorkerLoop {
         let me = self.runner.me;
         background::report_statistics(true);
         fault::point("tired")?;
-        me.enter(State::Idle);
-        fault::point("idle")?;
-        if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.load(SeqCst)) {
-            // Another role may want this place.
-            entry.scheduler.set();
-        }
-        self.board.offer_slot(self.database);
-        let nothing = self.forbidden.is_none() || !self.list.with(|ready| ready.has_more());
-        if nothing && !me.must_leave.load(SeqCst) {
-            latch::wait(None);
-        }
-        me.change(State::Idle, State::Looking);
-        Ok(())
+        let look = || {
+            fault::point("idle")?;
+            if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.is_set()) {
+                // Another role may want this worker's position.
+                entry.scheduler.set();
+            }
+            self.board.offer_slot(self.database);
+            let has_more = self.forbidden.is_some() && self.list.with(|ready| ready.has_more());
+            Ok::<_, Error>(has_more || me.must_leave.load(SeqCst))
+        };
+        me.sleep(look, || latch::wait(None))
     }
 }

@@ -145,7 +145,7 @@ impl Board {
         let lock = Lock::take(BOARD_LOCK);
         if let Some(entry) = self.database(oid) {
             change(&entry.restores);
-            entry.wanted.store(true, SeqCst);
+            entry.attendance.want();
         }
         drop(lock);
         self.launcher().set();

@@ -29,7 +29,6 @@ use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::shared::ready_list::Position;
 use crate::shared::{self, Board, DatabaseEntry};
-use crate::signals::wake;
 use crate::tasks::registry::{self, Tasks};
 use crate::{schema, settings};
 use pgrx::pg_sys::Oid;
@@ -125,7 +124,7 @@ fn leave(database: usize) {
         entry.serving.store(false, SeqCst);
         entry.fed_since.store(0, SeqCst);
         entry.scheduler.is_nobodys();
-        entry.scheduler_pid.store(0, SeqCst);
+        entry.attendance.end();
     }
     board.launcher().set();
 }
@@ -191,7 +190,7 @@ impl Scheduler {
         xact::commit()?;
         if !is_there {
             // Dropped, or dropped and created again: a new scheduler finds out.
-            self.entry.wanted.store(true, SeqCst);
+            self.entry.attendance.want();
         }
         Ok(is_there)
     }
@@ -228,12 +227,9 @@ impl Scheduler {
         self.tasks = tasks.clone();
         self.report_missing_roles(now)?;
         self.pool.balance(&roles, &understaffed, now);
-        let waits = self.pool.waits_for_slot;
-        if !self.entry.wants_idle_notice.swap(waits, SeqCst) && waits {
-            // A worker that became idle before this was set has told nobody.
-            self.entry.scheduler.set();
-        }
-        self.entry.can_rebalance.store(self.pool.can_rebalance(&roles), SeqCst);
+        let look_again = || self.entry.scheduler.set();
+        self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
+        self.entry.can_rebalance.set(self.pool.can_rebalance(&roles), look_again);
         self.pool.terminate_overdue(now);
         self.renew(now)
     }
@@ -243,7 +239,7 @@ impl Scheduler {
         // What the publisher's workers hold then is released once the jobs are ours.
         self.released = false;
         self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
-        self.entry.can_rebalance.store(false, SeqCst);
+        self.entry.can_rebalance.clear();
         if self.fed.is_due(now, Duration::ZERO) {
             let subscription = self.fed_by.clone().unwrap_or_default();
             holds::remind_of_subscription(&self.name, &subscription);
@@ -253,7 +249,7 @@ impl Scheduler {
         self.pool.ask_all_to_leave(now);
         self.pool.terminate_overdue(now);
         // Nobody tells of what comes that way, or of nothing coming any more.
-        wake::take_due(self.entry);
+        self.entry.next_due.take();
         self.search_at = after(now, settings::poll_interval());
         Ok(())
     }
@@ -280,7 +276,7 @@ impl Scheduler {
         }
         let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
-        next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
+        next.into_iter().chain(until(self.entry.next_due.get())).min()
     }
 
     /// A pass begins: what was held up may be tried again once the moment is over.
@@ -322,7 +318,7 @@ impl Scheduler {
         const GRACE: Duration = Duration::from_secs(4);
         let begun = clock::tick();
         let give_up = after(begun, settings::shutdown_timeout() + GRACE);
-        self.entry.can_rebalance.store(false, SeqCst);
+        self.entry.can_rebalance.clear();
         loop {
             let now = clock::tick();
             self.may_try_again(now);
