@@ -14,7 +14,7 @@ use crate::jobs::search::{self, Search};
 use crate::pg::catch::{Failure, Level, log};
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
-use crate::pg::{background, fault, latch, role, xact};
+use crate::pg::{background, clock, fault, latch, role, xact};
 use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
@@ -65,7 +65,7 @@ fn main(argument: usize) -> Result<(), Failure> {
     };
     if result.is_ok() {
         // As it should, also where it has seen a shutdown, or that the extension is gone, before the scheduler has.
-        me.must_leave.store(true, SeqCst);
+        me.ask_to_leave(clock::tick());
     }
     result
 }

@@ -41,7 +41,7 @@ impl State {
     }
 }
 
-/// The state of a worker, and with it who sees to it that the worker looks again: while it is Idle, whoever adds work for it;
+/// The state of a worker, and with it who sees to it that the worker looks again: while it is Idle, the process that adds work for it;
 /// in any other state, the worker itself.
 #[derive(Debug, Default)]
 pub struct WorkerState(AtomicU8);
@@ -95,8 +95,8 @@ impl WorkerState {
 pub struct Request(AtomicBool);
 
 impl Request {
-    /// Sets or clears the request; for the scheduler. A request that is new calls `look_again`: what happened before it was
-    /// set, nobody has told of.
+    /// Sets or clears the request; for the scheduler. A request that is new calls `look_again`: no process has told of
+    /// what happened before it was set.
     pub fn set(&self, wanted: bool, look_again: impl FnOnce()) {
         let was_set = self.0.swap(wanted, SeqCst);
         if wanted && !was_set {

@@ -40,8 +40,8 @@ pub struct Worker {
     /// slot, either of which then sets the worker's latch; by the worker itself where it ends in order. Cleared by the
     /// scheduler that takes the slot. Read by the worker before each job, and once more after it has gone Idle.
     pub must_leave: AtomicBool,
-    /// The tick at which it was asked to, or 0. Written by the first process that asks; read by the scheduler, for which a tick that
-    /// is not there yet is one long ago.
+    /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by the scheduler
+    /// after that, to terminate a worker that is overdue.
     pub must_leave_since: AtomicI64,
     /// The tick at which the scheduler asked for the process. Written by the scheduler.
     pub begun: AtomicI64,
@@ -259,9 +259,9 @@ impl Worker {
 
     /// Asks the worker to end after the job it runs, and wakes it.
     pub fn ask_to_leave(&self, now: Tick) {
-        if !self.must_leave.swap(true, SeqCst) {
-            self.must_leave_since.store(now, Relaxed);
-        }
+        // In this order: a scheduler that saw the flag and no tick would terminate the worker at once.
+        self.must_leave_since.compare_exchange(0, now, SeqCst, SeqCst).ok();
+        self.must_leave.store(true, SeqCst);
         self.latch.set();
     }
 
