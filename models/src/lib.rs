@@ -10,6 +10,7 @@ pub mod sync {
 #[path = "../../src/shared/protocols.rs"]
 pub mod protocols;
 
+#[expect(clippy::len_without_is_empty, reason = "the extension, where it is private, has no use for one")]
 #[path = "../../src/shared/ready_list.rs"]
 pub mod ready_list;
 
