@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs
+        cluster-test fault-build models torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -43,6 +43,7 @@ help:
 	@echo "make pgxn      the distribution for PGXN"
 	@echo "make test      run every test, on PostgreSQL 15 and 18; fetches what it needs"
 	@echo "make test-one  run every test on the server of PG_CONFIG"
+	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
@@ -76,7 +77,7 @@ demo: setup
 	@$(MAKE) --no-print-directory install
 	@scripts/demo
 
-test: setup-test lint test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
+test: setup-test lint models test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
 
 test-15:
 	@$(MAKE) test-one PG_CONFIG=$(PG15_CONFIG)
@@ -104,6 +105,10 @@ cluster-test: setup-test install fault-build
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build:
 	@scripts/build dev target/fault/$(PG) --no-default-features --features "$(PG) fault"
+
+# The protocols of shared memory, in every order of steps: needs no server.
+models:
+	cargo test --locked -p kongtask-models
 
 TORTURE_SECONDS ?= 600
 

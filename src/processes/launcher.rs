@@ -148,8 +148,13 @@ impl Launcher {
             if is_served(oid) {
                 continue;
             }
-            entry.wanted.store(false, SeqCst);
-            if entry.scheduler_pid.load(SeqCst) != 0 {
+            if entry.attendance.take()
+                && let Some(known) = self.known.get_mut(&oid)
+            {
+                // It may have the extension by now, and be served again later.
+                known.lacks_extension = false;
+            }
+            if entry.attendance.has_scheduler() {
                 entry.must_leave.store(true, SeqCst);
                 entry.scheduler.set();
             } else if self.known.get(&oid).is_none_or(|known| known.scheduler.is_none()) {
@@ -177,11 +182,11 @@ impl Launcher {
             known.failing.over();
         }
         // It was started by this launcher, or by one before it.
-        if known.scheduler.is_some() || entry.is_some_and(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
+        if known.scheduler.is_some() || entry.is_some_and(|entry| entry.attendance.has_scheduler()) {
             return None;
         }
         let is_held = entry.is_some_and(DatabaseEntry::is_held);
-        let is_wanted = entry.is_some_and(|entry| entry.wanted.load(SeqCst));
+        let is_wanted = entry.is_some_and(|entry| entry.attendance.is_wanted());
         if is_held {
             return entry.and_then(|entry| known.remind(&database.name, entry, now));
         }
@@ -220,7 +225,7 @@ impl Launcher {
             self.no_slot.over();
             return None;
         }
-        entry.wanted.store(true, SeqCst);
+        entry.attendance.want();
         if self.no_slot.until().is_none_or(|until| until <= now) {
             self.no_slot.longer(now);
             background::warn_of_no_slot(&format!("no scheduler could be started in database \"{}\"", database.name));

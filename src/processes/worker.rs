@@ -15,7 +15,7 @@ use crate::jobs::search::{self, Search};
 use crate::pg::catch::{Failure, Level, log};
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
-use crate::pg::{background, fault, latch, role, xact};
+use crate::pg::{background, clock, fault, latch, role, xact};
 use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
@@ -67,7 +67,7 @@ fn main(argument: usize) -> Result<(), Failure> {
     if result.is_ok() {
         // The process ends as it should, even if it has seen a shutdown, or the end of the extension, before the
         // scheduler has.
-        me.must_leave.store(true, SeqCst);
+        me.ask_to_leave(clock::tick());
     }
     result
 }
@@ -289,18 +289,16 @@ impl WorkerLoop {
         let me = self.runner.me;
         background::report_statistics(true);
         fault::point("tired")?;
-        me.enter(State::Idle);
-        fault::point("idle")?;
-        if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.load(SeqCst)) {
-            // Another role may want this slot.
-            entry.scheduler.set();
-        }
-        self.board.offer_slot(self.database);
-        let nothing = self.forbidden.is_none() || !self.list.with(|ready| ready.has_more());
-        if nothing && !me.must_leave.load(SeqCst) {
-            latch::wait(None);
-        }
-        me.change(State::Idle, State::Looking);
-        Ok(())
+        let look = || {
+            fault::point("idle")?;
+            if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.is_set()) {
+                // Another role may want this slot.
+                entry.scheduler.set();
+            }
+            self.board.offer_slot(self.database);
+            let has_more = self.forbidden.is_some() && self.list.with(|ready| ready.has_more());
+            Ok::<_, Error>(has_more || me.must_leave.load(SeqCst))
+        };
+        me.sleep(look, || latch::wait(None))
     }
 }

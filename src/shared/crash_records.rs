@@ -1,20 +1,28 @@
-//! Marks of what each worker runs, which outlive a crash of the server: so that a job whose transaction is gone can be told
-//! to have caused it, and does not take the server down for ever.
+//! Records of what each worker runs, which outlive a crash of the server. The job that caused the crash left no other trace, as its
+//! transaction is gone; without a record it would run again, and take the server down for ever.
 //!
 //! ```text
-//! a worker takes jobs ──► mark ──► they are settled ──► no mark
-//!                          │
-//!                          ├─ its process ends in any orderly way: no mark
-//!                          ├─ another process has crashed, and the postmaster has it quit: no mark
-//!                          └─ its process crashes, or is killed ──► the mark is left
-//!                                         │ the postmaster starts over
-//!                                         ▼
-//!                                       a charge ──► the database's scheduler sees to it ──► no charge
+//! a worker takes jobs ──► record ──► they are settled ──► no record
+//!                           │
+//!                           ├─ its process ends in any orderly way: no record
+//!                           ├─ another process has crashed, and the postmaster has it quit: no record
+//!                           └─ its process crashes, or is killed ──► the record is left
+//!                                          │ the postmaster starts over
+//!                                          ▼
+//!                                        a charge ──► the database's scheduler settles it ──► no charge
 //! ```
 //!
 //! While a job has a charge, workers pass it over: it could crash the server again before the first crash is counted.
 //!
-//! The marks are a file of the data directory's that is mapped, never read or written: a worker changes a few words.
+//! The records are in a file of the data directory that is mapped, never read or written: a worker changes a few words.
+//!
+//! Who owns what:
+//!
+//! - A record belongs to the worker in the slot of the same number, which writes `state` last when it sets the record. It is read
+//!   by no other process while the server runs; after a crash the postmaster makes a charge of it, before it starts any process.
+//! - A charge belongs to the scheduler of its database once that is started. Workers read it: they pass over a charged job.
+//! - A suspect is written and read by whichever scheduler and workers come: if two schedulers overwrite each other's, jobs of one
+//!   task share calls again, and the next crash suspects it again.
 
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{self, Timestamp, after};
@@ -29,10 +37,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use std::time::Duration;
 
-/// With what other programs keep there: no base backup holds it.
+/// Beside what Postgres keeps there for the time that it runs: base backups leave that folder out.
 const FILE: &str = "pg_stat_tmp/kongtask.running";
 
-/// Another layout has another number.
+/// The number of this layout of the file: a file with another number is emptied.
 const LAYOUT: u64 = 0x6b6f_6e67_0000_0003;
 
 #[repr(C)]
@@ -75,11 +83,11 @@ pub struct Charge {
     pub task: u32,
     /// `None`: any of many.
     pub job: Option<i64>,
-    /// Whether it was the process's own doing, as far as its signal tells.
+    /// True if the process crashed by itself, as far as its signal tells; false if it was killed.
     pub crashed: bool,
 }
 
-/// The marks of all workers, and behind them as many charges.
+/// The records of all workers, and behind them as many charges.
 #[derive(Clone, Copy)]
 struct CrashRecords(&'static FileHeader);
 
@@ -96,7 +104,7 @@ fn map(size: usize) -> std::io::Result<*mut u8> {
     Ok(Box::leak(Box::new(mapping)).as_mut_ptr())
 }
 
-/// Maps the marks. To be called once, by the postmaster, in its data directory.
+/// Maps the records. To be called once, by the postmaster, in its data directory.
 pub fn prepare(capacity: usize) {
     let size = size_of::<FileHeader>() + 2 * capacity * size_of::<CrashRecord>();
     let memory = match map(size) {
@@ -111,7 +119,7 @@ pub fn prepare(capacity: usize) {
     let header = unsafe { &*memory.cast::<FileHeader>() };
     let capacity = capacity as u64;
     if header.layout.load(SeqCst) != LAYOUT || header.capacity.load(SeqCst) != capacity {
-        // SAFETY: nobody else has it yet.
+        // SAFETY: no other process has mapped it yet.
         unsafe { memory.write_bytes(0, size) };
         header.layout.store(LAYOUT, SeqCst);
         header.capacity.store(capacity, SeqCst);
@@ -138,7 +146,7 @@ impl CrashRecords {
     }
 }
 
-/// Makes charges of the marks that were left. To be called by the postmaster, before it starts any process.
+/// Makes charges of the records that were left. To be called by the postmaster, before it starts any process.
 pub fn collect_after_restart() {
     let Some(records) = RECORDS.get() else { return };
     for record in records.records().iter().filter(|record| record.state.load(SeqCst) != NONE) {
@@ -155,7 +163,7 @@ pub fn collect_after_restart() {
     records.0.charges.store(charges as u64, SeqCst);
 }
 
-/// Whether a job has a charge that was not seen to yet.
+/// Returns true if a job has a charge that is not settled yet.
 pub fn is_charged(database: Oid, job: i64) -> bool {
     let Some(records) = RECORDS.get().filter(|records| records.0.charges.load(SeqCst) > 0) else { return false };
     let is_its = |charge: &CrashRecord| {
@@ -166,12 +174,12 @@ pub fn is_charged(database: Oid, job: i64) -> bool {
     records.charges().iter().any(is_its)
 }
 
-/// The mark of the worker in a slot.
+/// Returns the record of the worker in a slot.
 pub fn of(slot: usize) -> Option<&'static CrashRecord> {
     RECORDS.get().map(|records| &records.records()[slot])
 }
 
-/// The mark of the worker in a slot, which is this process: from here on signals tell how it ends.
+/// Returns the record of this process, the worker in a slot. From here on its signal handlers note there how it ends.
 pub fn mine(slot: usize) -> Option<&'static CrashRecord> {
     let record = of(slot)?;
     latch::tell_how_it_ends(&record.state, CRASHED, NONE);
@@ -179,7 +187,7 @@ pub fn mine(slot: usize) -> Option<&'static CrashRecord> {
 }
 
 impl CrashRecord {
-    /// Jobs of a task are about to be taken.
+    /// Records that jobs of a task are about to be taken.
     pub fn set(&self, database: Oid, task: u32, held: &TakenRange, count: usize) {
         self.database.store(database.to_u32(), SeqCst);
         self.task.store(task, SeqCst);
@@ -187,18 +195,18 @@ impl CrashRecord {
         self.state.store(RUNS, SeqCst);
     }
 
-    /// One of them runs.
+    /// Records which of them runs.
     pub fn run(&self, job: i64) {
         self.job.store(job, SeqCst);
     }
 
-    /// All of them are settled, or will be without this process.
+    /// Clears the record: all jobs are settled, or will be without this process.
     pub fn clear(&self) {
         self.state.store(NONE, SeqCst);
     }
 }
 
-/// Hands each charge of a database to `f`, and forgets it once `f` has seen to it; whether none is left.
+/// Hands each charge of a database to `f`, and forgets those that `f` has settled. Returns true if none is left.
 pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) -> Result<bool, E> {
     let Some(records) = RECORDS.get() else { return Ok(true) };
     let mut all = true;
@@ -219,10 +227,10 @@ pub fn settle<E>(database: Oid, mut f: impl FnMut(Charge) -> Result<bool, E>) ->
     Ok(all)
 }
 
-/// How long the jobs of a task that is suspected are run one by one.
+/// How long the jobs of a suspected task are run one at a time.
 pub const SUSPICION: Duration = Duration::from_secs(600);
 
-/// Has the jobs of a task be run one by one for a while, so that the one that crashes the server is found.
+/// Runs the jobs of a task one at a time for a while, to find the one that crashes the server.
 pub fn suspect(database: Oid, task: u32) {
     let Some(records) = RECORDS.get() else { return };
     let suspects = &records.0.suspects;
@@ -236,7 +244,7 @@ pub fn suspect(database: Oid, task: u32) {
     }
 }
 
-/// Whether the jobs of a task are to be run one by one.
+/// Returns true if the jobs of a task are to be run one at a time.
 pub fn is_suspect(database: Oid, task: u32) -> bool {
     let Some(records) = RECORDS.get() else { return false };
     let until = |suspect: &Suspect| -> Timestamp { suspect.until.load(SeqCst) };

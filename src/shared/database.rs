@@ -1,7 +1,7 @@
-//! A database, as its scheduler and those who add jobs see it.
+//! A database, as its scheduler, the launcher and sessions see it.
 
+use super::protocols::{Attendance, NextDue, Request};
 use super::{Restores, SharedOid};
-use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::latch::LatchOf;
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
@@ -9,83 +9,103 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 
 /// A database that is served, or about to be, or that must be left alone for a while.
 ///
-/// An entry is taken and freed under the board's lock. What keeps it from being freed is set under that lock, in the same go as
-/// the entry is found or taken, and read under it by [`super::Board::forget`]: so nobody's word is left on an entry that is freed
-/// meanwhile.
+/// Entries are taken and freed under the board's lock. Three things keep an entry from being freed. Each is set under that lock,
+/// together with finding or taking the entry, and [`super::Board::forget`] reads all three under it. So what a process has set
+/// there stays on the entry until that process, or the one it is for, clears it.
 ///
-/// | what keeps it | set by | cleared by |
+/// | what keeps an entry | set by | cleared by |
 /// |---|---|---|
-/// | `scheduler_pid` | the scheduler as it begins | the scheduler as it ends, last of all; the launcher is woken after that |
-/// | `holds` | a session whose statement needs the database empty, or that restores a dump | that session, which sets `wanted` first |
-/// | `wanted` | a session that has committed CREATE EXTENSION or a task; one that ends a hold; the scheduler, before it ends as its extension is gone | the launcher, before it starts a scheduler |
+/// | the scheduler's pid, in `attendance` | the scheduler as it begins | the scheduler as it ends, last of all; then it wakes the launcher |
+/// | `holds`, `restores` | a session whose statement needs the database empty, or that restores a dump | that session, which sets `wanted` first |
+/// | `wanted`, in `attendance` | a session that has committed CREATE EXTENSION or a task; one that ends a hold; a scheduler whose extension is gone, before it ends | the launcher, before it starts a scheduler, or where the database is not to be served |
 ///
-/// So nothing that is committed before a scheduler begins is missed by it, and what is committed later finds `wanted` cleared, and
-/// sets it: if that scheduler has seen no extension and is about to end, the launcher, woken after its end, starts another. A
-/// scheduler that serves the database needs no `wanted`: it is woken, and reads the catalog. That the flag stays set until the
-/// next start costs one look more, once.
+/// [`Attendance`] says why no CREATE EXTENSION is missed by a scheduler that ends at that moment. A scheduler that serves the
+/// database is woken, and reads the catalog; `wanted` then stays set until the next start, and costs one look more, once.
 ///
-/// All else is a hint for whoever has the entry, or the scheduler's own word while its pid is there.
+/// Processes find an entry without the lock, by its OID. It may be freed and taken for another database before they write to it.
+/// That is harmless for all fields below the first two, because each is a hint: the other database's scheduler is woken for
+/// nothing, and the database that was meant has no scheduler, whose first pass looks at everything anyway.
+///
+/// While a scheduler's pid is there, the entry's other fields are the scheduler's, unless they say otherwise. A scheduler
+/// that crashes leaves them as they are; the server then restarts with an empty board.
 pub struct DatabaseEntry {
+    /// Written under the board's lock; read by everyone.
     pub oid: SharedOid,
-    /// The scheduler's pid; 0 while there is none.
-    pub scheduler_pid: AtomicI32,
+    /// Whether there is a scheduler, and whether one is wanted.
+    pub attendance: Attendance,
+    /// The scheduler's latch. Written by the scheduler, after its pid and before it first looks at `holds` and `restores`; set by
+    /// everyone. A process that sees the pid but no latch yet need not wake it: the scheduler looks at everything before
+    /// it first sleeps.
     pub scheduler: LatchOf,
-    /// Set by whoever wants it looked at: the extension was created, say.
-    pub wanted: AtomicBool,
-    /// How many statements need it empty: while there are any, nobody may connect.
+    /// How many sessions run a statement that needs the database empty. While there are any, no kongtask process connects. Counted by
+    /// those sessions, under the board's lock; read by launcher, scheduler and workers.
+    ///
+    /// A session counts itself first and then waits for the scheduler's pid to go; a scheduler stores its pid first and then
+    /// looks here. Both do the former under the board's lock, so at least one sees the other.
     pub holds: AtomicI32,
-    /// The dumps that are being loaded: nobody may connect either.
+    /// The dumps that are being loaded. While there are any, no kongtask process connects either.
     pub restores: Restores,
-    /// Since when, by the wall clock, the scheduler has known that a subscription feeds the queue; 0: none does.
+    /// Since when, by the wall clock, a subscription has fed the queue, as far as the scheduler knows; 0 while none does. Written
+    /// by the scheduler; read by `kongtask.holds`.
     pub fed_since: AtomicI64,
-    /// Set by the launcher: the database is no longer to be served.
+    /// Tells the scheduler to end: the database is no longer to be served. Set by the launcher, which then sets the scheduler's
+    /// latch; cleared by the launcher before it starts another. Read by the scheduler before each pass.
     pub must_leave: AtomicBool,
-    /// Set by the scheduler once it has found the extension.
+    /// True once the scheduler has found the extension, until it ends. Written by the scheduler, which wakes the launcher
+    /// afterwards, because the launcher lets only a few schedulers find out at once.
     pub serving: AtomicBool,
-    /// Set by the scheduler when it ends because it should, not because it failed: it found no extension, was told to
-    /// leave, or the server stops.
+    /// True if the scheduler ended because it should, and not because it failed: it found no extension, was told to leave, or the
+    /// server stops. Set by the scheduler before its process ends; read by the launcher once the postmaster says that it has
+    /// ended, and cleared by the launcher before it starts another.
     pub ended_in_order: AtomicBool,
-    /// Set by the scheduler when it found no extension.
+    /// True if the scheduler found no extension. Handed over as `ended_in_order` is.
     pub lacks_extension: AtomicBool,
-    /// Set by the scheduler while it could do something about a role that has too few idle workers.
-    pub can_rebalance: AtomicBool,
-    /// Set by the scheduler while a role that is short, or has no worker, waits for another's worker to become idle.
-    pub wants_idle_notice: AtomicBool,
-    /// Set by the scheduler while there are jobs, no worker, and no slot for one; by the launcher while there is no slot for a scheduler. Workers
-    /// of other databases that become idle then say so, and their schedulers start none.
+    /// The scheduler's request to be woken by commits that find too few idle workers: it could start one, or have another role give
+    /// up a position. Written by the scheduler after each pass; read by sessions at commit, after their jobs are on the
+    /// ready list.
+    pub can_rebalance: Request,
+    /// The scheduler's request to be woken by workers that become idle: an understaffed role, or one without a worker, waits for
+    /// another role's position. Written by the scheduler after each pass; read by workers that have gone Idle.
+    pub wants_idle_notice: Request,
+    /// True while the database has jobs, no worker and no slot for one (written by the scheduler), or no slot for a scheduler
+    /// (written by the launcher while there is no scheduler). Read by workers of other databases that have gone Idle, which wake both, and by
+    /// other schedulers, which then start no worker.
+    ///
+    /// The writer sets it first and then looks for an idle worker; a worker goes Idle first and then looks here. Both accesses of
+    /// both are SeqCst, so at least one sees the other. The writer also tries again every 50 ms, because nothing tells of a slot
+    /// that the postmaster has freed.
     pub starving: AtomicBool,
-    /// Set by a worker that could not take a job as somebody's transaction had it locked.
+    /// True if a process has passed over a row that another transaction had locked: the lock may be gone soon, of which nothing
+    /// tells. Set by workers, which then set the scheduler's latch, and by the scheduler; cleared by the scheduler at the end of a pass,
+    /// which schedules a search of the table. A flag that is set later is seen by the next pass, which that latch has begun.
     pub has_skipped_rows: AtomicBool,
-    /// Set by a session that has committed what was prepared: it may have added jobs that nobody has noted. Cleared by the scheduler when
-    /// it has all searched again.
+    /// True if a transaction that was prepared has been committed: it may have added jobs that no session has noted. Set by the
+    /// session that ran COMMIT PREPARED, after the commit; the one that finds it clear sets the scheduler's latch. Cleared by the
+    /// scheduler before it has everything searched, so that a commit which sets it later is searched for again.
     pub has_unnoted_jobs: AtomicBool,
-    /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
-    pub next_due: AtomicI64,
+    /// When the scheduler is to look for jobs that fall due.
+    pub next_due: NextDue,
 }
 
 impl DatabaseEntry {
-    /// Whether the scheduler and the workers must stay away for now.
+    /// Returns true while scheduler and workers must stay away.
     pub fn is_held(&self) -> bool {
         self.holds.load(SeqCst) > 0 || self.restores.is_active()
     }
 
-    /// Lowers the time of the next look; whether it was lowered.
-    pub fn lower_due(&self, when: Timestamp) -> bool {
-        self.next_due.fetch_min(when, SeqCst) > when
-    }
-
-    /// Wakes whoever waits for a slot for this database.
+    /// Wakes the process that waits for a slot for this database: its scheduler, or the launcher if it has none.
     pub(super) fn wake_starving(&self, launcher: &LatchOf) {
-        if self.scheduler_pid.load(SeqCst) == 0 {
+        if !self.attendance.has_scheduler() {
             launcher.set();
         }
         self.scheduler.set();
     }
 
+    /// Takes the entry for a database. The board's lock is held; the OID is written last, as processes look for it without that lock.
     pub(super) fn reset(&self, oid: Oid) {
-        self.scheduler_pid.store(0, SeqCst);
+        self.attendance.end();
         self.scheduler.is_nobodys();
-        self.wanted.store(false, SeqCst);
+        self.attendance.take();
         self.holds.store(0, SeqCst);
         self.restores.reset();
         self.fed_since.store(0, SeqCst);
@@ -93,12 +113,12 @@ impl DatabaseEntry {
         self.serving.store(false, SeqCst);
         self.ended_in_order.store(false, SeqCst);
         self.lacks_extension.store(false, SeqCst);
-        self.can_rebalance.store(false, SeqCst);
-        self.wants_idle_notice.store(false, SeqCst);
+        self.can_rebalance.clear();
+        self.wants_idle_notice.clear();
         self.starving.store(false, SeqCst);
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
-        self.next_due.store(NEVER, SeqCst);
+        self.next_due.reset();
         self.oid.set(oid);
     }
 }

@@ -1,10 +1,21 @@
 //! The board: what the processes of one server know of each other. Databases that are served, workers and what they do.
 //!
-//! Everything on it is atomic, so that the commit hook can read and wake without a lock, but for the lists of what is
-//! ready to run, each of which has its own. The board's lock guards the taking and freeing of entries, slots and shelves.
-//! No lock is held across anything that can raise.
+//! Who writes what:
+//!
+//! - The board's lock guards the taking and freeing of database entries, worker slots and ready lists, and what keeps an
+//!   entry from being freed.
+//! - Each ready list has a lock of its own. A process that needs both takes the board's first.
+//! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
+//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `crash_records`.
+//! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
+//!   `models/`.
+//!
+//! No lock is held across anything that can raise: an error would leave it held, because these processes do not all abort a
+//! transaction then. If a process crashes, the server restarts all of them, with fresh memory.
 
 // Lowest first.
+mod sync;
+mod protocols;
 pub mod ready_list;
 mod restores;
 mod database;
@@ -13,10 +24,12 @@ mod shared_ready_list;
 pub mod crash_records;
 
 pub use database::DatabaseEntry;
+pub use protocols::State;
 pub use restores::{Restores, Restoring};
 pub use shared_ready_list::SharedReadyList;
-pub use worker::{ID_PREFIX, Running, State, TakenRange, Worker, worker_id};
+pub use worker::{ID_PREFIX, Running, TakenRange, Worker, worker_id};
 
+use self::protocols::Attendant;
 use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
@@ -29,7 +42,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::time::Duration;
 
-/// An OID that others may read.
+/// An OID that other processes may read.
 #[derive(Default)]
 pub struct SharedOid(AtomicU32);
 
@@ -43,9 +56,11 @@ impl SharedOid {
     }
 }
 
-/// The head of the board.
+/// The header of the board.
 pub struct Header {
+    /// The launcher's latch. Written by the launcher as it begins, which then looks at every database; set by everyone.
     pub launcher: LatchOf,
+    /// How many entries, slots and lists follow. Written once, by the postmaster.
     capacity: AtomicUsize,
 }
 
@@ -57,19 +72,19 @@ thread_local! {
     static BOARD: Cell<Option<Board>> = const { Cell::new(None) };
 }
 
-/// The board; `None` where the library was not preloaded.
+/// Returns the board; `None` where the library was not preloaded.
 pub fn board() -> Option<Board> {
     BOARD.get()
 }
 
-/// The ids of the kongtask workers of this database that live, as in `locked_by`. None where the library was not preloaded.
+/// Returns the ids of the live kongtask workers of this database, as in `locked_by`: none where the library was not preloaded.
 pub fn living_workers() -> Vec<DbText> {
     let Some(board) = board() else { return Vec::new() };
     let workers = board.workers_of(background::database());
     workers.filter(|(_, worker)| worker.state() != State::Gone).filter_map(|(_, worker)| worker.id()).collect()
 }
 
-/// The id of the kongtask worker that this process is, if it is one.
+/// Returns the id of this process, if it is a kongtask worker.
 pub fn my_worker_id() -> Option<DbText> {
     let me = background::pid();
     board()?.workers_of(background::database()).find(|(_, worker)| worker.pid.load(SeqCst) == me)?.1.id()
@@ -77,7 +92,7 @@ pub fn my_worker_id() -> Option<DbText> {
 
 impl Board {
     fn header(&self) -> &'static Header {
-        // SAFETY: shared memory, mapped for the life of the process, initialised before any other could see it.
+        // SAFETY: shared memory, mapped for the life of the process, initialised before any other process could see it.
         unsafe { self.0.as_ref() }
     }
 
@@ -85,38 +100,38 @@ impl Board {
         &self.header().launcher
     }
 
-    /// Every entry for a database, taken or not.
+    /// Returns every entry for a database, taken or not.
     pub fn databases(&self) -> &'static [DatabaseEntry] {
         let capacity = self.header().capacity.load(Relaxed);
-        // SAFETY: laid out by `size`, behind the head.
+        // SAFETY: laid out by `size`, behind the header.
         unsafe { std::slice::from_raw_parts(self.0.add(1).cast().as_ptr(), capacity) }
     }
 
-    /// Every slot for a worker, taken or not.
+    /// Returns every slot for a worker, taken or not.
     pub fn workers(&self) -> &'static [Worker] {
         let databases = self.databases();
         // SAFETY: laid out by `size`, behind the databases.
         unsafe { std::slice::from_raw_parts(databases.as_ptr().add(databases.len()).cast(), databases.len()) }
     }
 
-    /// Every shelf, used or not.
+    /// Returns every ready list, used or not.
     pub fn ready_lists(&self) -> &'static [SharedReadyList] {
         let workers = self.workers();
         // SAFETY: laid out by `size`, behind the workers.
         unsafe { std::slice::from_raw_parts(workers.as_ptr().add(workers.len()).cast(), workers.len()) }
     }
 
-    /// The shelves that the workers of a database use.
+    /// Returns the ready lists that the workers of a database use.
     pub fn ready_lists_of(&self, database: Oid) -> impl Iterator<Item = &'static SharedReadyList> {
         self.ready_lists().iter().filter(move |list| list.is_in(database))
     }
 
-    /// The shelf of a role in a database; `None` if it has no worker there.
+    /// Returns the ready list of a role in a database; `None` if the role has no worker there.
     pub fn list(&self, database: Oid, role: Oid) -> Option<&'static SharedReadyList> {
         self.ready_lists().iter().find(|list| list.is_of(database, role))
     }
 
-    /// Has a worker use its role's shelf. There are as many as there can be workers.
+    /// Returns the role's ready list, for a worker that begins to use it. There are as many lists as there can be workers.
     pub fn join_ready_list(&self, database: Oid, role: Oid) -> Option<&'static SharedReadyList> {
         let _lock = Lock::take(BOARD_LOCK);
         let list = self.list(database, role).or_else(|| self.ready_lists().iter().find(|list| list.users() == 0))?;
@@ -124,19 +139,19 @@ impl Board {
         Some(list)
     }
 
-    /// A worker no longer uses its role's shelf.
+    /// Ends a worker's use of its role's ready list.
     pub fn leave_ready_list(&self, list: &SharedReadyList, pid: i32) {
         let _lock = Lock::take(BOARD_LOCK);
         list.leave(pid);
     }
 
-    /// The entry of a database.
+    /// Returns the entry of a database.
     pub fn database(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
         self.databases().iter().find(|entry| entry.oid.get() == oid)
     }
 
-    /// The entry of a database, taken for it if it has none, with what keeps it from being freed set by `keep`, under the same
-    /// lock; `None` if all are taken.
+    /// Returns the entry of a database, and takes one if it has none; `None` if all are taken. `keep` sets, under the same lock, what
+    /// keeps the entry from being freed.
     fn database_or_new(&self, oid: Oid, keep: impl FnOnce(&DatabaseEntry)) -> Option<&'static DatabaseEntry> {
         let _lock = Lock::take(BOARD_LOCK);
         let entry = self.database(oid).or_else(|| {
@@ -148,59 +163,58 @@ impl Board {
         Some(entry)
     }
 
-    /// Has a scheduler look at a database: the one that is there, or another after it. Raises nothing.
+    /// Has a scheduler look at a database: the one that is there, or a new one that the launcher starts. Raises nothing.
     pub fn want(&self, oid: Oid) {
-        let entry = self.database_or_new(oid, |entry| entry.wanted.store(true, SeqCst));
-        // Read once it is wanted: a scheduler that ends after this has the launcher see to it, which finds that.
-        match entry.filter(|entry| entry.scheduler_pid.load(SeqCst) != 0) {
-            Some(entry) => entry.scheduler.set(),
-            None => self.launcher().set(),
+        let entry = self.database_or_new(oid, |entry| entry.attendance.want());
+        match entry.map(|entry| (entry, entry.attendance.attendant())) {
+            Some((entry, Attendant::Scheduler)) => entry.scheduler.set(),
+            _ => self.launcher().set(),
         }
     }
 
-    /// This process is the scheduler of a database.
+    /// Makes this process the scheduler of a database.
     pub fn enter(&self, oid: Oid, pid: i32) -> Option<&'static DatabaseEntry> {
-        self.database_or_new(oid, |entry| entry.scheduler_pid.store(pid, SeqCst))
+        self.database_or_new(oid, |entry| entry.attendance.begin(pid))
     }
 
-    /// A scheduler of this database is about to be started: it will see what it was wanted for until now.
+    /// Prepares the entry of a database whose scheduler the launcher is about to start; it will see what it was wanted for until now.
     pub fn prepare(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
         self.database_or_new(oid, |entry| {
             entry.must_leave.store(false, SeqCst);
             entry.ended_in_order.store(false, SeqCst);
             entry.lacks_extension.store(false, SeqCst);
-            entry.wanted.store(false, SeqCst);
+            entry.attendance.take();
         })
     }
 
-    /// A database must be left, and not be entered until it is [released](Board::release).
+    /// Keeps all kongtask processes out of a database until it is [released](Board::release).
     pub fn hold(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
         let entry = self.database_or_new(oid, |entry| _ = entry.holds.fetch_add(1, SeqCst))?;
         entry.scheduler.set();
         Some(entry)
     }
 
-    /// It may be entered again, if nobody else holds it. Raises nothing.
+    /// Ends one hold on a database, and has the launcher look at it. Raises nothing.
     pub fn release(&self, oid: Oid) {
         // It is there: it was held.
         self.database_or_new(oid, |entry| {
-            entry.wanted.store(true, SeqCst);
+            entry.attendance.want();
             entry.holds.fetch_sub(1, SeqCst);
         });
         self.launcher().set();
     }
 
-    /// Frees the entry of a database that nobody serves, wants or holds; whether it was freed.
+    /// Frees the entry of a database that is not served, wanted or held. Returns true if it was freed.
     pub fn forget(&self, entry: &DatabaseEntry) -> bool {
         let _lock = Lock::take(BOARD_LOCK);
-        let unused = entry.scheduler_pid.load(SeqCst) == 0 && !entry.is_held() && !entry.wanted.load(SeqCst);
+        let unused = !entry.attendance.has_scheduler() && !entry.is_held() && !entry.attendance.is_wanted();
         if unused {
             entry.oid.set(InvalidOid);
         }
         unused
     }
 
-    /// The workers of a database, those that are gone and not yet cleared away included.
+    /// Returns the workers of a database, including those that are gone and not yet cleared away.
     pub fn workers_of(&self, database: Oid) -> impl Iterator<Item = (usize, &'static Worker)> {
         self.workers()
             .iter()
@@ -208,18 +222,18 @@ impl Board {
             .filter(move |(_, worker)| worker.state() != State::Free && worker.database.get() == database)
     }
 
-    /// The databases other than one that wait for a slot.
+    /// Returns the databases other than this one that wait for a slot.
     fn starving_but(&self, database: Oid) -> impl Iterator<Item = &'static DatabaseEntry> {
         let is_other = move |entry: &&DatabaseEntry| entry.oid.get() != InvalidOid && entry.oid.get() != database;
         self.databases().iter().filter(is_other).filter(|entry| entry.starving.load(SeqCst))
     }
 
-    /// Whether a database other than this one waits for a slot.
+    /// Returns true if a database other than this one waits for a slot.
     pub fn is_other_starving(&self, database: Oid) -> bool {
         self.starving_but(database).next().is_some()
     }
 
-    /// A worker of this database is idle: tells those who wait for a slot.
+    /// Tells the databases that wait for a slot that a worker of this one is idle.
     pub fn offer_slot(&self, database: Oid) {
         self.starving_but(database).for_each(|entry| entry.wake_starving(self.launcher()));
     }
@@ -249,7 +263,7 @@ impl Board {
         }
     }
 
-    /// Takes a slot for a worker that is about to be started; its index and ticket.
+    /// Takes a slot for a worker that the scheduler is about to start, and returns its index and ticket.
     pub fn take_slot(&self, database: Oid, role: Oid) -> Option<(usize, u32)> {
         let _lock = Lock::take(BOARD_LOCK);
         let (index, worker) = self.workers().iter().enumerate().find(|(_, worker)| worker.state() == State::Free)?;
@@ -265,12 +279,12 @@ impl Board {
     }
 }
 
-/// The number of the board's own lock. The shelves' follow.
+/// The number of the board's own lock. The ready lists' follow.
 const BOARD_LOCK: usize = 0;
 
 const NAME: &std::ffi::CStr = c"kongtask";
 
-/// How many databases can be served, and how many workers live, at once: each needs a background worker slot.
+/// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker slot.
 pub fn capacity() -> usize {
     // SAFETY: reads a variable, set by the time it is asked for.
     usize::try_from(unsafe { pg_sys::max_worker_processes }).unwrap_or(1).max(1)
@@ -310,7 +324,7 @@ pub fn request() {
             let mut found = false;
             let memory = pg_sys::ShmemInitStruct(NAME.as_ptr(), size(), &mut found).cast::<Header>();
             if !found {
-                // What the shelves hold is written when they are first used.
+                // The content of a ready list is written when it is first used.
                 let ready_lists = capacity() * size_of::<SharedReadyList>();
                 memory.cast::<u8>().write_bytes(0, size() - ready_lists);
                 (*memory).capacity.store(capacity(), Relaxed);

@@ -1,20 +1,27 @@
-//! What is ready to run, of one role: a list of jobs in the order in which they run, and a mark.
+//! The jobs of one role that are ready to run: a list of them in the order in which they run, and a watermark.
 //!
 //! ```text
 //!              the list                    the table
-//!    ┌────┬────┬────┬────┬────┐ mark ┌────┬────┬────┬────┬─ ─ ─
+//!    ┌────┬────┬────┬────┬────┐ w.m. ┌────┬────┬────┬────┬─ ─ ─
 //!    │    │    │    │    │    │  │   │    │    │    │    │
 //!    └────┴────┴────┴────┴────┘  │   └────┴────┴────┴────┴─ ─ ─
-//!      ▲ workers take from here       ▲ a scan goes on from here when the list is empty
+//!      ▲ workers take from here       ▲ a search goes on from here when the list is empty
 //! ```
 //!
-//! Every job that can run is on the list or lies at the mark or behind it. So a commit that adds a job puts it on the list
-//! where it lies before the mark, and need do nothing else: a queue that its workers keep up with is never searched, and
-//! what is dead, failed, or scheduled for later is passed once, by the scan that moved the mark past it.
+//! Every job that can run is on the list, or lies at the watermark or behind it. So a commit that adds a job before the watermark
+//! puts it on the list, and need do nothing else: a queue that its workers keep up with is never searched, and jobs that failed
+//! for good or are scheduled for later are passed once, by the search that moved the watermark past them.
 //!
-//! A list is a hint. The row's lock decides who runs a job, and whoever takes one off the list checks everything again.
+//! A search takes a while, and its snapshot does not show what commits meanwhile. So a commit that adds a job at the watermark or
+//! behind it notes the position in `lowered`, and the end of the search leaves the watermark there. A session offers its job after
+//! its commit: either the search has begun by then, and the offer is noted; or it has not, and its snapshot shows the job.
+//! `models/` tries all orders of those steps.
 //!
-//! Plain data without pointers, as it lies in shared memory; who uses it holds its lock.
+//! A list is a hint. The row's lock decides who runs a job, and a worker that takes one off the list checks everything again.
+//!
+//! Plain data without pointers, as it lies in shared memory; a process that uses it holds its lock.
+
+pub use super::sync::CAPACITY;
 
 /// Where a job stands in the order in which jobs run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,7 +39,7 @@ impl Position {
     /// Behind every job that can run.
     pub const END: Position = Position { priority: i32::MAX, run_at: i64::MAX, id: i64::MAX };
 
-    /// The place just behind this one.
+    /// Returns the position just behind this one.
     pub fn next(self) -> Position {
         Position { id: self.id.saturating_add(1), ..self }
     }
@@ -61,7 +68,7 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// Whether both can be taken together.
+    /// Returns true if both can be taken together.
     fn goes_with(&self, other: &Hint) -> bool {
         self.task == other.task
             && self.position.priority == other.position.priority
@@ -69,16 +76,14 @@ impl Hint {
     }
 }
 
-/// How many jobs a list holds: as many as one call of a handler may get.
-pub const CAPACITY: usize = 10_000;
-
-/// The list and the mark.
+/// The list and the watermark.
 #[repr(C)]
 pub struct ReadyList {
     watermark: Position,
-    /// The lowest place where something was added at the mark or behind it since the scan that is under way began.
+    /// The lowest position at the watermark or behind it where a job was added since the search that is under way began.
     lowered: Position,
-    /// Whose scan is under way; 0: none is.
+    /// The pid of the worker whose search is under way; 0 if none is. That worker alone moves the watermark up, and it looks at the list
+    /// again after its search; the others sleep meanwhile.
     searcher: i32,
     first: usize,
     count: usize,
@@ -86,7 +91,7 @@ pub struct ReadyList {
 }
 
 impl ReadyList {
-    /// Forgets everything: all of the table is to be scanned.
+    /// Forgets everything, so that the whole table is searched.
     pub fn reset(&mut self) {
         (self.first, self.count, self.searcher) = (0, 0, 0);
         (self.watermark, self.lowered) = (Position::START, Position::END);
@@ -100,17 +105,18 @@ impl ReadyList {
         self.count
     }
 
-    /// Whether there may be something to run.
+    /// Returns true if there may be something to run: a job on the list, or one that a search would find and none is under way.
     pub fn has_more(&self) -> bool {
         self.count > 0 || (self.watermark != Position::END && self.searcher == 0)
     }
 
-    /// Where what is known begins.
+    /// Returns the position of the first job on the list, or the watermark if there is none.
     pub fn begins(&self) -> Position {
         self.list().first().map_or(self.watermark, |hint| hint.position)
     }
 
-    /// Puts a job on the list, unless it is there, or lies where a scan will find it.
+    /// Puts a job on the list, unless it is there already, or lies where a search will find it. A full list drops its last job, and
+    /// lowers the watermark to it.
     pub fn offer(&mut self, hint: Hint) {
         if hint.position >= self.watermark {
             self.lowered = self.lowered.min(hint.position);
@@ -143,7 +149,7 @@ impl ReadyList {
         self.count += 1;
     }
 
-    /// There may be anything at this place and behind it.
+    /// Lowers the watermark: there may be anything at this position and behind it.
     pub fn lower(&mut self, position: Position) {
         self.lowered = self.lowered.min(position);
         if position < self.watermark {
@@ -152,7 +158,7 @@ impl ReadyList {
         }
     }
 
-    /// Takes the first job, and with it the next that can be taken together with it: `most` tells how many at most.
+    /// Takes the first job, and with it the next ones that can be taken together with it, as many as `most` returns at most.
     pub fn take(&mut self, most: impl FnOnce(&Hint) -> usize) -> Vec<Hint> {
         let Some(&head) = self.list().first() else { return Vec::new() };
         let most = most(&head);
@@ -181,7 +187,8 @@ impl ReadyList {
         taken
     }
 
-    /// Begins a scan, and says from where; `None` if there is nothing to scan, or somebody is at it.
+    /// Begins a search, and returns its first position; `None` if there is nothing to search, or another worker is searching. The
+    /// search's snapshot must be taken after this: pairs with [`ReadyList::offer`], which sessions call after their commit.
     pub fn begin_search(&mut self, searcher: i32) -> Option<Position> {
         if self.searcher != 0 || self.watermark == Position::END {
             return None;
@@ -191,17 +198,17 @@ impl ReadyList {
         Some(self.watermark)
     }
 
-    /// Ends the scan: everything from where it began up to `to` is `found`.
+    /// Ends a search that has `found` everything from where it began up to `to`.
     pub fn end_search(&mut self, found: &[Hint], to: Position) {
         self.searcher = 0;
-        // What was added there meanwhile, the scan may have missed.
+        // The search may have missed what was added there meanwhile.
         self.watermark = to.min(self.lowered);
         for &hint in found {
             self.offer(hint);
         }
     }
 
-    /// The process is gone: if it was scanning, the next one is to begin where it did.
+    /// Gives up the search of a process that ends, so that the next search begins where this one did.
     pub fn abandon_search(&mut self, searcher: i32) {
         if self.searcher == searcher {
             self.searcher = 0;
@@ -234,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_the_mark_is_put_in_order() {
+    fn what_lies_before_the_watermark_is_put_in_order() {
         let mut ready = ready();
         scanned(&mut ready, &[], Position::END);
         for run_at in [5, 1, 3, 3, 9, 2] {
@@ -245,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_behind_the_mark_is_left_to_the_scan() {
+    fn what_lies_behind_the_watermark_is_left_to_the_scan() {
         let mut ready = ready();
         scanned(&mut ready, &[hint(1), hint(2)], hint(2).position.next());
         ready.offer(hint(3));
@@ -293,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_mark_cuts_the_list() {
+    fn a_lower_watermark_cuts_the_list() {
         let mut ready = ready();
         scanned(&mut ready, &[hint(1), hint(5), hint(7)], Position::END);
         ready.lower(hint(5).position);

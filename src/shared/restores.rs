@@ -1,13 +1,14 @@
 //! The dumps that are being loaded into a database, which keep it still.
 //!
 //! ```text
-//! none ── a session loads jobs ──► loading ── the last such session lets go ──► over, if the schema is known to be whole
-//!   ▲                                │ ▲                                  └──► waiting for who makes indexes and triggers
-//!   └────── released by hand ────────┘ └────── a session makes some ──────────────┘ │ nobody has come within the time
+//! none ── a session loads jobs ──► loading ── the last such session ends its hold ──► over, if the schema is known to be whole
+//!   ▲                                │ ▲                                  └──► waiting for a session that makes indexes and triggers
+//!   └────── released by hand ────────┘ └────── a session makes some ──────────────┘ │ none has come within the time
 //!   ▲───────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Sessions change it under the board's lock; the launcher, the scheduler and workers read it without.
+//! Sessions write all of it, under the board's lock; launcher, scheduler and workers read it without. A session counts itself
+//! first, and then wakes the scheduler and the launcher, which look here before they run or start anything.
 
 use super::{BOARD_LOCK, Board};
 use crate::pg::clock::{self, Tick, Timestamp, after};
@@ -17,25 +18,25 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32};
 use std::time::Duration;
 
-/// As many of the sessions are shown as there are places here; all are counted.
+/// How many of the sessions are shown; all are counted.
 const SHOWN: usize = 8;
 
 pub struct Restores {
-    /// How often holds were released by hand: a session that held one before lets go of nothing.
+    /// Grows whenever everything is forgotten. A session remembers the generation of its hold, and ends it only in the same one.
     generation: AtomicU32,
     /// How many sessions hold the database.
     sessions: AtomicI32,
     shown: [Session; SHOWN],
     /// The schema is known to be whole, so that all is over with the last session.
     whole: AtomicBool,
-    /// Until when the database is kept still for whoever makes the indexes; 0 if it is not.
+    /// Until when the database is kept still for a session that makes the indexes; 0 if it is not.
     waits_until: AtomicI64,
     /// Since when it waits, by the wall clock.
     waits_since: AtomicI64,
 }
 
 struct Session {
-    /// 0: the place is free.
+    /// 0 if the position is free. Written last when it is taken.
     pid: AtomicI32,
     since: AtomicI64,
 }
@@ -50,17 +51,20 @@ pub enum Restoring {
 }
 
 impl Restores {
+    /// Returns true while the database is kept still, by sessions or by the wait. Reads the sessions first: pairs with `end_restore`,
+    /// which sets the wait before it counts the last session out. It does not ask again whether there is none, because one may have
+    /// come since, and the database was kept still all the time.
     pub fn is_active(&self) -> bool {
-        self.sessions.load(SeqCst) > 0 || self.waits_until().is_some()
+        self.sessions.load(SeqCst) > 0 || clock::tick() < self.waits_until.load(SeqCst)
     }
 
-    /// Until when the database waits for the rest of a dump, if it does, and no session holds it.
+    /// Returns until when the database waits for the rest of a dump; `None` if it does not, or a session holds it.
     pub fn waits_until(&self) -> Option<Tick> {
         let until = self.waits_until.load(SeqCst);
         (until != 0 && self.sessions.load(SeqCst) == 0 && clock::tick() < until).then_some(until)
     }
 
-    /// What keeps the database still: each session that is shown, or the wait.
+    /// Returns what keeps the database still: each session that is shown, or the wait.
     pub fn all(&self) -> Vec<Restoring> {
         if let Some(until) = self.waits_until() {
             return vec![Restoring::Waiting { since: self.waits_since.load(SeqCst), until }];
@@ -80,8 +84,8 @@ impl Restores {
 }
 
 impl Board {
-    /// Keeps a database still for the session `pid`, which holds it already if it did as of `generation`; `whole` if the schema
-    /// is known to be so. The generation of now, and whether the session has not held it before; `None` if the board is full.
+    /// Keeps a database still for the session `pid`. The session holds it already if `generation` is the current one. `whole` says that the
+    /// schema is known to be whole. Returns the current generation, and true if the hold is new; `None` if the board is full.
     pub fn hold_for_restore(&self, oid: Oid, pid: i32, generation: Option<u32>, whole: bool) -> Option<(u32, bool)> {
         let mut held = (0, false);
         let entry = self.database_or_new(oid, |entry| {
@@ -107,8 +111,8 @@ impl Board {
         Some(held)
     }
 
-    /// A session lets go of what it has held since `generation`. Where it was the last, and the schema is not known to be whole,
-    /// the database is kept still for as long as `patience`. Raises nothing.
+    /// Ends the hold that a session has had since `generation`. If it was the last, and the schema is not known to be whole, the
+    /// database is kept still for as long as `patience`. Raises nothing.
     pub fn end_restore(&self, oid: Oid, pid: i32, generation: u32, patience: Duration) {
         self.change_restores(oid, |restores| {
             if restores.generation.load(SeqCst) != generation {
@@ -122,7 +126,7 @@ impl Board {
             } else if restores.whole.load(SeqCst) {
                 restores.reset();
             } else {
-                // In this order: it is held throughout.
+                // In this order, so that the database is held throughout: pairs with `is_active`, which reads the sessions first.
                 restores.waits_since.store(clock::now(), SeqCst);
                 restores.waits_until.store(after(clock::tick(), patience), SeqCst);
                 restores.sessions.store(0, SeqCst);
@@ -130,7 +134,7 @@ impl Board {
         });
     }
 
-    /// Ends all that, whatever the sessions do; whether there was any.
+    /// Ends all holds, whatever the sessions do. Returns true if there were any.
     pub fn release_restores(&self, oid: Oid) -> bool {
         let mut was_active = false;
         self.change_restores(oid, |restores| {
@@ -145,7 +149,7 @@ impl Board {
         let lock = Lock::take(BOARD_LOCK);
         if let Some(entry) = self.database(oid) {
             change(&entry.restores);
-            entry.wanted.store(true, SeqCst);
+            entry.attendance.want();
         }
         drop(lock);
         self.launcher().set();

@@ -1,4 +1,4 @@
-//! Where the workers of one role in one database find what is ready to run.
+//! The ready list of one role in one database, as it lies in shared memory.
 
 use super::SharedOid;
 use crate::pg::lock::Lock;
@@ -8,13 +8,18 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// A list of jobs, and whose it is: there is one while the role has a worker.
+/// A ready list and the role that it belongs to. A role has one as long as it has a worker.
+///
+/// `database` and `role` are written under both locks, the board's and this list's own, so that either suffices to read them; `users`
+/// under the board's. Sessions look for a role's list without a lock, and check again whose it is once they hold the list's own
+/// ([`SharedReadyList::with_of`]): it may have been given to another role. If no list is found, none is needed: the role's next
+/// worker starts with an empty one, whose search begins at the start of the table after that.
 pub struct SharedReadyList {
-    /// Which of the board's locks guards it.
+    /// The number of the lock that guards it. Written once, by the postmaster.
     lock: AtomicU32,
     database: SharedOid,
     role: SharedOid,
-    /// How many workers use it.
+    /// How many workers use it; 0 if it belongs to no role.
     users: AtomicU32,
     ready: UnsafeCell<ReadyList>,
 }
@@ -35,19 +40,19 @@ impl SharedReadyList {
         self.users.load(SeqCst) as usize
     }
 
-    /// Reads and changes the list. Waits for others who do; nothing that can raise may be called meanwhile.
+    /// Reads and changes the list under its lock. `f` must call nothing that can raise.
     pub fn with<T>(&self, f: impl FnOnce(&mut ReadyList) -> T) -> T {
         let _lock = Lock::take(self.lock.load(SeqCst) as usize);
-        // SAFETY: the lock is held, and nobody calls this from within it.
+        // SAFETY: the lock is held, and no `f` calls this.
         f(unsafe { &mut *self.ready.get() })
     }
 
-    /// As [`SharedReadyList::with`], if it is still that role's.
+    /// Does the same if the list still belongs to that role; otherwise returns `None`.
     pub fn with_of<T>(&self, database: Oid, role: Oid, f: impl FnOnce(&mut ReadyList) -> T) -> Option<T> {
         self.with(|ready| self.is_of(database, role).then(|| f(ready)))
     }
 
-    /// In fresh memory: it is nobody's.
+    /// Initialises a list in fresh memory, which belongs to no role.
     pub(super) fn lay_out(&self, lock: usize) {
         self.lock.store(lock as u32, SeqCst);
         self.database.set(InvalidOid);
@@ -55,7 +60,7 @@ impl SharedReadyList {
         self.users.store(0, SeqCst);
     }
 
-    /// A worker begins to use it. The board's lock is held.
+    /// Counts a worker that begins to use the list. The board's lock is held.
     pub(super) fn join(&self, database: Oid, role: Oid) {
         if self.users() == 0 {
             self.with(|ready| {
@@ -69,7 +74,7 @@ impl SharedReadyList {
         }
     }
 
-    /// A worker no longer uses it. The board's lock is held.
+    /// Counts out a worker that ends, and gives up its search. The board's lock is held.
     pub(super) fn leave(&self, pid: i32) {
         self.with(|ready| {
             ready.abandon_search(pid);

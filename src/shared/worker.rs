@@ -1,74 +1,70 @@
-//! A worker process, as others see it.
+//! A worker process, as others see it: a slot on the board, which one process after another uses.
 
 use super::SharedOid;
+use super::protocols::{State, WorkerState};
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
 use crate::pg::text::{self, DbText};
 use crate::shared::ready_list::{Hint, Position};
 use pgrx::pg_sys::InvalidOid;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
-/// What a worker does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum State {
-    /// The slot is nobody's.
-    Free,
-    /// The scheduler has asked for a process.
-    Starting,
-    /// Looking for a job.
-    Looking,
-    /// Asleep, or about to be once it has found its role's shelf still empty. Whoever adds work takes it from Idle to
-    /// Looking and sets its latch.
-    Idle,
-    /// Running a handler.
-    Running,
-    /// The process is gone, and what it held is to be released.
-    Gone,
-}
-
-impl State {
-    fn from(code: u8) -> State {
-        use State::{Free, Gone, Idle, Looking, Running, Starting};
-        [Free, Starting, Looking, Idle, Running, Gone][usize::from(code)]
-    }
-}
-
-/// A worker process.
+/// The slot of a worker process. Three processes own it in turn:
+///
+/// - While it is Free, its database's future scheduler: the one that takes the slot, under the board's lock.
+/// - From Starting on, the worker process, once it has found its own ticket there. Until then the scheduler may give the start
+///   up, if the postmaster says that the process is gone, or after ten seconds.
+/// - Once it is Gone, the scheduler of its database: it releases what the worker held, and frees the slot. Where the database is
+///   gone, the launcher frees it.
+///
+/// The owner writes all fields, but for the three that say otherwise. Each owner stores the state last, so that the next one, which
+/// reads the state first, sees everything else. A worker whose process is killed without ending in order never becomes Gone: the
+/// server restarts then, with an empty board, and crash records tell what ran.
 pub struct Worker {
-    state: AtomicU8,
+    state: WorkerState,
+    /// Written by the scheduler; read by everyone.
     pub database: SharedOid,
+    /// Written by the scheduler; read by everyone.
     pub role: SharedOid,
+    /// 0 until the process has begun. Written by the worker; read by everyone.
     pub pid: AtomicI32,
+    /// Written by the worker; set by everyone. A process that finds none need not wake the worker: it looks at `must_leave` and at
+    /// its ready list before it first sleeps.
     pub latch: LatchOf,
-    /// Distinguishes the processes that use this slot one after another.
+    /// Distinguishes the processes that use this slot one after another. Written by the scheduler; the worker compares it with the
+    /// one that it was started with.
     pub ticket: AtomicU32,
-    /// Asked to end after the job it runs.
+    /// Asks the worker to end after the job it runs. Set by the scheduler of its database, or by one of another database that waits for a
+    /// slot, either of which then sets the worker's latch; by the worker itself where it ends in order. Cleared by the
+    /// scheduler that takes the slot. Read by the worker before each job, and once more after it has gone Idle.
     pub must_leave: AtomicBool,
-    /// The tick at which it was asked to, or 0.
+    /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by the scheduler
+    /// after that, to terminate a worker that is overdue.
     pub must_leave_since: AtomicI64,
-    /// The tick at which its process was asked for.
+    /// The tick at which the scheduler asked for the process. Written by the scheduler.
     pub begun: AtomicI64,
-    /// When it began to do what it does.
+    /// When the worker entered its state, by the wall clock; read by `kongtask.workers` only.
     pub since: AtomicI64,
-    /// The tick at which the lock of its job was last renewed.
+    /// The tick at which the lock of its jobs was last renewed. Written by the worker before it is Running; by the scheduler while
+    /// it is.
     pub renewed: AtomicI64,
-    /// The tick at which what it calls was first asked to end, by a timeout or a signal; 0 while it is not. Written by its
-    /// signal handlers, read by the scheduler.
+    /// The tick at which the call that runs was first asked to end, by a timeout or a signal; 0 if it was not. Written by the
+    /// worker's signal handlers, which then set the scheduler's latch; read by the scheduler.
     pub asked_to_end: AtomicI64,
-    /// Whether it uses its role's shelf.
+    /// True while the worker uses its role's ready list. Written and read by the worker: what it must undo as it ends.
     pub uses_ready_list: AtomicBool,
-    /// The encoding of its database.
+    /// The encoding of its database. Written by the worker once it has connected.
     encoding: AtomicI32,
-    /// The random part of its worker id.
+    /// The random part of its worker id; zeros until the worker has chosen one. The first is stored last, and loaded first.
     id: [AtomicU64; 2],
-    /// Odd while what follows is being written.
+    /// Odd while the fields below are being written, by the worker, or by the scheduler that frees the slot. A reader reads them again
+    /// if the version was odd, or is another afterwards. Neither process can end between the two: no interrupt is served there.
     version: AtomicU32,
-    /// The job that runs; 0 if none does.
+    /// The job that runs; 0 if none does. The worker also changes it alone, from one job of a batch to the next.
     job: AtomicI64,
-    /// What it has taken: the lowest id and the highest, the place of the first, and the tag of their task.
+    /// What it has taken: the lowest id and the highest, the position of the first, and the tag of their task.
     ids: [AtomicI64; 2],
     begins: [AtomicI64; 3],
     tag: AtomicU32,
@@ -89,12 +85,12 @@ pub struct Running {
     pub task: Vec<u8>,
 }
 
-/// What a worker took and has not settled yet: jobs of one task.
+/// The jobs of one task that a worker has taken and not settled yet.
 #[derive(Clone, Copy, Debug)]
 pub struct TakenRange {
     /// Their ids lie between these two.
     pub ids: (i64, i64),
-    /// None of them stands before this place.
+    /// None of them stands before this position.
     pub begins: Position,
     /// The tag of the task.
     pub task: u32,
@@ -110,13 +106,13 @@ impl TakenRange {
         }
     }
 
-    /// Whether a job may be one of them.
+    /// Returns true if a job may be one of them.
     pub fn may_be(&self, hint: &Hint) -> bool {
         let id = hint.position.id;
         self.task == hint.task && self.begins <= hint.position && self.ids.0 <= id && id <= self.ids.1
     }
 
-    /// Whether it is one: then whoever [may be](TakenRange::may_be) it is.
+    /// Returns true if the range is a single job, so that [`TakenRange::may_be`] is exact.
     pub fn is_one(&self) -> bool {
         self.ids.0 == self.ids.1
     }
@@ -124,32 +120,38 @@ impl TakenRange {
 
 impl Worker {
     pub fn state(&self) -> State {
-        State::from(self.state.load(SeqCst))
+        self.state.get()
     }
 
     /// Enters a state, now.
     pub fn enter(&self, state: State) {
         self.since.store(clock::now(), Relaxed);
-        self.state.store(state as u8, SeqCst);
+        self.state.set(state);
     }
 
-    /// Goes from one state to another, if it is in the one.
-    pub fn change(&self, from: State, to: State) -> bool {
-        self.state.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
+    /// Sleeps until it is woken, unless `look` finds something to do. See [`WorkerState::sleep`].
+    pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<(), E> {
+        self.since.store(clock::now(), Relaxed);
+        self.state.sleep(look, wait)
     }
 
-    /// Its id, as in `locked_by`; `None` before its process has chosen one.
+    /// Wakes it if it is idle, after there is work on its ready list. Returns true if it was idle.
+    pub fn wake(&self) -> bool {
+        self.state.wake(|| self.latch.set())
+    }
+
+    /// Returns the worker's id, as in `locked_by`; `None` before its process has chosen one.
     pub fn id(&self) -> Option<DbText> {
         let bits = [self.id[0].load(Acquire), self.id[1].load(Acquire)];
         (bits != [0, 0]).then(|| worker_id(bits))
     }
 
-    /// The encoding of its database.
+    /// Returns the encoding of its database.
     pub fn encoding(&self) -> i32 {
         self.encoding.load(Acquire)
     }
 
-    /// This process is it, and has connected to its database.
+    /// Stores the encoding of the database; for the worker, once it has connected.
     pub fn set_encoding(&self) {
         self.encoding.store(text::encoding(), Release);
     }
@@ -159,7 +161,7 @@ impl Worker {
         self.id[0].store(bits[0], Release);
     }
 
-    /// When it is unresponsive, unless what it calls has ended by then; `NEVER` while nobody asks for that.
+    /// Returns the tick from which the worker is unresponsive, unless its call ends before; `NEVER` if the call was not asked to.
     pub fn unresponsive_at(&self) -> Tick {
         match self.asked_to_end.load(SeqCst) {
             0 => NEVER,
@@ -167,12 +169,12 @@ impl Worker {
         }
     }
 
-    /// True if what it calls does not end although it should: it cannot be counted on until it has.
+    /// Returns true if its call does not end although it was asked to: until it does, the pool counts another worker in its place.
     pub fn is_unresponsive(&self, now: Tick) -> bool {
         self.unresponsive_at() <= now
     }
 
-    /// Says what it has taken.
+    /// Records which jobs the worker has taken, so that they are looked for if its process ends.
     pub fn hold(&self, held: TakenRange, task: &DbText) {
         self.write(|| {
             let Position { priority, run_at, id } = held.begins;
@@ -194,27 +196,31 @@ impl Worker {
         });
     }
 
-    /// Says which of what it has taken runs now.
+    /// Records which of the taken jobs runs now.
     pub fn run(&self, job: i64) {
         self.job.store(job, SeqCst);
     }
 
-    /// All that it had taken is settled.
+    /// Records that every taken job is completed, failed or put back.
     pub fn let_go(&self) {
         self.write(|| self.job.store(0, Relaxed));
     }
 
     fn write(&self, write: impl FnOnce()) {
         self.version.fetch_add(1, SeqCst);
+        // Pairs with the fence in `read`: a reader that sees any of what follows sees the odd version.
+        fence(SeqCst);
         write();
         self.version.fetch_add(1, SeqCst);
     }
 
-    /// Reads what is written under `version`, consistently.
+    /// Reads fields that are written under `version`, all as of the same write.
     fn read<T>(&self, read: impl Fn() -> T) -> T {
         loop {
             let version = self.version.load(SeqCst);
             let result = read();
+            // Pairs with the fence in `write`.
+            fence(SeqCst);
             if version.is_multiple_of(2) && self.version.load(SeqCst) == version {
                 return result;
             }
@@ -222,7 +228,7 @@ impl Worker {
         }
     }
 
-    /// What it holds, or held when it ended.
+    /// Returns what the worker holds, or held when it ended.
     pub fn held(&self) -> Option<TakenRange> {
         let number = |at: &AtomicI64| at.load(SeqCst);
         self.read(|| {
@@ -235,7 +241,7 @@ impl Worker {
         })
     }
 
-    /// What runs now, consistently.
+    /// Returns the job that runs now, with its task.
     pub fn running(&self) -> Option<Running> {
         let (job, mut bytes) = self.read(|| {
             let mut bytes: Vec<u8> = Vec::new();
@@ -251,15 +257,15 @@ impl Worker {
         (job != 0).then_some(Running { job, task: bytes })
     }
 
-    /// Asks it to end after the job it runs.
+    /// Asks the worker to end after the job it runs, and wakes it.
     pub fn ask_to_leave(&self, now: Tick) {
-        if !self.must_leave.swap(true, SeqCst) {
-            self.must_leave_since.store(now, Relaxed);
-        }
+        // In this order: a scheduler that saw the flag and no tick would terminate the worker at once.
+        self.must_leave_since.compare_exchange(0, now, SeqCst, SeqCst).ok();
+        self.must_leave.store(true, SeqCst);
         self.latch.set();
     }
 
-    /// Gives the slot back.
+    /// Frees the slot; for the process that owns it.
     pub fn free(&self) {
         self.latch.is_nobodys();
         self.pid.store(0, Relaxed);
@@ -271,10 +277,10 @@ impl Worker {
     }
 }
 
-/// Every id of ours begins with this; a lock that does, and whose worker is not on the board, is dead.
+/// Begins the id of every kongtask worker. A lock with such an id whose worker is not on the board is dead.
 pub const ID_PREFIX: &str = "kongtask:";
 
-/// A worker's id.
+/// Returns a worker's id, as in `locked_by`.
 pub fn worker_id(bits: [u64; 2]) -> DbText {
     format!("{ID_PREFIX}{:016x}{:016x}", bits[0], bits[1]).into()
 }

@@ -1,9 +1,9 @@
-//! Wake-up at commit. A transaction notes what work it adds; once it has committed, what can run is put on its role's
-//! shelf and idle workers' latches are set: as many as it added jobs, no more. Nothing is sent on rollback, and nothing to
+//! Wake-up at commit. A transaction notes what work it adds; once it has committed, the session puts what can
+//! run on its role's ready list, and wakes as many idle workers as it added jobs. Nothing is sent on rollback, and nothing to
 //! processes that have nothing to do.
 //!
 //! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
-//! shelf once more.
+//! ready list once more. See [`crate::shared::State`]'s protocol.
 
 use super::wake::{offer, wake};
 use crate::pg::clock::Timestamp;
@@ -33,9 +33,9 @@ struct Notes {
 #[derive(Default)]
 struct Jobs {
     count: usize,
-    /// The first of them: as many as a shelf holds, or a few more.
+    /// The first of them: as many as a ready list holds, or a few more.
     hints: Vec<Hint>,
-    /// Where others begin.
+    /// The position from which there are others.
     others: Option<Position>,
 }
 
@@ -61,7 +61,7 @@ fn note(change: impl FnOnce(&mut Notes)) {
     NOTES.with_borrow_mut(|notes| change(notes.get_or_insert_default()));
 }
 
-/// A job of a task that runs as `role` can run.
+/// Notes a job that can run now, of a task that runs as `role`.
 pub fn note_job(role: Oid, hint: Hint) {
     if role == InvalidOid {
         // Its task waits for its role.
@@ -73,27 +73,27 @@ pub fn note_job(role: Oid, hint: Hint) {
     });
 }
 
-/// A job is to be run later.
+/// Notes a job that is to be run later.
 pub fn note_due(run_at: Timestamp) {
     note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
 }
 
-/// kongtask.tasks has changed.
+/// Notes that kongtask.tasks has changed.
 pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
 }
 
-/// CREATE EXTENSION.
+/// Notes that the transaction creates the extension.
 pub fn note_created() {
     note(|notes| notes.created = true);
 }
 
-/// There may be jobs that nobody has noted: a transaction that was prepared takes its notes nowhere.
+/// Notes that there may be jobs that no session has noted: PREPARE TRANSACTION forgets the notes of its transaction.
 pub fn note_anything() {
     note(|notes| notes.anything = true);
 }
 
-/// A database must be left and not entered until this transaction ends.
+/// Notes a database that this transaction holds, so that its end releases it.
 pub fn note_held(database: Oid) {
     note(|notes| notes.held.push(database));
 }
@@ -114,7 +114,7 @@ fn end(committed: bool) {
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
     if notes.created || notes.tasks_changed {
-        // A scheduler that is there may be about to end, as it has found no extension.
+        // Not only the scheduler's latch: it may be about to end, because it has found no extension.
         board.want(oid);
     }
     let entry = board.database(oid);
@@ -123,10 +123,11 @@ fn tell(board: Board, notes: Notes) {
     {
         entry.scheduler.set();
     }
-    let entry = entry.filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
+    // A scheduler that begins after this looks at the whole table, by a snapshot that shows this commit.
+    let entry = entry.filter(|entry| entry.attendance.has_scheduler());
     let Some(entry) = entry else { return };
     if let Some(due) = notes.due
-        && entry.lower_due(due)
+        && entry.next_due.lower(due)
     {
         entry.scheduler.set();
     }
@@ -136,7 +137,7 @@ fn tell(board: Board, notes: Notes) {
         offer(board, oid, role, &jobs.hints, jobs.others);
         understaffed |= wake(board, oid, role, jobs.count) < jobs.count;
     }
-    if understaffed && entry.can_rebalance.load(SeqCst) {
+    if understaffed && entry.can_rebalance.is_set() {
         entry.scheduler.set();
     }
 }

@@ -1,6 +1,7 @@
-//! Statements that concern us: those that need a database empty, those that create or drop the extension, COMMIT PREPARED, those
-//! of a dump that is restored, and those on subscriptions.
-//! Nobody stops the workers by one that they have no right to.
+//! Hooks for the statements that concern kongtask: those that need a database empty, those that create or drop the extension,
+//! COMMIT PREPARED, those of a dump that is restored, and those on subscriptions.
+//!
+//! A session stops the workers only by a statement that it has the right to run.
 
 use crate::holds::restore;
 use crate::pg::clock::{self, after};
@@ -37,7 +38,8 @@ pub fn watch() {
     });
 }
 
-/// What a transaction noted that was prepared is forgotten: it may have added jobs, or the extension.
+/// Notes that a prepared transaction may have added jobs, or the extension: what it had noted itself was forgotten when it was
+/// prepared.
 fn note_what_was_prepared() {
     let Some(board) = shared::board() else { return };
     let is_served = board.database(background::database()).is_some_and(|entry| entry.serving.load(SeqCst));
@@ -48,7 +50,7 @@ fn note_what_was_prepared() {
     }
 }
 
-/// Whether the current role may run what drops the extension, or its schema and the extension with it.
+/// Returns true if the current role may run a statement that drops the extension, or its schema and the extension with it.
 fn drops_the_queue(statement: &Statement) -> bool {
     let me = role::current();
     match statement {
@@ -56,7 +58,7 @@ fn drops_the_queue(statement: &Statement) -> bool {
         Statement::DropsSchemas(names) => {
             schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
         }
-        // Who may drop the objects of some of the roles only is refused.
+        // Postgres refuses a role that may drop the objects of only some of them.
         Statement::DropsOwned(roles) => {
             roles.iter().all(|&role| role::has_privileges_of(me, role))
                 && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
@@ -65,8 +67,8 @@ fn drops_the_queue(statement: &Statement) -> bool {
     }
 }
 
-/// Has our processes leave a database, and stay away until this transaction ends. Running jobs get their
-/// kongtask.shutdown_timeout.
+/// Makes kongtask's processes leave a database, and keeps them away until this transaction ends. Running jobs get
+/// kongtask.shutdown_timeout to end.
 fn empty(database: Oid) {
     let Some(board) = shared::board() else { return };
     let me = background::pid();
@@ -83,8 +85,8 @@ fn empty(database: Oid) {
     }
 }
 
-/// A drop locks what it drops in an order of its own, the sequence before the table; whoever adds a job locks the table
-/// first. So it does as they do.
+/// Locks the table `jobs` first, as every session does that adds a job: a drop alone would lock its sequence before it, and deadlock with
+/// such a session.
 fn lock_jobs() {
     if let Ok(queue) = schema::queue() {
         heap::lock_all(queue.table);
@@ -92,5 +94,5 @@ fn lock_jobs() {
 }
 
 fn is_inhabited(board: Board, entry: &DatabaseEntry, database: Oid) -> bool {
-    entry.scheduler_pid.load(SeqCst) != 0 || board.workers_of(database).any(|(_, worker)| worker.state() != State::Gone)
+    entry.attendance.has_scheduler() || board.workers_of(database).any(|(_, worker)| worker.state() != State::Gone)
 }

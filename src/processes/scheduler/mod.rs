@@ -29,7 +29,6 @@ use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::shared::ready_list::Position;
 use crate::shared::{self, Board, DatabaseEntry};
-use crate::signals::wake;
 use crate::tasks::registry::{self, Tasks};
 use crate::{schema, settings};
 use pgrx::pg_sys::Oid;
@@ -126,7 +125,7 @@ fn leave(database: usize) {
         entry.serving.store(false, SeqCst);
         entry.fed_since.store(0, SeqCst);
         entry.scheduler.is_nobodys();
-        entry.scheduler_pid.store(0, SeqCst);
+        entry.attendance.end();
     }
     board.launcher().set();
 }
@@ -192,7 +191,7 @@ impl Scheduler {
         xact::commit()?;
         if !is_there {
             // It was dropped, perhaps created again: a new scheduler finds out.
-            self.entry.wanted.store(true, SeqCst);
+            self.entry.attendance.want();
         }
         Ok(is_there)
     }
@@ -229,12 +228,9 @@ impl Scheduler {
         self.tasks = tasks.clone();
         self.report_missing_roles(now)?;
         self.pool.balance(&roles, &understaffed, now);
-        let waits = self.pool.waits_for_slot;
-        if !self.entry.wants_idle_notice.swap(waits, SeqCst) && waits {
-            // A worker that became idle before the flag was set has not reported it.
-            self.entry.scheduler.set();
-        }
-        self.entry.can_rebalance.store(self.pool.can_rebalance(&roles), SeqCst);
+        let look_again = || self.entry.scheduler.set();
+        self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
+        self.entry.can_rebalance.set(self.pool.can_rebalance(&roles), look_again);
         self.pool.terminate_overdue(now);
         self.renew(now)
     }
@@ -244,7 +240,7 @@ impl Scheduler {
         // Jobs that the publisher's workers hold are released once no subscription feeds them.
         self.released = false;
         self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
-        self.entry.can_rebalance.store(false, SeqCst);
+        self.entry.can_rebalance.clear();
         if self.fed.is_due(now, Duration::ZERO) {
             let subscription = self.fed_by.clone().unwrap_or_default();
             holds::remind_of_subscription(&self.name, &subscription);
@@ -254,7 +250,7 @@ impl Scheduler {
         self.pool.ask_all_to_leave(now);
         self.pool.terminate_overdue(now);
         // No commit reports replicated jobs, or the end of replication.
-        wake::take_due(self.entry);
+        self.entry.next_due.take();
         self.search_at = after(now, settings::poll_interval());
         Ok(())
     }
@@ -281,7 +277,7 @@ impl Scheduler {
         }
         let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
-        next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
+        next.into_iter().chain(until(self.entry.next_due.get())).min()
     }
 
     /// Begins a pass: writes may be tried again once their time has come.
@@ -324,7 +320,7 @@ impl Scheduler {
         const GRACE: Duration = Duration::from_secs(4);
         let begun = clock::tick();
         let give_up = after(begun, settings::shutdown_timeout() + GRACE);
-        self.entry.can_rebalance.store(false, SeqCst);
+        self.entry.can_rebalance.clear();
         loop {
             let now = clock::tick();
             self.may_try_again(now);

@@ -50,7 +50,7 @@ impl Scheduler {
         if !matches!(scope, Scope::Nothing) {
             self.searched = time;
             if let Some(due) = search::next_due(time)? {
-                self.entry.lower_due(due);
+                self.entry.next_due.lower(due);
             }
         }
         if matches!(scope, Scope::All(_)) {
@@ -95,11 +95,11 @@ impl Scheduler {
     /// Returns what to search for now.
     fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
         let all = now >= self.search_at;
-        if !all && time < self.entry.next_due.load(SeqCst) {
+        if !all && time < self.entry.next_due.get() {
             return Scope::Nothing;
         }
         // Before the snapshot, as a commit that the snapshot does not show reports again.
-        let told = wake::take_due(self.entry);
+        let told = self.entry.next_due.take();
         let since = told.min(self.searched);
         if all { Scope::All(since) } else { Scope::DueSince(since) }
     }
