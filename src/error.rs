@@ -21,6 +21,13 @@ pub enum Error {
     /// What it may be at most.
     InvalidMaxBatch(usize),
     InvalidTimeout,
+    /// The character that is wrong, counted from 1.
+    InvalidCron {
+        message: String,
+        position: usize,
+        hint: String,
+    },
+    UnknownZone(DbText),
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -89,6 +96,8 @@ impl Error {
             Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
             Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
             Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
+            Error::InvalidCron { message, .. } => (b"22023", message.clone()),
+            Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
@@ -125,6 +134,7 @@ impl Error {
                 "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
                     .into(),
             ),
+            Error::InvalidCron { position, .. } => Some(format!("At character {position}.")),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
@@ -145,6 +155,11 @@ impl Error {
             }
             Error::NoSuchHandler(_) => {
                 "Create the function again, or register another with kongtask.register_task.".into()
+            }
+            Error::InvalidCron { hint, .. } => hint.clone(),
+            Error::UnknownZone(_) => {
+                "Give a full name of pg_timezone_names, such as Europe/Paris: an abbreviation or a POSIX string does not say when clocks change."
+                    .into()
             }
             Error::RoleCannotLogIn(role) => {
                 format!("ALTER ROLE {role} LOGIN, or register the task as another role.")

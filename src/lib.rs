@@ -19,6 +19,7 @@ mod registry;
 mod restore;
 mod run;
 mod scheduler;
+mod schedules;
 mod schema;
 mod shmem;
 mod subscription;
