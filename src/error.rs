@@ -28,6 +28,19 @@ pub enum Error {
         hint: String,
     },
     UnknownZone(DbText),
+    InvalidScheduleOption {
+        message: String,
+        hint: String,
+    },
+    NoSuchSchedule(DbText),
+    ScheduleOfAnother {
+        schedule: DbText,
+        role: DbText,
+    },
+    MayNotAddJobs {
+        role: DbText,
+        hint: String,
+    },
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -97,6 +110,12 @@ impl Error {
             Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
             Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
+            Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
+            Error::NoSuchSchedule(name) => (b"42704", format!("schedule \"{name}\" does not exist")),
+            Error::ScheduleOfAnother { schedule, .. } => {
+                (b"42501", format!("permission denied for schedule \"{schedule}\""))
+            }
+            Error::MayNotAddJobs { .. } => (b"42501", "permission denied to schedule jobs".into()),
             Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
@@ -135,6 +154,8 @@ impl Error {
                     .into(),
             ),
             Error::InvalidCron { position, .. } => Some(format!("At character {position}.")),
+            Error::ScheduleOfAnother { role, .. } => Some(format!("Role \"{role}\" scheduled it.")),
+            Error::MayNotAddJobs { role, .. } => Some(format!("Role \"{role}\" may not execute add_job.")),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
@@ -157,6 +178,11 @@ impl Error {
                 "Create the function again, or register another with kongtask.register_task.".into()
             }
             Error::InvalidCron { hint, .. } => hint.clone(),
+            Error::InvalidScheduleOption { hint, .. } | Error::MayNotAddJobs { hint, .. } => hint.clone(),
+            Error::NoSuchSchedule(_) => "SELECT name FROM kongtask.schedules lists those that there are.".into(),
+            Error::ScheduleOfAnother { .. } => {
+                "Only the role that scheduled it, the owner of the extension or a superuser can change it.".into()
+            }
             Error::UnknownZone(_) => {
                 "Give a full name of pg_timezone_names, such as Europe/Paris: an abbreviation or a POSIX string does not say when clocks change."
                     .into()

@@ -27,6 +27,7 @@ use crate::queue::ready::{self, Found, Search};
 use crate::queue::{queues, recover, renew};
 use crate::ready::{Place, Ready};
 use crate::registry::{self, Tasks};
+use crate::schedules::{self, fire::Schedules};
 use crate::shmem::{self, Board, Database, Held, Shelf, State};
 use crate::{guc, holds, marks};
 use crate::{schema, subscription, wake};
@@ -88,6 +89,7 @@ fn serve(board: Board, entry: &'static Database, database: Oid, name: DbText, ex
         name,
         fed_by: None,
         fed: Reminder::default(),
+        schedules: Schedules::new(database),
     };
     if !this.stays()? {
         return Ok(());
@@ -166,6 +168,7 @@ struct Scheduler {
     fed_by: Option<DbText>,
     /// Says so.
     fed: Reminder,
+    schedules: Schedules,
 }
 
 impl Scheduler {
@@ -195,6 +198,8 @@ impl Scheduler {
             return self.keep_still(now);
         }
         self.end_keeping_still(now)?;
+        // Before all that may take longer: they are to be punctual.
+        self.schedules.fire(self.entry)?;
         self.release_what_the_gone_held(now)?;
         self.recover()?;
         xact::begin_for_queue();
@@ -249,6 +254,9 @@ impl Scheduler {
         if tasks.has_former_names {
             self.briefly("renaming", registry::rename_roles)?;
         }
+        if self.schedules.has_former_names() {
+            self.briefly("renaming", schedules::table::rename_roles)?;
+        }
         Ok(())
     }
 
@@ -283,6 +291,7 @@ impl Scheduler {
         registry::tell_of_changes()?;
         xact::commit()?;
         (self.search_at, self.may_search_at) = (now, now);
+        self.schedules.start_over(self.database);
         Ok(())
     }
 
@@ -413,14 +422,15 @@ impl Scheduler {
     }
 
     /// How long it is until there is something to do, if nobody tells of it.
-    fn next_pass(&self) -> Option<Duration> {
+    fn next_pass(&mut self) -> Option<Duration> {
         let has_to_recover = !self.released || self.has_orphaned_queues;
         if self.held_up.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
         let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.held_up).min().and_then(until_tick);
-        next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).min()
+        let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
+        next.into_iter().chain(until(self.entry.next_due.load(SeqCst))).chain(fires).min()
     }
 
     /// After a crash of the server, a promotion or a restore, once each: releases what bears our mark and no living worker

@@ -5,7 +5,7 @@
 //! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
 //! shelf once more.
 
-use crate::pg::clock::{NEVER, Timestamp};
+use crate::pg::clock::{self, NEVER, Timestamp};
 use crate::pg::{background, fault, xact};
 use crate::ready::{CAPACITY, Hint, Place};
 use crate::restore;
@@ -22,6 +22,7 @@ struct Notes {
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
+    schedules_changed: bool,
     /// The extension is new in this database.
     created: bool,
     /// It may have added anything, for now or for later.
@@ -88,6 +89,11 @@ pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
 }
 
+/// kongtask.crontab has changed.
+pub fn note_schedules_changed() {
+    note(|notes| notes.schedules_changed = true);
+}
+
 /// CREATE EXTENSION.
 pub fn note_created() {
     note(|notes| notes.created = true);
@@ -119,7 +125,12 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
-    if notes.created || notes.tasks_changed {
+    if notes.schedules_changed
+        && let Some(entry) = board.database(oid)
+    {
+        entry.schedules_changed.fetch_min(clock::now(), SeqCst);
+    }
+    if notes.created || notes.tasks_changed || notes.schedules_changed {
         // A scheduler that is there may be about to end, as it has found no extension.
         board.want(oid);
     }

@@ -3,6 +3,7 @@
 mod holds;
 mod install;
 mod jobs;
+mod schedules;
 mod tasks;
 mod workers;
 
@@ -42,3 +43,11 @@ sql_function!(kongtask_current_job, workers::current_job);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
+
+sql_function!(kongtask_schedule, schedules::schedule);
+sql_function!(kongtask_alter_schedule, schedules::alter_schedule);
+sql_function!(kongtask_unschedule, schedules::unschedule);
+sql_function!(kongtask_run_schedule, schedules::run_schedule);
+sql_function!(kongtask_import_crontab, schedules::import_crontab);
+sql_function!(kongtask_schedule_status, schedules::schedule_status);
+sql_function!(kongtask_crontab_changed, schedules::crontab_changed);

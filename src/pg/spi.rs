@@ -148,7 +148,7 @@ impl Session {
     }
 
     fn run(&self, plan: &Plan, values: &[Value], read_only: bool) -> Result<Rows<'_>, PgError> {
-        const MOST: usize = 9;
+        const MOST: usize = 24;
         assert!(values.len() == plan.types.len() && values.len() <= MOST);
         let mut datums = [Datum::from(0); MOST];
         let mut nulls = [b'n' as c_char; MOST];
@@ -169,6 +169,14 @@ impl Session {
         assert!(code > 0, "SPI_execute_plan: {code}");
         // SAFETY: SPI's own result variables, just set.
         Ok(unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, session: PhantomData } })
+    }
+}
+
+impl Session {
+    /// A composite value, copied to where the session was opened from.
+    pub fn carry(&self, row: Value) -> Value {
+        // SAFETY: a by-reference varlena.
+        row.map(|row| unsafe { pg_sys::SPI_datumTransfer(row, false, -1) })
     }
 }
 

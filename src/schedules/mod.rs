@@ -3,6 +3,12 @@
 pub mod calendar;
 pub mod cron;
 pub mod crontab;
+mod entries;
+pub mod fire;
+mod plan;
+pub mod status;
+pub mod table;
+pub mod uptime;
 
 pub use crate::pg::zone::Zone;
 pub use cron::{Cron, CronError};

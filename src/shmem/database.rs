@@ -61,6 +61,9 @@ pub struct Database {
     pub unnoted: AtomicBool,
     /// When the scheduler is to look for jobs that fall due. Lowered by whoever schedules an earlier one.
     pub next_due: AtomicI64,
+    /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock. Lowered by the session that
+    /// commits one, before it wakes the scheduler; taken by the scheduler before it reads them.
+    pub schedules_changed: AtomicI64,
 }
 
 impl Database {
@@ -99,6 +102,7 @@ impl Database {
         self.skipped.store(false, SeqCst);
         self.unnoted.store(false, SeqCst);
         self.next_due.store(NEVER, SeqCst);
+        self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);
     }
 }
