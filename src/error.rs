@@ -21,13 +21,13 @@ pub enum Error {
     /// What it may be at most.
     InvalidMaxBatch(usize),
     InvalidTimeout,
-    /// The character that is wrong, counted from 1.
     InvalidCron {
         message: String,
-        position: usize,
+        detail: String,
         hint: String,
     },
     UnknownZone(DbText),
+    NegativeCount,
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -98,6 +98,7 @@ impl Error {
             Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
             Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
+            Error::NegativeCount => (b"22023", "count must not be negative".into()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
@@ -134,7 +135,7 @@ impl Error {
                 "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
                     .into(),
             ),
-            Error::InvalidCron { position, .. } => Some(format!("At character {position}.")),
+            Error::InvalidCron { detail, .. } => Some(detail.clone()),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())

@@ -3,6 +3,7 @@
 mod holds;
 mod install;
 mod jobs;
+mod schedules;
 mod tasks;
 mod workers;
 
@@ -38,6 +39,8 @@ sql_function!(kongtask_register_task, tasks::register_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);
 sql_function!(kongtask_role_named, tasks::role_named);
 sql_function!(kongtask_tasks_changed, tasks::tasks_changed);
+sql_function!(kongtask_next_runs, schedules::next_runs);
+sql_function!(kongtask_describe_cron, schedules::describe_cron);
 sql_function!(kongtask_current_job, workers::current_job);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
