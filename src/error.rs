@@ -21,10 +21,9 @@ pub enum Error {
     /// What it may be at most.
     InvalidMaxBatch(usize),
     InvalidTimeout,
-    /// The character that is wrong, counted from 1.
     InvalidCron {
         message: String,
-        position: usize,
+        detail: String,
         hint: String,
     },
     UnknownZone(DbText),
@@ -41,6 +40,7 @@ pub enum Error {
         role: DbText,
         hint: String,
     },
+    NegativeCount,
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -117,6 +117,7 @@ impl Error {
             }
             Error::MayNotAddJobs { .. } => (b"42501", "permission denied to schedule jobs".into()),
             Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
+            Error::NegativeCount => (b"22023", "count must not be negative".into()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
@@ -153,9 +154,9 @@ impl Error {
                 "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
                     .into(),
             ),
-            Error::InvalidCron { position, .. } => Some(format!("At character {position}.")),
             Error::ScheduleOfAnother { role, .. } => Some(format!("Role \"{role}\" scheduled it.")),
             Error::MayNotAddJobs { role, .. } => Some(format!("Role \"{role}\" may not execute add_job.")),
+            Error::InvalidCron { detail, .. } => Some(detail.clone()),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
                 Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())

@@ -9,13 +9,17 @@ mod plan;
 pub mod status;
 pub mod table;
 pub mod uptime;
+mod describe;
+mod json5;
+mod parse;
+mod pg_cron;
 
 pub use crate::pg::zone::Zone;
 pub use cron::{Cron, CronError};
-pub use crontab::{CrontabEntry, crontab};
+pub use crontab::CrontabEntry;
 
 use crate::error::Error;
-use crate::pg::text::DbText;
+use crate::pg::text::{self, DbText};
 use calendar::{Calendar, Change};
 
 impl Calendar for Zone {
@@ -26,9 +30,21 @@ impl Calendar for Zone {
 }
 
 impl From<CronError> for Error {
-    fn from(CronError { message, position, hint }: CronError) -> Error {
-        Error::InvalidCron { message, position, hint }
+    fn from(CronError { message, position, hint, .. }: CronError) -> Error {
+        Error::InvalidCron { message, detail: format!("At character {position}."), hint }
     }
+}
+
+/// Reads a crontab of graphile-worker's.
+///
+/// Errors: 22023.
+pub fn crontab(text: &DbText) -> Result<Vec<CrontabEntry>, Error> {
+    let text = text.to_string();
+    crontab::parse(&text).map_err(|CronError { message, line, position, hint }| {
+        let before = text.split('\n').nth(line - 1).and_then(|line| line.get(..position - 1)).unwrap_or_default();
+        let position = text::characters(before) + 1;
+        Error::InvalidCron { message, detail: format!("In line {line}, at character {position}."), hint }
+    })
 }
 
 /// Returns the zone of this full name, in upper or lower case.
