@@ -48,6 +48,8 @@ pub struct Schedules {
     has_caught_up: bool,
     /// False until they are read for the first time.
     are_read: bool,
+    /// When to try again to read them, where a lock has kept that from being done.
+    read_again: Option<Timestamp>,
 }
 
 /// What became of a schedule that was due.
@@ -70,6 +72,7 @@ impl Schedules {
             former: uptime.map_or(i64::MIN, Uptime::until),
             has_caught_up: false,
             are_read: false,
+            read_again: None,
         }
     }
 
@@ -80,12 +83,14 @@ impl Schedules {
 
     /// When the next one is due.
     pub fn next(&mut self) -> Option<Timestamp> {
-        self.entries.next()
+        self.entries.next().into_iter().chain(self.read_again).min()
     }
 
     /// Fires what is due, for a while.
     pub fn fire(&mut self, database: &Database) -> Result<(), Error> {
-        self.refresh(database)?;
+        if !self.refresh(database)? {
+            return Ok(());
+        }
         if self.has_caught_up {
             self.extend_uptime();
         }
@@ -113,19 +118,31 @@ impl Schedules {
         }
     }
 
-    /// Reads the schedules again if they may have changed.
-    fn refresh(&mut self, database: &Database) -> Result<(), Error> {
+    /// Reads the schedules again if they may have changed. False if a lock keeps that from being done for now: then none is fired, as
+    /// it may be none any more.
+    fn refresh(&mut self, database: &Database) -> Result<bool, Error> {
+        const MOMENT: Duration = Duration::from_millis(100);
         if self.entries.are_current() {
-            return Ok(());
+            return Ok(true);
         }
         // Before the snapshot: what is committed after it is told anew.
         let told = database.schedules_changed.swap(NEVER, SeqCst);
         let heard_of = if told == NEVER { clock::now() } else { told };
-        xact::begin_for_queue();
-        self.entries.read(self.begun, self.are_read.then_some(heard_of))?;
-        xact::commit()?;
-        self.are_read = true;
-        Ok(())
+        xact::begin_for_queue_within(c"100ms");
+        let read = self.entries.read(self.begun, self.are_read.then_some(heard_of));
+        match read.and_then(|()| Ok(xact::commit()?)) {
+            Ok(()) => {
+                (self.are_read, self.read_again) = (true, None);
+                Ok(true)
+            }
+            Err(error) if is_of_a_lock(&error.read()) => {
+                xact::abort();
+                database.schedules_changed.fetch_min(heard_of, SeqCst);
+                self.read_again = Some(after(clock::now(), MOMENT));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the table calls a role by a name that it no longer has.
@@ -219,10 +236,10 @@ impl Schedules {
             xact::abort();
             error
         });
-        if result.is_ok() {
-            background::report_statistics(false);
-        }
-        result
+        let fired = result?;
+        background::report_statistics(false);
+        fault::point("fired").map_err(|error| error.read())?;
+        Ok(fired)
     }
 
     fn fire_one(&mut self, name: &DbText, now: Timestamp) -> Result<Fired, Error> {

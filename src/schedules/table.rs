@@ -268,7 +268,7 @@ pub fn run(name: &DbText) -> Result<Value, Error> {
     let path = pinned_path();
     let job = {
         let session = schema::session()?;
-        let rows = session.read(&LOOK, &[text(name)])?;
+        let rows = session.execute(&LOOK, &[text(name)])?;
         if rows.count() == 0 {
             return Err(Error::NoSuchSchedule(name.clone()));
         }
@@ -292,7 +292,7 @@ pub fn import_crontab(call: &mut Call, lines: &DbText) -> Result<(), Error> {
     static LAST: Plan = plan!("schedule_last_known", TEXTOID);
     let caller = role::current();
     let _path = pinned_path();
-    let entries = crontab(&lines.to_string())?;
+    let entries = crontab(lines)?;
     let mut names = Vec::new();
     for entry in &entries {
         let name = DbText::from(entry.identifier.clone());
