@@ -28,7 +28,7 @@ help:
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
-	@echo "make lint      formatting, clippy, rustdoc, pgspot"
+	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot"
 	@echo "make fmt       format"
 
 setup:
@@ -83,6 +83,7 @@ bench: install
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)
 
 lint: setup
+	scripts/layers
 	scripts/pgspot
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(FEATURES) --workspace -- -D warnings

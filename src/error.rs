@@ -1,6 +1,7 @@
 //! Everything that can go wrong, each with its SQLSTATE.
 
 use crate::pg::catch::{Failure, PgError, Raise};
+use crate::pg::fault::Fault;
 use crate::pg::text::DbText;
 use std::time::Duration;
 
@@ -18,8 +19,12 @@ pub enum Error {
     NotInstalled,
     NullArgument(&'static str),
     InvalidTaskIdentifier,
-    /// What it may be at most.
-    InvalidMaxBatch(usize),
+    InvalidMaxBatch {
+        /// What it may be at most.
+        most: usize,
+        /// True if one call of the handler takes many jobs.
+        is_set: bool,
+    },
     InvalidTimeout,
     InvalidCron {
         message: String,
@@ -67,14 +72,19 @@ pub enum Error {
         id: i32,
         schema: DbText,
     },
-    /// A test had it fail here.
-    #[cfg(feature = "fault")]
-    Fault(&'static str),
+    /// A test had it fail.
+    Fault(Fault),
 }
 
 impl From<PgError> for Error {
     fn from(error: PgError) -> Error {
         Error::Postgres(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        Error::Fault(fault)
     }
 }
 
@@ -95,6 +105,7 @@ impl Error {
     pub fn read(&self) -> Raise {
         let (sqlstate, message): (&[u8; 5], String) = match self {
             Error::Postgres(error) => return error.read(),
+            Error::Fault(fault) => return fault.read(),
             Error::IdentifierTooLong => (b"GWBID", "Task identifier is too long (max length: 128).".into()),
             Error::QueueNameTooLong => (b"GWBQN", "Job queue name is too long (max length: 128).".into()),
             Error::JobKeyTooLong => (b"GWBJK", "Job key is too long (max length: 512).".into()),
@@ -107,7 +118,9 @@ impl Error {
             Error::NotInstalled => (b"55000", "the tables of extension kongtask are not there".into()),
             Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
             Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
-            Error::InvalidMaxBatch(most) => (b"22023", format!("max_batch of this handler must be from 1 to {most}")),
+            Error::InvalidMaxBatch { most, .. } => {
+                (b"22023", format!("max_batch of this handler must be from 1 to {most}"))
+            }
             Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
             Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
@@ -132,8 +145,6 @@ impl Error {
                     "graphile-worker's migration {id} cannot be applied to schema {schema}: it belongs to the extension kongtask"
                 ),
             ),
-            #[cfg(feature = "fault")]
-            Error::Fault(place) => (b"58030", format!("fault point {place}")),
         };
         let context = match self {
             Error::TimedOut(_, error) | Error::EndedItself(error) => error.read().context,
@@ -150,7 +161,7 @@ impl Error {
             Error::RoleCannotLogIn(_) => {
                 Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
             }
-            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => Some(
+            Error::InvalidMaxBatch { is_set: false, .. } => Some(
                 "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
                     .into(),
             ),
@@ -172,7 +183,7 @@ impl Error {
             Error::HandlerForbidden { handler, role } => {
                 format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}, and USAGE on its schema.")
             }
-            Error::InvalidMaxBatch(most) if *most < crate::run::LARGEST_SET => {
+            Error::InvalidMaxBatch { is_set: false, .. } => {
                 "A handler that takes json[] or jobs[] gets up to 10000 jobs in one call.".into()
             }
             Error::NoSuchHandler(_) => {

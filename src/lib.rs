@@ -1,32 +1,36 @@
-//! kongtask: a job queue that lives inside Postgres. README.md is for its users; each module says what it is for.
+//! kongtask: a job queue that lives inside Postgres. ARCHITECTURE.md has the processes, the life of a job and a glossary.
+//!
+//! The modules are layers, lowest first. A module imports from those above it in this list and never from those below:
+//! `scripts/layers`, a part of `make lint`, reads the list and fails on an import that runs the other way.
 
 pgrx::pg_module_magic!(name = c"kongtask", version = c"0.3.0");
 
-mod api;
-mod error;
-mod flags;
-mod guc;
-mod handler;
-mod holds;
-mod launcher;
-mod marks;
-mod pause;
+/// Safe wrappers of Postgres's functions and types: with `shared` the only place for `unsafe`.
 mod pg;
-mod pool;
-mod queue;
-mod ready;
-mod registry;
-mod restore;
-mod run;
-mod scheduler;
-mod schedules;
+/// Every error that the extension raises, with its SQLSTATE, detail and hint.
+mod error;
+/// The settings `kongtask.*`.
+mod settings;
+/// Memory that all processes share, and who may write what in it: databases, workers, ready lists, crash records.
+mod shared;
+/// Where the tables are, and how statements run as their owner; a job's row.
 mod schema;
-mod shmem;
-mod subscription;
-mod utility;
-mod wake;
-mod worker;
-
+/// Tasks: what `kongtask.tasks` says, the handlers that run them, the flags that forbid their jobs.
+mod tasks;
+/// Why no job may run in a database for a while: a dump is being restored, or a subscription feeds the queue.
+mod holds;
+/// How a session tells the processes that there is work for them: notes handed over at commit, and hooks for statements.
+mod signals;
+/// The tables `jobs` and `job_queues`: one operation a file.
+mod jobs;
+/// Schedules: the instants that a cron expression stands for, what SQL can do with them, and firing them.
+mod schedules;
+/// Running the jobs that a worker has taken.
+mod run;
+/// The background workers: launcher, scheduler, worker.
+mod processes;
+/// What SQL can call.
+mod sql_api;
 pgrx::extension_sql_file!("../sql/install/00_schemas.sql", name = "schemas", bootstrap);
 pgrx::extension_sql_file!("../sql/install/05_adopt.sql", name = "adopt", requires = ["schemas"]);
 pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["adopt"]);
@@ -39,13 +43,13 @@ pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", req
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    guc::define();
+    settings::define();
     if pg::background::is_preloading() {
-        shmem::request();
-        marks::prepare(shmem::capacity());
-        schedules::uptime::prepare(shmem::capacity());
-        utility::watch();
-        launcher::register();
+        shared::request();
+        shared::crash_records::prepare(shared::capacity());
+        schedules::uptime::prepare(shared::capacity());
+        signals::ddl_hooks::watch();
+        processes::launcher::register();
     }
 }
 

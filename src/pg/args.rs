@@ -1,4 +1,4 @@
-//! Reading values that Postgres hands us.
+//! Values that Postgres passes to us. Not pgrx's FromDatum, which copies each value and decodes text as UTF-8.
 
 use super::text::{AsText, DbText, Read};
 use pgrx::pg_sys::{self, Datum};
@@ -8,13 +8,13 @@ use pgrx::varlena;
 pub struct Text(*mut pg_sys::varlena);
 
 impl Text {
-    /// `datum` is a `text`.
+    /// Wraps a `text`.
     pub fn new(datum: Datum) -> Text {
         // SAFETY: by the caller's word a varlena; the detoasted copy, if any, is palloc'd.
         Text(unsafe { pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()) })
     }
 
-    /// Its length in characters, as SQL's length(text) counts.
+    /// Returns its length in characters, as SQL's length(text).
     pub fn characters(&self) -> i32 {
         // SAFETY: a detoasted varlena.
         unsafe {
@@ -23,7 +23,7 @@ impl Text {
         }
     }
 
-    /// As the database has it, in its encoding.
+    /// Returns its bytes, in the database's encoding.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: a detoasted varlena.
         unsafe {
@@ -45,7 +45,7 @@ impl Text {
 pub struct Row(Datum);
 
 impl Row {
-    /// `datum` is a composite, and lives as long as this is used.
+    /// Wraps a composite, which must live as long as this.
     pub fn new(datum: Datum) -> Row {
         Row(datum)
     }
@@ -54,7 +54,7 @@ impl Row {
         self.0
     }
 
-    /// An attribute, by its number in the table (from 1). By-reference values live as long as the row.
+    /// Returns an attribute, by its number in the table (from 1). By-reference values live as long as the row.
     pub fn value(&self, attribute: i16) -> Option<Datum> {
         let mut is_null = false;
         // SAFETY: a flat composite, as SPI returned it.
@@ -62,7 +62,7 @@ impl Row {
         (!is_null).then_some(datum)
     }
 
-    /// A copy with some attributes changed, in the current memory context.
+    /// Returns a copy with some attributes changed, in the current memory context.
     pub fn with(&self, changes: &[(i16, Option<Datum>)]) -> Datum {
         // SAFETY: a flat composite of a registered type; its descriptor is released after use.
         unsafe {
@@ -79,7 +79,7 @@ impl Row {
         }
     }
 
-    /// An attribute read as a Rust type that fits it.
+    /// Returns an attribute as a Rust type that fits it.
     pub fn get<T: Read>(&self, attribute: i16) -> Option<T> {
         // SAFETY: callers name the attribute's type.
         self.value(attribute).and_then(|datum| unsafe { T::read(datum) })
@@ -96,7 +96,7 @@ pub fn interval(milliseconds: i64) -> Datum {
     }
 }
 
-/// An `interval` in milliseconds, months of 30 days and days of 24 hours.
+/// Converts an `interval` to milliseconds, counting a month as 30 days and a day as 24 hours.
 pub fn milliseconds(interval: Datum) -> i64 {
     const DAY: i64 = 24 * 3600 * 1000;
     // SAFETY: by the caller's word an interval.

@@ -1,4 +1,5 @@
-//! Background workers: registering, connecting, exiting, and what pg_stat_activity says of them.
+//! Background workers: registering, connecting, exiting, and their entries in pg_stat_activity. Not pgrx's
+//! BackgroundWorkerBuilder, whose guard replaces the SQLSTATE of an error, and which cannot connect as a role by OID.
 
 use super::catch::{Failure, Level, log_with};
 use super::function::guarded;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 const LIBRARY: &str = "kongtask";
 
-/// Makes a Rust function the one that a background worker begins with, under the name `$symbol`. It is called with the
-/// worker's argument; when it returns the process ends, with the error logged that it returned.
+/// Defines `$symbol` as the C function with which a background worker begins. It calls a Rust function with the
+/// worker's argument. When that returns, the process ends, and an error that it returned is logged.
 macro_rules! main_function {
     ($symbol:ident, $function:path) => {
         const _: () = {
@@ -37,7 +38,7 @@ pub unsafe fn enter<E: Into<Failure>>(argument: Datum, main: fn(usize) -> Result
     }
 }
 
-/// Registers the worker that starts with the server, once recovery is over, and again a second after it crashed.
+/// Registers the worker that starts with the server once recovery is over, and is restarted a second after a crash.
 pub fn register_static(name: &str, function: &str) {
     BackgroundWorkerBuilder::new(name)
         .set_type(name)
@@ -50,10 +51,10 @@ pub fn register_static(name: &str, function: &str) {
         .load();
 }
 
-/// A worker that was asked for.
+/// A background worker that was requested.
 pub struct Started(*mut pg_sys::BackgroundWorkerHandle);
 
-/// What has become of a worker that was asked for.
+/// The state of a background worker that was requested.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     NotYetStarted,
@@ -80,8 +81,8 @@ impl Drop for Started {
     }
 }
 
-/// Starts a worker that is not restarted when it ends; this process is woken when it starts and when it ends. `None` if
-/// the server has no slot left (max_worker_processes).
+/// Starts a worker that is not restarted when it ends. The postmaster wakes this process when the worker starts and
+/// when it ends. Returns `None` if all slots (max_worker_processes) are in use.
 pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option<Started> {
     // SAFETY: a zeroed BackgroundWorker, filled as the documentation says; the handle goes to TopMemoryContext, as it
     // outlives transactions.
@@ -104,7 +105,7 @@ pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option
     }
 }
 
-/// Names of databases leave room for what is said beside them.
+/// Leaves room beside the names of databases.
 fn fill(field: &mut [std::ffi::c_char], text: &str) {
     let last = field.len() - 1;
     for (to, from) in field[..last].iter_mut().zip(text.encoded().iter()) {
@@ -126,7 +127,7 @@ pub fn connect_as_server(database: Oid) {
     connected();
 }
 
-/// Logs in to a database as a role: what runs here has that role's rights and no way to others.
+/// Logs in to a database as a role. The session has that role's privileges and cannot get others.
 pub fn connect_as_role(database: Oid, role: Oid) {
     assert!(role != pg_sys::InvalidOid, "an invalid role would mean the bootstrap superuser");
     // SAFETY: as above.
@@ -134,22 +135,22 @@ pub fn connect_as_role(database: Oid, role: Oid) {
     connected();
 }
 
-/// A process begins with the settings that the postmaster had when it forked. Where those were reloaded before
-/// it had its handler of SIGHUP, it was not told: until then, the server has background workers ignore the signal.
+/// A process begins with the settings that the postmaster had when it forked. A reload before it had a SIGHUP handler
+/// has passed it by: Postgres starts background workers with that signal ignored.
 fn connected() {
     latch::reload_if_asked();
     take_time();
 }
 
-/// Lets this session take its time, whatever the server, the database or the role has set.
+/// Removes the time limits of sessions that the server, the database or the role may set.
 fn take_time() {
     for timeout in version::TIMEOUTS {
         set(timeout, c"0");
     }
 }
 
-/// Has `f` called with `argument` when this process exits in whatever way but a crash, after its transaction was rolled
-/// back. To be called before connecting.
+/// Calls `f` with `argument` when this process exits, after its transaction was rolled back; not after a crash. To be
+/// called before connecting.
 pub fn at_exit(f: fn(usize), argument: usize) {
     unsafe extern "C-unwind" fn call(_: c_int, argument: Datum) {
         // SAFETY: what `at_exit` boxed; called once.
@@ -161,13 +162,13 @@ pub fn at_exit(f: fn(usize), argument: usize) {
     unsafe { pg_sys::on_shmem_exit(Some(call), Datum::from(boxed)) }
 }
 
-/// This process's id.
+/// Returns this process's pid.
 pub fn pid() -> i32 {
     // SAFETY: reads a variable.
     unsafe { pg_sys::MyProcPid }
 }
 
-/// The database this process is connected to; invalid if to none.
+/// Returns the database that this process is connected to; invalid if to none.
 pub fn database() -> Oid {
     // SAFETY: reads a variable.
     unsafe { pg_sys::MyDatabaseId }
@@ -190,20 +191,20 @@ fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
     }
 }
 
-/// Shows this process as running `query`.
+/// Shows this process as running `query` in pg_stat_activity.
 pub fn report_running(query: &(impl AsText + ?Sized)) {
     let query = DbText::from(query).c_string();
     // SAFETY: the text is copied.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, query.as_ptr()) }
 }
 
-/// Shows this process as idle; the last query stays, as it does for clients.
+/// Shows this process as idle. The last query stays, as it does for clients.
 pub fn report_idle() {
     // SAFETY: no text.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) }
 }
 
-/// Hands this process's table statistics on: what autovacuum acts on. Rate-limited by Postgres unless `now`.
+/// Reports this process's table statistics, by which autovacuum acts. Postgres limits the rate unless `now`.
 pub fn report_statistics(now: bool) {
     // SAFETY: outside a transaction.
     unsafe {
@@ -211,7 +212,7 @@ pub fn report_statistics(now: bool) {
     }
 }
 
-/// Random bits from the server's cryptographic source.
+/// Returns random bits from the server's cryptographic source.
 pub fn random<const N: usize>() -> [u64; N] {
     let mut bits = [0u64; N];
     // SAFETY: fills exactly the array.
@@ -223,11 +224,11 @@ pub fn random<const N: usize>() -> [u64; N] {
 /// A database that could be served.
 pub struct Database {
     pub oid: Oid,
-    /// In whatever encoding it was given in.
+    /// Its name, in whatever encoding it was given.
     pub name: DbText,
 }
 
-/// The databases that allow connections and are no templates. Within a transaction.
+/// Returns the databases that allow connections and are no templates. To be called within a transaction.
 pub fn databases() -> Vec<Database> {
     let mut found = Vec::new();
     // SAFETY: a scan of a shared catalog: a worker connected to no database may read it, and SPI it may not use.
@@ -258,7 +259,7 @@ pub fn databases() -> Vec<Database> {
     found
 }
 
-/// The name of a database; `None` if it was dropped. Within a transaction.
+/// Returns the name of a database; `None` if it was dropped. To be called within a transaction.
 pub fn database_name(database: Oid) -> Option<DbText> {
     // SAFETY: a catalog look-up; the name is palloc'd.
     unsafe {
@@ -267,22 +268,22 @@ pub fn database_name(database: Oid) -> Option<DbText> {
     }
 }
 
-/// The name of a role, outside a transaction; its OID if it was dropped.
+/// Returns the name of a role, or its OID if it was dropped. To be called outside a transaction.
 pub fn role_name(role: Oid) -> DbText {
     super::xact::begin();
     let name = super::role::name(role).unwrap_or_else(|| role.to_u32().to_string().into());
-    // It only read.
+    // The transaction only read.
     super::xact::abort();
     name
 }
 
-/// Whether the postmaster is loading shared_preload_libraries, and not for pg_upgrade.
+/// Returns true while the postmaster loads shared_preload_libraries, but not for pg_upgrade.
 pub fn is_preloading() -> bool {
     // SAFETY: reads two variables.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
 }
 
-/// Says that the server has no room for another background worker.
+/// Logs that the server has no slot for another background worker.
 pub fn warn_of_no_slot(message: &(impl AsText + ?Sized)) {
     log_with(
         Level::Warning,

@@ -1,9 +1,9 @@
-//! Looking up relations and extensions. All of it within a transaction.
+//! Looking up relations and extensions. To be called within a transaction. pgrx has no wrappers for these.
 
 use super::text::{AsText, DbText};
 use pgrx::pg_sys::{self, Oid};
 
-/// A relation, by schema and name.
+/// Returns a relation, by schema and name.
 pub fn relation(schema: &(impl AsText + ?Sized), name: &str) -> Option<Oid> {
     let (schema, name) = (DbText::from(schema).c_string(), DbText::from(name).c_string());
     // SAFETY: catalog look-ups through the system caches.
@@ -14,7 +14,7 @@ pub fn relation(schema: &(impl AsText + ?Sized), name: &str) -> Option<Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// An extension, by name.
+/// Returns an extension, by name.
 pub fn extension(name: &str) -> Option<Oid> {
     let name = DbText::from(name).c_string();
     // SAFETY: a catalog scan.
@@ -22,19 +22,19 @@ pub fn extension(name: &str) -> Option<Oid> {
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
-/// The type of arrays of a type.
+/// Returns the type of arrays of a type.
 pub fn array_of(element: Oid) -> Oid {
     // SAFETY: a look-up through a system cache.
     unsafe { pg_sys::get_array_type(element) }
 }
 
-/// Whether a relation has a column of this name.
+/// Returns true if a relation has a column of this name.
 pub fn has_column(relation: Oid, name: &std::ffi::CStr) -> bool {
     // SAFETY: a look-up through a system cache, by a NUL-terminated name.
     unsafe { pg_sys::get_attnum(relation, name.as_ptr()) != 0 }
 }
 
-/// The owner of a relation.
+/// Returns the owner of a relation.
 pub fn owner(relation: Oid) -> Option<Oid> {
     // SAFETY: a look-up through a system cache; the tuple is read before it is released.
     unsafe {

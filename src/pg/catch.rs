@@ -1,4 +1,5 @@
-//! Postgres errors as values: caught whole, raised again whole.
+//! Postgres errors as values: caught and raised again without loss. pgrx's PgTryBuilder loses the SQLSTATE where that
+//! is not one of the server's own, the context, and the names of tables and constraints.
 
 use super::text::DbText;
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
@@ -6,7 +7,7 @@ use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 
-// Not pgrx's bindings: those are wrapped in its guard, which would keep the error for itself.
+// Not pgrx's bindings: their guard turns an error into a panic.
 unsafe extern "C-unwind" {
     fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
     fn errstart(level: c_int, domain: *const c_char) -> bool;
@@ -25,7 +26,7 @@ unsafe extern "C-unwind" {
 pub struct PgError(*mut pg_sys::ErrorData);
 
 impl PgError {
-    /// What it says, read while it lives.
+    /// Returns what the error says. To be called before its transaction is rolled back.
     pub fn read(&self) -> Raise {
         // SAFETY: the pointer is CopyErrorData's, valid for as long as its memory context.
         let data = unsafe { &*self.0 };
@@ -38,7 +39,7 @@ impl PgError {
         }
     }
 
-    /// Whether Postgres chose this transaction to end a deadlock (40P01).
+    /// Returns true if Postgres chose this transaction to end a deadlock (40P01).
     pub fn is_deadlock(&self) -> bool {
         // SAFETY: as in `read`.
         unpack_sqlstate(unsafe { (*self.0).sqlerrcode }) == *b"40P01"
@@ -85,7 +86,7 @@ pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
         if jumped == 0 {
             return Ok(result.assume_init());
         }
-        // Not into `context`: that may be SPI's, which goes before the error is read.
+        // Not into `context`: it may be SPI's, which is freed before the error is read.
         pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
         let error = pg_sys::CopyErrorData();
         pg_sys::CurrentMemoryContext = context;
@@ -94,12 +95,12 @@ pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
     }
 }
 
-/// The five characters of a SQLSTATE, as Postgres packs them into a number.
+/// Unpacks the five characters of a SQLSTATE.
 pub(super) fn unpack_sqlstate(packed: c_int) -> [u8; 5] {
     std::array::from_fn(|i| ((packed >> (6 * i)) & 0x3f) as u8 + b'0')
 }
 
-/// What an error says. One of ours is built first, raised last, so that nothing is left to drop when the jump is made.
+/// The text of an error. It is built first and raised last, so that nothing is left to drop when Postgres jumps.
 #[derive(Clone)]
 pub struct Raise {
     pub sqlstate: [u8; 5],
@@ -129,7 +130,7 @@ impl Level {
     }
 }
 
-/// Text in Postgres's memory, where a jump can leave it behind, and as the client's encoding can be made of it.
+/// Copies text into Postgres's memory, which a jump frees, in a form that can be converted to the client's encoding.
 fn palloc_text(text: DbText) -> *const c_char {
     let text = text.valid().c_string();
     // SAFETY: pstrdup copies into the current memory context.
@@ -175,7 +176,7 @@ impl Raise {
                 }
                 errfinish(c"kongtask".as_ptr(), 0, std::ptr::null());
             }
-            // Below ERROR, it returns; and a worker logs in a memory context that nobody empties.
+            // Below ERROR, ereport returns, and a worker logs in a memory context that is never emptied.
             for text in [Some(message), detail, hint, context].into_iter().flatten() {
                 pg_sys::pfree(text.cast_mut().cast());
             }
@@ -183,14 +184,14 @@ impl Raise {
     }
 }
 
-/// Why a call failed: Postgres raised an error, or we are about to.
+/// The reason why a call failed: Postgres has raised an error, or we are about to.
 pub enum Failure {
     Postgres(PgError),
     Ours(Raise),
 }
 
 impl Failure {
-    /// What it says, also once its transaction is gone.
+    /// Returns what the error says, also after its transaction has ended.
     pub fn read(self) -> Raise {
         match self {
             Failure::Postgres(error) => error.read(),
@@ -213,18 +214,18 @@ impl Failure {
     }
 }
 
-/// Whether a line at this level would be written.
+/// Returns true if a line of this level would be logged.
 pub fn is_logged(level: Level) -> bool {
     // SAFETY: reads the settings.
     unsafe { pg_sys::message_level_is_interesting(level.code()) }
 }
 
-/// Writes a plain line to the server's log.
+/// Logs a line.
 pub fn log(level: Level, message: impl Into<DbText>) {
     log_with(level, message, None, None);
 }
 
-/// Writes a line with a detail and a hint to the server's log.
+/// Logs a line with a detail and a hint.
 pub fn log_with(level: Level, message: impl Into<DbText>, detail: Option<String>, hint: Option<String>) {
     let sqlstate = if level == Level::Warning { *b"01000" } else { *b"00000" };
     let [detail, hint] = [detail, hint].map(|part| part.map(DbText::from));

@@ -1,4 +1,5 @@
-//! Time as Postgres counts it: microseconds since 2000-01-01 00:00 UTC. And as it passes, whatever the wall clock is set to.
+//! Time as Postgres counts it, in microseconds since 2000-01-01 00:00 UTC, and a monotonic clock that all processes
+//! share. pgrx's TimestampWithTimeZone converts on each use, and has no clock.
 
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -8,16 +9,16 @@ pub type Timestamp = i64;
 /// Later than any other time.
 pub const NEVER: Timestamp = i64::MAX;
 
-/// The time now, by the wall clock.
+/// Returns the wall clock's time.
 pub fn now() -> Timestamp {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// A moment by a clock that nobody sets, the same for all processes, in microseconds: for how long things take.
+/// A time of the monotonic clock, in microseconds. The same for all processes, and never set.
 pub type Tick = i64;
 
-/// The moment now, by that clock.
+/// Returns the monotonic clock's time.
 pub fn tick() -> Tick {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills in what it is given; this clock is always there.
@@ -25,28 +26,28 @@ pub fn tick() -> Tick {
     time.tv_sec * 1_000_000 + time.tv_nsec / 1000
 }
 
-/// When the current transaction began: SQL's now().
+/// Returns the time at which the current transaction began: SQL's now().
 pub fn transaction_start() -> Timestamp {
     // SAFETY: reads a variable.
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
-/// `when` (a time, or a tick) and `length` later; `NEVER` where that is past the end of time.
+/// Returns a time (or tick) `length` later than `when`; `NEVER` if that overflows.
 pub fn after(when: Timestamp, length: Duration) -> Timestamp {
     i64::try_from(length.as_micros()).map_or(NEVER, |us| when.saturating_add(us))
 }
 
-/// `when` and `length` earlier.
+/// Returns a time `length` earlier than `when`.
 pub fn before(when: Timestamp, length: Duration) -> Timestamp {
     i64::try_from(length.as_micros()).map_or(i64::MIN, |us| when.saturating_sub(us))
 }
 
-/// How long it is until `when`, by the wall clock; zero if that has passed, `None` if it never comes.
+/// Returns how long it is until `when` by the wall clock: zero if that has passed, `None` if it never comes.
 pub fn until(when: Timestamp) -> Option<Duration> {
     between(now(), when)
 }
 
-/// How long it is until a tick.
+/// Returns how long it is until a tick.
 pub fn until_tick(when: Tick) -> Option<Duration> {
     between(tick(), when)
 }

@@ -1,4 +1,4 @@
-//! dblink keeps connections for a session, by name and one without: the next job is to meet none of them.
+//! Closes the connections that dblink keeps for a session, so that the next job does not find them.
 
 use super::catch::catch;
 use super::libraries;
@@ -22,12 +22,12 @@ thread_local! {
     static LOADED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A library was loaded: it may be dblink.
+/// Notes that a library was loaded: it may be dblink.
 pub fn look_for_it() {
     LOADED.set(LOADED.get() || libraries::has(LIBRARY));
 }
 
-/// Disconnects all. Within a transaction, which may have failed.
+/// Disconnects all. To be called within a transaction, which may have failed.
 pub fn disconnect() {
     // SAFETY: reads a variable; errors are copied to that context.
     if !LOADED.get() || unsafe { pg_sys::CurTransactionContext.is_null() } {
@@ -38,11 +38,11 @@ pub fn disconnect() {
     for &name in names.map(elements).unwrap_or_default() {
         call(c"dblink_disconnect", Some(name));
     }
-    // The one without a name, if there is one.
+    // The unnamed connection, if there is one.
     call(c"dblink_disconnect", None);
 }
 
-/// While it lives, interrupts can be held or let; an ERROR lets all. They are put back as they were.
+/// While it exists, interrupts can be held or allowed; an ERROR allows all. Dropping it restores both counters.
 struct Held(u32, u32);
 
 impl Held {
@@ -62,7 +62,7 @@ impl Drop for Held {
     }
 }
 
-/// The elements of a text[] that was just built, and has no NULLs.
+/// Returns the elements of a text[] that has no NULLs.
 fn elements(array: Datum) -> &'static [Datum] {
     let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
     // SAFETY: text is a varlena, aligned as an int; the elements live until the current memory context is emptied, which is
@@ -83,7 +83,7 @@ fn elements(array: Datum) -> &'static [Datum] {
     }
 }
 
-/// Calls one of its functions; `None` if that raised: what these raise leaves nothing to roll back.
+/// Calls one of dblink's functions. Returns `None` if it raised: these functions leave nothing to roll back.
 fn call(function: &CStr, argument: Option<Datum>) -> Option<Option<Datum>> {
     // SAFETY: the call's frame is palloc'd and zeroed, with room for the argument; the closures make C calls only.
     unsafe {

@@ -1,21 +1,50 @@
-//! Fault points: places in the life of a job where a test has the process fail. They are there in a build with the feature
-//! `fault`, which is never installed into a server that anybody uses; in any other, a point is nothing.
+//! Fault points: places where a test makes a process fail. Only a build with the feature `fault` has them, and such a
+//! build is never installed into a server that is used. In any other build a point does nothing.
 //!
-//! A point is armed by a file of its name in the folder `kongtask.fault` of the data directory, which says what happens there.
-//! It happens once, to whichever process takes the file away.
+//! A test arms a point with a file of its name in the folder `kongtask.fault` of the data directory. The file says what
+//! happens. It happens once, to the process that removes the file.
 
-use crate::error::Error;
+use super::catch::{Failure, Raise};
+
+/// The error of a fault point. Without the feature there is none.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    #[cfg(feature = "fault")]
+    At(&'static str),
+}
+
+impl Fault {
+    /// Returns it as an error to raise: 58030 (io_error).
+    pub fn read(&self) -> Raise {
+        match *self {
+            #[cfg(feature = "fault")]
+            Fault::At(place) => Raise {
+                sqlstate: *b"58030",
+                message: format!("fault point {place}").into(),
+                detail: None,
+                hint: None,
+                context: None,
+            },
+        }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        Failure::Ours(fault.read())
+    }
+}
 
 #[cfg(not(feature = "fault"))]
 #[inline(always)]
-pub fn point(_name: &'static str) -> Result<(), Error> {
+pub fn point(_name: &'static str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What a test has planned for this point.
+/// Does what a test has planned for this point.
 #[cfg(feature = "fault")]
-pub fn point(name: &'static str) -> Result<(), Error> {
-    // Every process of the server's is in the data directory.
+pub fn point(name: &'static str) -> Result<(), Fault> {
+    // The current directory of each server process is the data directory.
     let file = format!("kongtask.fault/{name}");
     match std::fs::read_to_string(&file) {
         Ok(action) if std::fs::remove_file(&file).is_ok() => armed::act(action.trim(), name),
@@ -25,38 +54,39 @@ pub fn point(name: &'static str) -> Result<(), Error> {
 
 #[cfg(feature = "fault")]
 mod armed {
-    use crate::error::Error;
+    use super::Fault;
+    use crate::pg::catch::Failure;
     use crate::pg::function::{Call, sql_function};
     use crate::pg::spi::Value;
     use pgrx::pg_sys;
 
-    // For handlers, and to be one: kongtask_fault(text), or of json, to be declared by a test.
+    // For handlers, and to be one: a test declares kongtask_fault(text) or (json).
     sql_function!(kongtask_fault, fault);
 
-    fn fault(call: &mut Call) -> Result<Value, Error> {
+    fn fault(call: &mut Call) -> Result<Value, Failure> {
         let action = call.text(0).map(|action| action.read().to_string()).unwrap_or_default();
-        act(action.trim_matches('"'), "a handler").map(|()| None)
+        Ok(act(action.trim_matches('"'), "a handler").map(|()| None)?)
     }
 
-    pub fn act(action: &str, place: &'static str) -> Result<(), Error> {
+    pub fn act(action: &str, place: &'static str) -> Result<(), Fault> {
         match action {
-            // SAFETY: that of C, which is none.
+            // SAFETY: none, which is the purpose: it crashes.
             "crash" => _ = std::hint::black_box(unsafe { libc::strlen(std::hint::black_box(std::ptr::null())) }),
             // SAFETY: ends this process.
             "kill" => _ = unsafe { libc::raise(libc::SIGKILL) },
-            // SAFETY: stops it, until it is told to go on.
+            // SAFETY: stops this process until a test continues it.
             "stop" => _ = unsafe { libc::raise(libc::SIGSTOP) },
-            // SAFETY: what pg_cancel_backend does, to this process; whoever looks next is cancelled.
+            // SAFETY: cancels as pg_cancel_backend does, at the next check for interrupts.
             "cancel" => _ = unsafe { libc::raise(libc::SIGINT) },
-            // SAFETY: ends it in order, as a lost connection or a FATAL error does.
+            // SAFETY: ends this process in order, as a lost connection or a FATAL error does.
             "exit" => unsafe { pg_sys::proc_exit(1) },
-            // Looks at no interrupt, as any loop in C, until it is told that it is enough.
+            // Checks for no interrupts, as a loop in C, until a test ends it.
             "spin" => {
                 while super::point("spun").is_ok() {
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
             }
-            "error" => return Err(Error::Fault(place)),
+            "error" => return Err(Fault::At(place)),
             "panic" => panic!("fault point {place}"),
             _ => panic!("fault point {place}: unknown action {action:?}"),
         }

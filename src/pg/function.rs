@@ -1,4 +1,4 @@
-//! Functions that SQL calls: arguments in, a value or rows out, errors raised whole.
+//! Functions that SQL calls: arguments in, a value or rows out, errors raised without loss.
 
 use super::args::Text;
 use super::catch::{Failure, Raise, unpack_sqlstate};
@@ -9,9 +9,8 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Makes a Rust function callable by SQL under the name `$symbol`.
-///
-/// Not `#[pg_extern]`: that converts every argument and result, and loses the SQLSTATE of an error.
+/// Defines `$symbol` as an SQL-callable function that calls a Rust function. Not `#[pg_extern]`: that converts every
+/// argument and result, and replaces the SQLSTATE of an error.
 macro_rules! sql_function {
     ($symbol:ident, $function:path) => {
         const _: () = {
@@ -31,17 +30,17 @@ macro_rules! sql_function {
 }
 pub(crate) use sql_function;
 
-/// One call of a function by SQL.
+/// A call of a function by SQL.
 pub struct Call(pg_sys::FunctionCallInfo);
 
 impl Call {
-    /// How many arguments the function is declared with.
+    /// Returns how many arguments the function was declared with.
     pub fn arguments(&self) -> usize {
         // SAFETY: a valid call.
         unsafe { (*self.0).nargs as usize }
     }
 
-    /// Argument `n`, from 0. One that an older version's function has not is NULL.
+    /// Returns argument `n`, from 0. An argument that an older version's function lacks is NULL.
     pub fn value(&self, n: usize) -> Value {
         if n >= self.arguments() {
             return None;
@@ -51,12 +50,12 @@ impl Call {
         (!argument.isnull).then_some(argument.value)
     }
 
-    /// Argument `n`, a `text`.
+    /// Returns argument `n`, a `text`.
     pub fn text(&self, n: usize) -> Option<Text> {
         self.value(n).map(Text::new)
     }
 
-    /// Argument `n`, an `integer`.
+    /// Returns argument `n`, an `integer`.
     pub fn int4(&self, n: usize) -> Option<i32> {
         self.value(n).map(|datum| datum.value() as i32)
     }
@@ -66,17 +65,17 @@ impl Call {
         self.value(n).map(|datum| datum.value() as Timestamp)
     }
 
-    /// Argument `n`, a `boolean`.
+    /// Returns argument `n`, a `boolean`.
     pub fn bool(&self, n: usize) -> Option<bool> {
         self.value(n).map(|datum| datum.value() != 0)
     }
 
-    /// Argument `n`, an `oid` or one of its aliases.
+    /// Returns argument `n`, an `oid` or one of its aliases.
     pub fn oid(&self, n: usize) -> Option<pg_sys::Oid> {
         self.value(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
     }
 
-    /// The `Node` that says how a trigger function was called; null for other calls.
+    /// Returns the `Node` that says how a trigger function was called; null for other calls.
     pub(super) fn context(&self) -> *mut pg_sys::Node {
         // SAFETY: a valid call.
         unsafe { (*self.0).context }
@@ -127,7 +126,7 @@ impl Call {
     }
 }
 
-/// Runs a function for SQL, and raises what it failed with once everything it held is dropped.
+/// Runs a function for SQL. Raises its error once everything that it held is dropped.
 ///
 /// # Safety
 /// Called by Postgres, by its V1 convention.
@@ -146,7 +145,7 @@ pub unsafe fn enter<E: Into<Failure>>(
     }
 }
 
-/// Runs `f`; a panic, pgrx's translation of a Postgres error included, becomes a failure.
+/// Runs `f`. Turns a panic, which may be pgrx's translation of a Postgres error, into a failure.
 pub fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
         let report = match payload.downcast::<CaughtError>() {

@@ -1,5 +1,5 @@
-//! Adding and deleting a row without the executor: for one table whose shape is known, where starting the executor, which
-//! parses the conditions of constraints and triggers each time, takes three times as long as the row.
+//! Adds and deletes rows without the executor, for a table whose shape is known. Starting the executor, which parses
+//! the conditions of constraints and triggers each time, takes three times as long as the row itself.
 
 use super::catch::{PgError, catch};
 use super::spi::Value;
@@ -60,45 +60,45 @@ unsafe extern "C-unwind" {
 }
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-/// Until the transaction ends.
+/// Held until the transaction ends.
 const KEPT: pg_sys::LOCKMODE = pg_sys::NoLock as pg_sys::LOCKMODE;
 
 /// A btree index that is not deferrable.
 pub struct Index<const KEYS: usize> {
     pub oid: Oid,
     pub is_unique: bool,
-    /// The attributes that it is on.
+    /// The attributes of its key.
     pub attributes: [i16; KEYS],
 }
 
-/// Whether rows may be changed now, and as if by a session's own statement.
+/// Returns true if rows may be written now, with the rules of an ordinary session.
 pub fn may_write() -> bool {
     // SAFETY: reads two variables.
     unsafe { !pg_sys::XactReadOnly && pg_sys::SessionReplicationRole as u32 == pg_sys::SESSION_REPLICATION_ROLE_ORIGIN }
 }
 
-/// Locks a table as an INSERT does: from here on it stays what it is, and what is known of it is up to date.
+/// Locks a table as an INSERT does. From then on its definition stays, and cached knowledge of it is current.
 pub fn lock(table: Oid) -> Result<(), PgError> {
     // SAFETY: the closure is one C call.
     unsafe { catch(|| LockRelationOid(table, LOCK)) }
 }
 
-/// Locks a table against everybody, as what drops it does. Raises what the wait for it may be ended by.
+/// Locks a table exclusively, as a DROP does. Raises if the wait is cancelled or times out.
 pub fn lock_all(table: Oid) {
     // SAFETY: within a utility statement, by pgrx's guarded binding.
     unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) }
 }
 
-/// The next number of a sequence, whoever asks.
+/// Returns the next number of a sequence, without a check of privileges.
 pub fn next_value(sequence: Oid) -> Result<i64, PgError> {
     // SAFETY: the closure is one C call.
     unsafe { catch(|| nextval_internal(sequence, false)) }
 }
 
-/// Adds a row to a table and to its indexes, and returns it as a composite, in the current memory context. Fires no trigger
-/// and checks neither constraints nor rights: its caller knows that there is nothing to fire and to check, that `values`
-/// are of the table's types, and that the indexes are all that it is to be in. The table is [`lock`]ed; locks the indexes
-/// as an INSERT does.
+/// Adds a row to a table and its indexes, and returns it as a composite in the current memory context. Fires no trigger
+/// and checks neither constraints nor privileges. The caller knows that there is nothing to fire or to check, that
+/// `values` have the table's types, and that `indexes` are all that the row belongs in. The table must be [`lock`]ed.
+/// Locks the indexes as an INSERT does.
 pub fn insert<const COLUMNS: usize>(
     table: Oid,
     values: &[Value; COLUMNS],
@@ -146,15 +146,15 @@ pub fn insert<const COLUMNS: usize>(
     }
 }
 
-/// A row as it was found.
+/// A row that was found.
 pub struct Found {
-    /// A composite, in the memory context that was current.
+    /// The row as a composite, in the memory context that was current.
     pub row: Datum,
     at: pg_sys::ItemPointerData,
 }
 
-/// The row whose first attribute, a bigint, has a value, by the latest snapshot; `index` is a unique one on that attribute.
-/// The table is [`lock`]ed.
+/// Finds the row whose first attribute, a bigint, has a value, by the latest snapshot. `index` is a unique index on
+/// that attribute. The table must be [`lock`]ed.
 pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError> {
     // SAFETY: as in `insert`.
     unsafe {
@@ -173,7 +173,8 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
     }
 }
 
-/// Whether the current transaction has deleted or updated a row whose first attribute, a bigint, has a value; `index` is as in [`find`].
+/// Returns true if the current transaction has deleted or updated a row whose first attribute, a bigint, has a value.
+/// `index` is as in [`find`].
 pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgError> {
     // SAFETY: as in `insert`; a version of the row is looked at before the scan goes on, and its infomask says what its xmax is.
     unsafe {
@@ -181,7 +182,7 @@ pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgErr
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
             ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
             let relation = table_open(table, LOCK);
-            // Every version, whoever can see it.
+            // Every version, visible or not.
             let any = &raw mut pg_sys::SnapshotAnyData;
             let scan = systable_beginscan(relation, index, true, any, 1, &mut key);
             let mut is_changed = false;
@@ -204,8 +205,8 @@ pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgErr
     }
 }
 
-/// Deletes a row; whether that was done: it is not if anybody has changed or locked it. Waits for nobody, and fires no
-/// trigger, as [`insert`].
+/// Deletes a row. Returns false if another transaction has changed or locked it. Never waits. Fires no trigger, as
+/// [`insert`].
 pub fn delete(table: Oid, found: &Found) -> Result<bool, PgError> {
     let mut at = found.at;
     // SAFETY: as in `insert`.

@@ -1,4 +1,5 @@
-//! Seeing utility statements before they run.
+//! Sees utility statements before they run. pgrx's hooks run within its guard, which every error of a utility statement
+//! would pass through.
 
 use super::text::DbText;
 use super::xact;
@@ -7,7 +8,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 
 unsafe extern "C-unwind" {
-    // Unguarded: an error of any utility statement must pass through here as it is.
+    // Unguarded: an error of a utility statement must pass through here unchanged.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -20,23 +21,23 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// A statement that concerns us.
+/// A utility statement that concerns the extension.
 pub enum Statement {
-    /// Others must leave this database before the statement runs.
+    /// It needs this database empty of other sessions.
     Empties(pg_sys::Oid),
-    /// CREATE EXTENSION of ours.
+    /// CREATE EXTENSION kongtask.
     Creates,
-    /// DROP EXTENSION of ours, possibly among others.
+    /// DROP EXTENSION kongtask, possibly with others.
     Drops,
-    /// DROP SCHEMA of these, with all that is in them.
+    /// DROP SCHEMA ... CASCADE of these schemas.
     DropsSchemas(Vec<DbText>),
     /// DROP OWNED BY these roles.
     DropsOwned(Vec<pg_sys::Oid>),
-    /// COMMIT PREPARED, which has run.
+    /// COMMIT PREPARED, after it has run.
     HasCommittedPrepared,
-    /// A COPY out of a dump, into a table that is named with its schema, as a dump does.
+    /// COPY FROM of a dump, into a table named with its schema, as dumps do.
     Loads { schema: DbText, table: DbText },
-    /// What a dump has behind its data: an index, a constraint, a trigger.
+    /// A statement of a dump's post-data section: it makes an index, a constraint or a trigger.
     Completes,
     /// CREATE, ALTER or DROP SUBSCRIPTION.
     ChangesSubscriptions,
@@ -47,7 +48,8 @@ thread_local! {
     static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
 }
 
-/// Has `before` called before each statement that concerns us runs, but after COMMIT PREPARED; it may wait, and it may raise.
+/// Calls `before` before each statement that concerns the extension (COMMIT PREPARED: after it). It may wait and may
+/// raise.
 pub fn before_statement(before: fn(Statement)) {
     BEFORE.set(Some(before));
     // SAFETY: called once, while libraries are preloaded.
@@ -155,7 +157,7 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
             pg_sys::NodeTag::T_CreateSubscriptionStmt
             | pg_sys::NodeTag::T_AlterSubscriptionStmt
             | pg_sys::NodeTag::T_DropSubscriptionStmt => Some(Statement::ChangesSubscriptions),
-            // Hardly anybody but a dump turns that off.
+            // Dumps turn this off, and hardly any other session does.
             _ if xact::checks_function_bodies() => None,
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
@@ -183,7 +185,7 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
     }
 }
 
-/// The utility statements of what the client is running: not those that a function of its runs.
+/// Returns the utility statements that the client is running, without those that its functions run.
 fn client_statements() -> impl Iterator<Item = *mut pg_sys::Node> {
     // SAFETY: the portal that runs the client's statement, if any, with its list of PlannedStmt.
     unsafe {
@@ -194,8 +196,8 @@ fn client_statements() -> impl Iterator<Item = *mut pg_sys::Node> {
     }
 }
 
-/// Whether the CREATE EXTENSION of ours that the client is running says SCHEMA; `None` where that can't be told, as it is
-/// run by a function, say.
+/// Returns true if the CREATE EXTENSION kongtask that the client is running has a SCHEMA clause. `None` if that is
+/// unknown, as a function runs it, for example.
 pub fn create_extension_names_schema() -> Option<bool> {
     // SAFETY: casts follow the node's tag.
     client_statements()
@@ -215,7 +217,7 @@ unsafe fn text(name: *const c_char) -> DbText {
     DbText::of_c(unsafe { CStr::from_ptr(name) })
 }
 
-/// The elements of a list of pointers.
+/// Returns the elements of a list of pointers. Not pgrx's List, which copies an iterator's elements out of a memory context.
 unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut std::ffi::c_void> {
     // SAFETY: NIL is null; otherwise it is a list.
     let length = if list.is_null() { 0 } else { unsafe { (*list).length } };

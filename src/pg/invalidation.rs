@@ -1,9 +1,9 @@
-//! Being told that what a cache was built from has changed.
+//! Invalidation of caches. pgrx has no wrappers for relcache and syscache callbacks.
 
 use pgrx::pg_sys::{self, Datum, InvalidOid, Oid, SysCacheIdentifier};
 use std::cell::Cell;
 
-/// Whether what a cache was built from may have changed since it was built: a relation, and for some also the rows of a catalog.
+/// Tells whether a cache may be out of date: after changes of one relation, and optionally of the rows of catalogs.
 pub struct Watch {
     relation: Cell<Oid>,
     /// The catalogs, by their system caches.
@@ -20,19 +20,19 @@ impl Watch {
         Watch { relation: Cell::new(InvalidOid), catalogs: &[], stale: Cell::new(true), begun: Cell::new(false) }
     }
 
-    /// Also where any schema may have changed.
+    /// Also watches schemas.
     pub const fn and_schemas(mut self) -> Watch {
         self.catalogs = &[SysCacheIdentifier::NAMESPACEOID];
         self
     }
 
-    /// Also where any role may have changed.
+    /// Also watches roles.
     pub const fn and_roles(mut self) -> Watch {
         self.catalogs = &[SysCacheIdentifier::AUTHOID];
         self
     }
 
-    /// Also where any subscription may have changed, or which tables it feeds.
+    /// Also watches subscriptions and the tables that they feed.
     pub const fn and_subscriptions(mut self) -> Watch {
         self.catalogs = &[SysCacheIdentifier::SUBSCRIPTIONOID, SysCacheIdentifier::SUBSCRIPTIONRELMAP];
         self
@@ -42,7 +42,7 @@ impl Watch {
         self.stale.get()
     }
 
-    /// To be called before the cache is built: what changes meanwhile makes it stale again.
+    /// To be called before the cache is built: a change during that makes it stale again.
     pub fn renew(&'static self) {
         self.stale.set(false);
         if self.begun.replace(true) {
@@ -58,28 +58,28 @@ impl Watch {
         }
     }
 
-    /// The relation that the cache is built from.
+    /// Sets the relation that the cache is built from.
     pub fn relation(&self, relation: Oid) {
         self.relation.set(relation);
     }
 
-    /// Whether the cache was built from this relation.
+    /// Returns true if the cache was built from this relation.
     pub fn is_of(&self, relation: Oid) -> bool {
         self.relation.get() == relation
     }
 
-    /// The cache was not built after all.
+    /// Marks the cache as stale, as building it has failed.
     pub fn spoil(&self) {
         self.stale.set(true);
     }
 }
 
-// Both can be called at any time that a lock is taken, and only set a flag.
+// Postgres may call either whenever a lock is taken, and they only set a flag.
 
 unsafe extern "C-unwind" fn relation_changes(watch: Datum, relation: Oid) {
     // SAFETY: what `renew` registered.
     let watch = unsafe { &*watch.cast_mut_ptr::<Watch>() };
-    // Invalid: any relation may have changed.
+    // An invalid OID means that any relation may have changed.
     if relation == watch.relation.get() || relation == InvalidOid {
         watch.spoil();
     }
@@ -90,13 +90,13 @@ unsafe extern "C-unwind" fn catalog_changes(watch: Datum, _: i32, _: u32) {
     unsafe { &*watch.cast_mut_ptr::<Watch>() }.spoil();
 }
 
-/// Learns what others have changed and told of so far.
+/// Receives the invalidation messages that other processes have sent.
 pub fn accept() {
     // SAFETY: within a transaction; the callbacks only set flags.
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// Tells every backend, at commit, that a relation has changed.
+/// Tells all processes at commit that a relation has changed.
 pub fn relation_changed(relation: Oid) {
     // SAFETY: within a transaction.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }
@@ -106,7 +106,7 @@ thread_local! {
     static HANDLERS_CHANGED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A count that grows whenever a function, its schema or a role's rights may have changed.
+/// Returns a number that grows whenever a function, its schema or a role's privileges may have changed.
 pub fn functions_version() -> u64 {
     unsafe extern "C-unwind" fn call(_: Datum, _: i32, _: u32) {
         HANDLERS_CHANGED.set(HANDLERS_CHANGED.get() + 1);

@@ -1,7 +1,8 @@
-//! Waiting and being woken: latches, and the signals that set them.
+//! Latches and signals: waiting, being woken, and being interrupted.
 //!
-//! What `pg_cancel_backend` cancels is what users have our processes run: handlers, from their call to the end of its
-//! transaction, and what is asked which flags are forbidden. All else holds cancels, but for what waits for a lock by a timeout.
+//! `pg_cancel_backend` cancels user code in these processes: a handler, from its call to the end of its transaction,
+//! and the function that returns forbidden flags. At other times cancels are held, except where a statement waits for a
+//! lock with a timeout.
 
 use super::catch::{PgError, catch};
 use super::{clock, python};
@@ -18,15 +19,15 @@ unsafe extern "C-unwind" {
     fn SetLatch(latch: *mut pg_sys::Latch);
 }
 
-/// The latch of some process, to be kept in shared memory and set by others.
+/// The latch of a process, kept in shared memory so that others can set it.
 ///
-/// A process's latch is part of shared memory for as long as the server runs; once its process is gone it may serve
-/// another, which takes a wake-up for nothing in its stride.
+/// A process's latch is valid as long as the server runs. Once its process has ended it may belong to another, which
+/// ignores a wake-up that it did not need.
 #[derive(Default)]
 pub struct LatchOf(AtomicUsize);
 
 impl LatchOf {
-    /// From now on, this process is the one that is woken.
+    /// Makes this process the one that is woken.
     pub fn is_mine(&self) {
         // SAFETY: every process that runs our code has a latch.
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Ordering::Release);
@@ -46,11 +47,11 @@ impl LatchOf {
     }
 }
 
-/// Waits until this process's latch is set or `timeout` has passed (at most an hour), serves interrupts, and leaves the
-/// latch reset: what the latch tells of must be looked at after this. Exits if the postmaster is gone.
+/// Waits until this process's latch is set or `timeout` has passed (an hour at most), serves interrupts, and resets the
+/// latch. The caller must look at what the latch stands for after this call. Exits if the postmaster has died.
 pub fn wait(timeout: Option<Duration>) {
     const LONGEST: Duration = Duration::from_secs(3600);
-    // Rounded up: a wait that ends a little early would be followed by another of 0 ms, and another.
+    // Rounded up: a wait that ends a little early would be followed by more of 0 ms each.
     let ms = timeout.unwrap_or(LONGEST).min(LONGEST).as_micros().div_ceil(1000) as i64;
     wait_for_latch(ms);
     // SAFETY: sets a variable. A cancel that came while there was nothing to cancel is forgotten.
@@ -67,12 +68,12 @@ fn wait_for_latch(ms: i64) {
     }
 }
 
-/// Serves what other processes ask of every process: termination, cancellation, barriers.
+/// Serves interrupts: termination, cancel, barriers.
 pub fn serve_interrupts() {
     pg_sys::check_for_interrupts!();
 }
 
-/// Raises what a cancel raises, once that was served already, or turned into another error.
+/// Raises the error of a cancel again, after it was served or turned into another error.
 pub fn cancelled() -> Result<(), PgError> {
     // SAFETY: sets two variables, as a cancel's signal does.
     unsafe {
@@ -82,7 +83,7 @@ pub fn cancelled() -> Result<(), PgError> {
     interrupted()
 }
 
-/// Serves them as [`serve_interrupts`] does, and returns what they raise.
+/// Serves interrupts as [`serve_interrupts`] does, and returns the error that they raise.
 pub fn interrupted() -> Result<(), PgError> {
     // SAFETY: the closure makes one C call, where Postgres's own macro would.
     unsafe {
@@ -93,9 +94,9 @@ pub fn interrupted() -> Result<(), PgError> {
     Ok(())
 }
 
-/// Has this process go on whatever `pg_cancel_backend` asks for, until [`let_cancel`]. An ERROR has Postgres forget its own count, also
-/// one that a trigger of a user's catches in the midst of a statement of ours: so none is noted at all from here on, and one that
-/// was is forgotten.
+/// Ignores `pg_cancel_backend` until [`let_cancel`]. An ERROR resets Postgres's own holdoff counter, even one that a
+/// user's trigger catches within our statement. So from here on no cancel is noted at all, and a pending one is
+/// forgotten.
 pub fn hold_cancels() {
     RUNS.store(false, Ordering::SeqCst);
     // SAFETY: sets two variables of this process.
@@ -106,26 +107,26 @@ pub fn hold_cancels() {
     forget_what_was_asked();
 }
 
-/// True while users' code runs: what has it end is told to Postgres and to its interpreter, and noted.
+/// True while user code runs. A request to end it is then passed to Postgres and to its interpreter, and noted.
 static RUNS: AtomicBool = AtomicBool::new(false);
 
 static ASKED: AtomicPtr<AtomicI64> = AtomicPtr::new(std::ptr::null_mut());
 static OBSERVER: AtomicPtr<LatchOf> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Has this process note in `asked` the tick at which users' code that runs here was first asked to end, and tell the
-/// `observer`; 0 once none runs any more, of which the observer is told as well.
+/// Notes in `asked` the tick at which user code in this process was first asked to end, and wakes the `observer`. It is
+/// 0 again once that code has ended, of which the observer is told as well.
 pub fn tell_what_is_asked(asked: &'static AtomicI64, observer: &'static LatchOf) {
     OBSERVER.store(std::ptr::from_ref(observer).cast_mut(), Ordering::SeqCst);
     ASKED.store(std::ptr::from_ref(asked).cast_mut(), Ordering::SeqCst);
 }
 
-/// What [`tell_what_is_asked`] was given.
+/// The arguments of [`tell_what_is_asked`].
 fn who_is_told() -> Option<(&'static AtomicI64, &'static LatchOf)> {
     // SAFETY: what was stored lives as long as the process.
     unsafe { Some((ASKED.load(Ordering::SeqCst).as_ref()?, OBSERVER.load(Ordering::SeqCst).as_ref()?)) }
 }
 
-/// What runs is to end. For signal handlers.
+/// Notes a request to end. For signal handlers.
 fn ask_to_end() {
     if !RUNS.load(Ordering::SeqCst) {
         return;
@@ -149,13 +150,13 @@ fn forget_what_was_asked() {
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 
-/// Whether something was to be cancelled since [`let_cancel`], by `pg_cancel_backend` or a [`Timer`]: anybody can raise an
-/// error that says so.
+/// Returns true if a cancel has come since [`let_cancel`], by `pg_cancel_backend` or a [`Timer`]. The SQLSTATE alone
+/// does not tell, as any code can raise it.
 pub fn was_cancelled() -> bool {
     CANCELLED.load(Ordering::Relaxed)
 }
 
-/// Lets what runs from here on be cancelled. A cancel that came before is forgotten.
+/// Allows cancels from here on. One that came before is forgotten.
 pub fn let_cancel() {
     forget_what_was_asked();
     RUNS.store(true, Ordering::SeqCst);
@@ -167,7 +168,7 @@ pub fn let_cancel() {
     }
 }
 
-/// Runs users' code amidst our own.
+/// Runs user code within our own.
 pub fn cancellable<T>(f: impl FnOnce() -> T) -> T {
     let_cancel();
     let result = f();
@@ -178,12 +179,12 @@ pub fn cancellable<T>(f: impl FnOnce() -> T) -> T {
 static STOP: AtomicBool = AtomicBool::new(false);
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
-/// Whether the server is being shut down.
+/// Returns true if the server is shutting down.
 pub fn stop_asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
-/// Reads the configuration again if that was asked since the last call; whether it was.
+/// Reloads the configuration if that was asked since the last call. Returns true if it was.
 pub fn reload_if_asked() -> bool {
     let asked = RELOAD.swap(false, Ordering::Relaxed);
     if asked {

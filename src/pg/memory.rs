@@ -1,4 +1,4 @@
-//! Memory contexts.
+//! Memory contexts. Not pgrx's PgMemoryContexts, which must be borrowed mutably to switch to it.
 
 use pgrx::pg_sys;
 

@@ -1,8 +1,10 @@
-//! The only room for FFI and `unsafe` (with `shmem`): everything it hands out is a safe, owned type.
+//! Safe wrappers of Postgres's functions and types: with `shared`, the only place for FFI and `unsafe`. They hand out safe,
+//! owned types, and import nothing from the other modules.
 //!
-//! pgrx's own guard turns a Postgres ERROR into a panic that has lost its SQLSTATE (where that is not one of the
-//! server's own), its context and the constraint it names. A queue must hand those on unharmed, to the caller of
-//! `add_job` and to `last_error`: so what may raise is called through [`catch`], which returns the error whole.
+//! pgrx's guard turns a Postgres ERROR into a panic that loses its SQLSTATE (where that is not one of the server's own), its
+//! context and the constraint that it names. The queue must pass all of that on, to the caller of `add_job` and to
+//! `last_error`. So whatever may raise is called through `catch::catch`, which returns the whole error. Where pgrx has a
+//! wrapper that is not used, the file says why.
 
 pub mod args;
 pub mod background;
@@ -18,7 +20,6 @@ pub mod invalidation;
 pub mod latch;
 pub mod libraries;
 pub mod lock;
-pub mod mapping;
 pub mod memory;
 pub mod notify;
 pub mod procedure;

@@ -1,8 +1,9 @@
-//! PL/Python: its interpreter looks at none of Postgres's interrupts, but at its own. So whoever has a call end sets one of those
-//! too: the code that runs raises KeyboardInterrupt, be it a loop, a sleep or a read.
+//! Interrupts for PL/Python, whose interpreter checks only its own interrupts and not Postgres's. To end a call, this
+//! sets one of the interpreter's, so that the running code raises KeyboardInterrupt, in a loop, a sleep or a read.
 //!
-//! Its own SIGINT handler would do, were SIGINT not Postgres's. The interpreter is told of a handler, which makes it raise, and
-//! Postgres's is put back; from then on [`interrupt`], which may be called in a signal handler, stands for the signal.
+//! The interpreter's own SIGINT handler cannot be used, as Postgres needs that signal. The interpreter is told of a
+//! handler, so that it knows what to raise, and then Postgres's handler is restored. From then on [`interrupt`], which
+//! a signal handler may call, stands for the signal.
 
 use super::catch::catch;
 use super::{latch, libraries, xact};
@@ -29,7 +30,7 @@ pub const LANGUAGE: &CStr = c"plpython3u";
 
 const LIBRARY: &CStr = c"plpython3.so";
 
-/// `PyErr_SetInterrupt`, once the interpreter is told what to do then.
+/// `PyErr_SetInterrupt`, once the interpreter knows what to raise.
 static SET_INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -37,16 +38,16 @@ thread_local! {
     static LOADED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A library was loaded: it may be Python's.
+/// Notes that a library was loaded: it may be Python's.
 pub fn look_for_it() {
     LOADED.set(LOADED.get() || libraries::has(LIBRARY));
 }
 
-/// To be called before a call: makes what it runs in Python interruptible, if `is_python` or the interpreter is here already.
-/// Within a transaction.
+/// Prepares the interpreter before a call, if the handler `is_python` or the interpreter is loaded already. To be
+/// called within a transaction.
 pub fn prepare(is_python: bool) {
     if (is_python || LOADED.get()) && SET_INTERRUPT.load(Relaxed).is_null() {
-        // If that fails, so will the call, and say why.
+        // If this fails, the call fails too and says why.
         let told = xact::in_subtransaction(|| latch::keeping_sigint(|| run(TELL)));
         if told.is_ok() {
             SET_INTERRUPT.store(libraries::symbol(c"PyErr_SetInterrupt"), SeqCst);
@@ -56,7 +57,7 @@ pub fn prepare(is_python: bool) {
 
 const TELL: &CStr = c"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)";
 
-/// Runs code, as DO would.
+/// Runs a DO block.
 fn run(code: &CStr) -> Result<(), super::catch::PgError> {
     // SAFETY: the handler of DO of its language, with what it is called with; the closures make C calls only.
     unsafe {
@@ -90,12 +91,12 @@ pub(super) fn interrupt() {
     }
 }
 
-/// True if an error may be the KeyboardInterrupt that [`interrupt`] had raised.
+/// Returns true if an error may be the KeyboardInterrupt of [`interrupt`].
 pub fn was_interrupted() -> bool {
     INTERRUPTED.load(SeqCst)
 }
 
-/// Nothing runs any more that an interrupt was meant for: if it was not raised, it is not to be raised in the next call.
+/// Clears an interrupt that was not raised, as the call that it was meant for has ended.
 pub(super) fn forget_interrupt() {
     if !INTERRUPTED.swap(false, SeqCst) {
         return;

@@ -1,13 +1,12 @@
-//! Who we are. Privileges go up for our statements, never down for a user's.
+//! Roles and privileges. Privileges rise for the queue's own statements, and never for a user's.
 
 use super::args::Text;
 use super::text::DbText;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
-/// While it lives, statements run as another role; the former one is back when it is dropped.
-///
-/// Where an ERROR is raised meanwhile and not caught, Postgres's own abort puts the role back as well.
+/// While it exists, statements run as another role. Dropping it restores the former one, and so does the abort of a
+/// transaction that fails meanwhile.
 pub struct As {
     role: pg_sys::Oid,
     security_context: i32,
@@ -22,7 +21,7 @@ impl As {
             pg_sys::GetUserIdAndSecContext(&mut former.role, &mut former.security_context);
             let mut context = former.security_context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32;
             if !pg_sys::superuser_arg(role) {
-                // Nor may triggers of its tables be put off until they would run as whoever we were.
+                // Deferred triggers of the tables must not wait until they would run as the former role.
                 context |= pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
             }
             pg_sys::SetUserIdAndSecContext(role, context);
@@ -38,7 +37,7 @@ impl Drop for As {
     }
 }
 
-/// The current role.
+/// Returns the current role.
 pub fn current() -> pg_sys::Oid {
     // SAFETY: reads a variable.
     unsafe { pg_sys::GetUserId() }
@@ -49,18 +48,18 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(role) }
 }
 
-/// Whether `role` has the rights of `of`: it is that role, a member of it that inherits, or a superuser.
+/// Returns true if `role` has the privileges of `of`: it is that role, an inheriting member of it, or a superuser.
 pub fn has_privileges_of(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.
     unsafe { pg_sys::has_privs_of_role(role, of) }
 }
 
-/// Whether the current role may see what `of` runs, as pg_stat_activity has it.
+/// Returns true if pg_stat_activity shows queries of `of` to the current role.
 pub fn may_see_queries_of(of: pg_sys::Oid) -> bool {
     has_privileges_of(current(), pg_sys::ROLE_PG_READ_ALL_STATS.into()) || has_privileges_of(current(), of)
 }
 
-/// The role's name; `None` if it has been dropped.
+/// Returns the role's name; `None` if it has been dropped.
 pub fn name(role: pg_sys::Oid) -> Option<DbText> {
     // SAFETY: a catalog look-up, within a transaction; the name is palloc'd.
     let name = unsafe { pg_sys::GetUserNameFromId(role, true) };
@@ -68,7 +67,7 @@ pub fn name(role: pg_sys::Oid) -> Option<DbText> {
     (!name.is_null()).then(|| DbText::of_c(unsafe { CStr::from_ptr(name) }))
 }
 
-/// Whether the role exists and may log in.
+/// Returns true if the role exists and has LOGIN.
 pub fn can_login(role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction; the tuple is read before it is released.
     unsafe {
@@ -83,8 +82,8 @@ pub fn can_login(role: pg_sys::Oid) -> bool {
     }
 }
 
-/// The role of this name, as `regrole` prints it: quoted where SQL needs that. `None` if there is none, also for the number that
-/// `regrole` prints of a role that was dropped. Within a transaction.
+/// Returns the role of this name, in the form that `regrole` prints: quoted where SQL needs that. `None` if it does not
+/// exist, also for the number that `regrole` prints for a dropped role. To be called within a transaction.
 pub fn named(text: &Text) -> Option<pg_sys::Oid> {
     let name = CString::new(unquoted(text.bytes())?).ok()?;
     // SAFETY: a catalog look-up, by a NUL-terminated name.
@@ -92,7 +91,7 @@ pub fn named(text: &Text) -> Option<pg_sys::Oid> {
     (role != pg_sys::InvalidOid).then_some(role)
 }
 
-/// The name that an SQL identifier stands for; `None` if it is no identifier.
+/// Returns the name that an SQL identifier stands for; `None` if it is not one.
 fn unquoted(identifier: &[u8]) -> Option<Vec<u8>> {
     if let [b'"', inner @ .., b'"'] = identifier {
         let mut name = Vec::with_capacity(inner.len());

@@ -1,4 +1,4 @@
-//! What a session keeps beyond its transactions, and forgetting it.
+//! Resets what user code leaves in its session.
 
 use super::catch::{PgError, catch};
 use super::{background, dblink, version};
@@ -17,17 +17,17 @@ unsafe extern "C-unwind" {
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: pg_sys::Oid, argument: Datum) -> Datum;
 }
 
-/// Forgets what a handler may have left in its transaction: cursors, LISTENs, temporary objects. Within it, so that what
-/// shares the transaction meets nothing of it either; a rollback does the same.
+/// Resets what a handler may have left in its transaction: cursors, LISTENs, temporary objects. Within that
+/// transaction, so that other jobs that share it do not find it either. A rollback does the same.
 pub fn forget() -> Result<(), PgError> {
     // SAFETY: the closure makes C calls only.
     unsafe { catch(|| forget_unguarded()) }
 }
 
-/// The same as the transaction commits, for what deferred triggers leave.
+/// Does the same as the transaction commits, for what deferred triggers leave.
 ///
 /// # Safety
-/// What it raises is a jump; it needs a transaction that can still fail.
+/// It raises by a jump, and needs a transaction that can still fail.
 pub(super) unsafe fn forget_before_commit() {
     // SAFETY: the caller vouches for the transaction, which has no snapshot any more; dropping tables may read TOAST.
     unsafe {
@@ -49,8 +49,8 @@ unsafe fn forget_unguarded() {
     }
 }
 
-/// Forgets what is no transaction's, whether it commits or not: prepared statements, what currval says, temporary replication
-/// slots, and how random() goes on. To be called after each call, as others may share its transaction.
+/// Resets what outlives a transaction whether it commits or not: prepared statements, currval, temporary replication
+/// slots, and the seed of random(). To be called after each call, as others may share its transaction.
 pub fn forget_what_no_rollback_does() {
     // SAFETY: these look at this process's own memory, and raise nothing; also after an error. The seed is from -1 to 1.
     unsafe {
@@ -64,7 +64,8 @@ pub fn forget_what_no_rollback_does() {
     }
 }
 
-/// True if this process has acquired a replication slot: outside a walsender's commands, a temporary one that it created.
+/// Returns true if this process has acquired a replication slot: outside a walsender's commands, a temporary one that
+/// it created.
 fn has_replication_slot() -> bool {
     // SAFETY: as many slots as that; which are this process's, only it changes.
     unsafe {
@@ -74,7 +75,7 @@ fn has_replication_slot() -> bool {
     }
 }
 
-/// Bits that nobody can foretell, a few nanoseconds each: they are drawn many at a time.
+/// Returns unpredictable bits. They are drawn many at a time, so that a call takes a few nanoseconds.
 fn random_bits() -> u64 {
     thread_local! {
         static DRAWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
@@ -88,8 +89,8 @@ fn random_bits() -> u64 {
     })
 }
 
-/// Forgets what users' code has left once its transaction has ended: what the commit itself had them run may have left as much
-/// as a call. Advisory locks of the session are released only now: they are taken to see what others have committed, and to
+/// Resets what user code has left once its transaction has ended, as triggers that fire at commit may leave as much as
+/// a call. Session advisory locks are released only here: handlers take them to see what others have committed, and to
 /// have others wait for what is committed here.
 pub(super) fn transaction_ended() {
     const USER_LOCKMETHOD: u16 = 2;

@@ -1,4 +1,5 @@
-//! Statements of our own: plans kept for the life of the backend, run through SPI.
+//! Prepared statements of our own, run through SPI. Not pgrx's Spi: that raises errors as panics, and prepares for a
+//! search_path that may change.
 
 use super::catch::{PgError, catch};
 use super::text::{DbText, Read};
@@ -20,30 +21,30 @@ unsafe extern "C-unwind" {
     ) -> c_int;
 }
 
-/// The schema that statements are about.
+/// The schema that statements refer to.
 #[derive(Clone)]
 pub struct Home {
-    /// Its name as SQL needs it, quoted or not.
+    /// Its name, quoted where SQL needs that.
     pub schema: Rc<DbText>,
-    /// No other name has had it in this backend.
+    /// A number that no other name has had in this backend.
     pub number: u64,
 }
 
 impl Home {
-    /// For statements that name no such schema.
+    /// For statements that refer to no such schema.
     pub fn none() -> Home {
         Home { schema: Rc::default(), number: 0 }
     }
 }
 
-/// A statement, parsed once in a backend. It qualifies every name, so that one parse serves every search_path.
+/// A statement that is parsed once in a backend. It qualifies every name, so that one parse serves every search_path.
 pub struct Plan {
     text: &'static str,
     types: &'static [Oid],
     by_index: bool,
     /// The plan, and the number of the home that it was made for.
     kept: Cell<(pg_sys::SPIPlanPtr, u64)>,
-    /// Whether it has run.
+    /// True once it has run.
     planned: Cell<bool>,
 }
 
@@ -51,27 +52,28 @@ pub struct Plan {
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// `text`, with parameters of these types. Where it says `@extschema@` it means the home of the session it is run in.
+    /// Defines a statement by its text and the types of its parameters. In the text, `@extschema@` stands for the
+    /// session's home.
     pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
         Plan { text, types, by_index: false, kept: Cell::new((std::ptr::null_mut(), 0)), planned: Cell::new(false) }
     }
 
-    /// For a statement that finds its rows by an index, or takes the first in the order of one: it is never planned to
-    /// read all, or to sort, and planned once for all parameters. The planner would do either where a table's statistics
-    /// are older than its rows, and a queue's are never young enough.
+    /// Marks a statement that finds its rows by an index, or takes the first ones in an index's order. It is never
+    /// planned with a sequential scan or a sort, and is planned once for all parameters. The planner would choose those
+    /// where statistics are older than the rows, as a queue's always are.
     pub const fn by_index(mut self) -> Plan {
         self.by_index = true;
         self
     }
 
-    /// What it is to be planned with, if it is to be planned now.
+    /// Returns the settings to plan it with, if it must be planned now.
     fn planning(&self, plan: pg_sys::SPIPlanPtr) -> Option<Settings> {
         // SAFETY: a kept plan.
         if !self.by_index || (self.planned.replace(true) && unsafe { pg_sys::SPI_plan_is_valid(plan) }) {
             return None;
         }
         let settings = Settings::keep();
-        // jit: what none of them can be done without is taken to be expensive, and compiled.
+        // jit is off because scans that are disabled look expensive to the planner, and would be compiled.
         for way in [c"enable_sort", c"enable_bitmapscan", c"enable_seqscan", c"jit"] {
             set_local(way, c"off");
         }
@@ -83,7 +85,7 @@ impl Plan {
         if !kept.is_null() && number == home.number {
             return Ok(kept);
         }
-        // A plan for a former home is left to the end of the backend: it may be running further up the stack, in a
+        // A plan for a former home is kept to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
         let text = DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string();
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
@@ -99,7 +101,7 @@ impl Plan {
     }
 }
 
-/// A statement of ours: the files in `sql/query/` that its text is made of, and the types of its parameters.
+/// Defines a statement by its files in `sql/query/` and the types of its parameters.
 macro_rules! plan {
     ([$($file:literal),+] $(, $type:ident)*) => {
         $crate::pg::spi::Plan::new(
@@ -115,7 +117,8 @@ thread_local! {
     static MET_DEADLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a statement of ours has met a deadlock since the last call: also one that a user's code ran, by adding a job, say.
+/// Returns true if a statement of ours has met a deadlock since the last call, even one that user code caused by adding
+/// a job.
 pub fn met_deadlock() -> bool {
     MET_DEADLOCK.replace(false)
 }
@@ -123,13 +126,13 @@ pub fn met_deadlock() -> bool {
 /// An argument or a column: NULL is `None`.
 pub type Value = Option<Datum>;
 
-/// A connection to SPI. Rows live until it is dropped; what must outlive it is copied by [`Rows::carry`].
+/// A connection to SPI. Rows live until it is dropped. [`Rows::carry`] copies those that must outlive it.
 pub struct Session {
     home: Home,
 }
 
 impl Session {
-    /// Opens a session. The memory context that is current now is the one that `carry` copies to.
+    /// Connects. [`Rows::carry`] will copy to the memory context that is current now.
     pub fn open(home: &Home) -> Session {
         let session = Session { home: home.clone() };
         // SAFETY: paired with SPI_finish in `drop`.
@@ -137,12 +140,12 @@ impl Session {
         session
     }
 
-    /// Runs a statement that may write, with a snapshot of its own.
+    /// Runs a statement that may write, with a new snapshot.
     pub fn execute(&self, plan: &Plan, values: &[Value]) -> Result<Rows<'_>, PgError> {
         self.run(plan, values, false)
     }
 
-    /// Runs a statement that only reads, with the active snapshot: assigns no transaction id.
+    /// Runs a statement that only reads, with the active snapshot. Assigns no transaction id.
     pub fn read(&self, plan: &Plan, values: &[Value]) -> Result<Rows<'_>, PgError> {
         self.run(plan, values, true)
     }
@@ -187,7 +190,7 @@ impl Drop for Session {
     }
 }
 
-/// What a statement returned.
+/// The result of a statement.
 pub struct Rows<'s> {
     table: *mut pg_sys::SPITupleTable,
     count: usize,
@@ -195,12 +198,12 @@ pub struct Rows<'s> {
 }
 
 impl Rows<'_> {
-    /// How many rows were returned, or affected where none are returned.
+    /// Returns how many rows were returned or, if none are returned, affected.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// A column of a row, both counted from 0. By-reference values live as long as the session.
+    /// Returns a column of a row, both counted from 0. By-reference values live as long as the session.
     pub fn value(&self, row: usize, column: usize) -> Value {
         assert!(row < self.count && !self.table.is_null());
         let mut is_null = false;
@@ -212,13 +215,14 @@ impl Rows<'_> {
         (!is_null).then_some(datum)
     }
 
-    /// A column read as a Rust type that fits it.
+    /// Returns a column as a Rust type that fits it.
     pub fn get<T: Read>(&self, row: usize, column: usize) -> Option<T> {
         // SAFETY: our statements' columns are of the types that their callers name.
         self.value(row, column).and_then(|datum| unsafe { T::read(datum) })
     }
 
-    /// The first column of a row, a composite or a text, copied to where the session was opened from.
+    /// Copies the first column of a row, a composite or a text, to the memory context from which the session was
+    /// opened.
     pub fn carry(&self, row: usize) -> Value {
         // SAFETY: both are by-reference varlenas. Within a row, a small one has got a short header, which whoever
         // reads its attributes must not meet.
@@ -228,13 +232,13 @@ impl Rows<'_> {
         })
     }
 
-    /// Frees them before the session ends.
+    /// Frees the rows before the session ends.
     pub fn free(self) {
         // SAFETY: SPI's table, or null, and `self` is gone after this.
         unsafe { pg_sys::SPI_freetuptable(self.table) }
     }
 
-    /// The rows as tuples, for [`super::function::Call::return_rows`].
+    /// Returns the rows as tuples, for [`super::function::Call::return_rows`].
     pub(super) fn tuples(&self) -> &[pg_sys::HeapTuple] {
         if self.count == 0 {
             return &[];

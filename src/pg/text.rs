@@ -1,14 +1,16 @@
-//! Text as the database has it: bytes in its encoding, which may be any of the server's, and in SQL_ASCII none at all.
+//! Text in the database's encoding: bytes in any of the server's encodings, or in none at all (SQL_ASCII). Not Rust's
+//! `String`, which pgrx uses: that can hold UTF-8 only.
 //!
-//! Nothing is converted on its way through here, so that nothing can be lost, or fail. In each encoding that a database can
-//! have, the bytes below 128 are ASCII's and stand for nothing else: so texts are composed of ours, which are ASCII, and of the
-//! database's by putting their bytes together.
+//! Text is not converted on its way through here, so that no conversion can fail or lose anything. In each encoding
+//! that a database can have, bytes below 128 are ASCII characters and nothing else. So our own texts, which are ASCII,
+//! and the database's are joined by joining their bytes.
 //!
-//! Rust's `format!` knows UTF-8 only. What goes through it has a character for each byte, U+0000 to U+00FF: [`Display`] writes
-//! that, and whatever hands a `str` to Postgres reads it by [`AsText`] or [`From`]. A `String` that holds text of the database is
-//! only ever on its way from the one to the other.
+//! Rust's `format!` knows UTF-8 only. Text on its way through it has one character for each byte, U+0000 to U+00FF:
+//! [`Display`] writes that form, and whatever passes a `str` to Postgres reads it by [`AsText`] or [`From`]. A `String`
+//! holds text of the database only between these two.
 //!
-//! Text crosses encodings in one place: [`DbText::of`], for what a process of another database has left in shared memory.
+//! Only [`DbText::of`] converts between encodings, for text that a process of another database has left in shared
+//! memory.
 
 use super::spi::Value;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -20,7 +22,7 @@ use std::fmt::{self, Display, Write};
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct DbText(Vec<u8>);
 
-/// The encoding of the database that this process is connected to; SQL_ASCII if to none.
+/// Returns the encoding of the database that this process is connected to; SQL_ASCII if to none.
 pub fn encoding() -> i32 {
     // SAFETY: reads a variable.
     unsafe { pg_sys::GetDatabaseEncoding() }
@@ -31,12 +33,12 @@ impl DbText {
         DbText(bytes.to_vec())
     }
 
-    /// A C string of Postgres's.
+    /// Wraps a C string of Postgres's.
     pub fn of_c(text: &CStr) -> DbText {
         DbText::new(text.to_bytes())
     }
 
-    /// What Rust's own code says, and pgrx. A character that the database may not have is `?`.
+    /// Wraps text of Rust code. A character that the database may not have becomes `?`.
     pub fn of_rust(text: &str) -> DbText {
         match encoding() {
             UTF8 | SQL_ASCII => DbText::new(text.as_bytes()),
@@ -44,8 +46,8 @@ impl DbText {
         }
     }
 
-    /// Text in the encoding `from`, of another database. A character that this database cannot have is shown by its bytes:
-    /// `\xe9`. Within a transaction; raises nothing.
+    /// Converts text from the encoding `from` of another database. A character that this database cannot have is shown
+    /// by its bytes: `\xe9`. To be called within a transaction. Raises nothing.
     pub fn of(bytes: &[u8], from: i32) -> DbText {
         let to = encoding();
         if bytes.is_ascii() || from == to || to == SQL_ASCII {
@@ -65,7 +67,7 @@ impl DbText {
         self.0.is_empty()
     }
 
-    /// As C has it. Text of Postgres's has no NUL.
+    /// Returns it as a C string. Text of Postgres's has no NUL.
     pub fn c_string(&self) -> CString {
         CString::new(self.0.iter().copied().filter(|&byte| byte != 0).collect::<Vec<u8>>()).unwrap_or_default()
     }
@@ -74,7 +76,7 @@ impl DbText {
         self.0.extend_from_slice(&text.encoded());
     }
 
-    /// Cuts it before the character that goes beyond `most` bytes; how many were cut off.
+    /// Cuts it before the character that goes beyond `most` bytes. Returns how many bytes were cut off.
     pub fn clip(&mut self, most: usize) -> usize {
         let length = self.0.len();
         if length > most {
@@ -87,8 +89,8 @@ impl DbText {
         length - self.0.len()
     }
 
-    /// Itself, if the database can have it; otherwise with the bytes that it cannot have shown: `\xe9`. Names of databases and
-    /// roles are in whatever encoding they were given in, and so may be what libraries say.
+    /// Returns it with the bytes that the database cannot have shown as `\xe9`. Names of databases and roles are in
+    /// whatever encoding they were given, and so may be messages of libraries.
     pub fn valid(self) -> DbText {
         let encoding = encoding();
         if self.0.is_ascii() || is_valid(&self.0, encoding) {
@@ -106,7 +108,7 @@ fn is_valid(bytes: &[u8], encoding: i32) -> bool {
     unsafe { pg_sys::pg_verify_mbstr(encoding, bytes.as_ptr().cast(), bytes.len() as c_int, true) }
 }
 
-/// Has `f` say what each character beyond ASCII becomes. Bytes that are no character, and what `f` has nothing for, are shown.
+/// Converts each character beyond ASCII by `f`. Shows the bytes of those that `f` has nothing for, and of invalid ones.
 fn by_character(bytes: &[u8], encoding: i32, f: impl Fn(&[u8]) -> Option<Vec<u8>>) -> DbText {
     let mut text = DbText::default();
     let mut rest = bytes;
@@ -133,7 +135,7 @@ fn by_character(bytes: &[u8], encoding: i32, f: impl Fn(&[u8]) -> Option<Vec<u8>
     text
 }
 
-/// A character in another encoding; `None` if that has no such. Most encodings are converted by way of UTF-8 only.
+/// Converts a character; `None` if the other encoding has no such. Most encodings are converted by way of UTF-8.
 fn convert(character: &[u8], from: i32, to: i32) -> Option<Vec<u8>> {
     let step = |bytes: &[u8], from: i32, to: i32| {
         if from == to {
@@ -182,9 +184,9 @@ impl Write for DbText {
     }
 }
 
-/// What can be handed to Postgres as text.
+/// A value that can be passed to Postgres as text.
 pub trait AsText {
-    /// In the database's encoding.
+    /// Returns the bytes in the database's encoding.
     fn encoded(&self) -> Cow<'_, [u8]>;
 }
 
@@ -241,7 +243,7 @@ pub fn characters(text: &(impl AsText + ?Sized)) -> usize {
     usize::try_from(count).unwrap_or(0)
 }
 
-/// A `text` value in the current memory context.
+/// Makes a `text` value in the current memory context.
 pub fn text(value: &(impl AsText + ?Sized)) -> Value {
     let bytes = value.encoded();
     // SAFETY: copies so many bytes.
@@ -249,7 +251,7 @@ pub fn text(value: &(impl AsText + ?Sized)) -> Value {
     Some(Datum::from(text))
 }
 
-/// A `text[]` value in the current memory context.
+/// Makes a `text[]` value in the current memory context.
 pub fn texts(values: &[impl AsText]) -> Value {
     let mut elements: Vec<Datum> = values.iter().filter_map(text).collect();
     let (length, by_value, alignment) = TEXT;
@@ -267,12 +269,12 @@ pub fn texts(values: &[impl AsText]) -> Value {
     Some(Datum::from(array))
 }
 
-/// A `text[]` value; NULL if there are none.
+/// Makes a `text[]` value; NULL if there are no elements.
 pub fn texts_or_null(values: &[impl AsText]) -> Value {
     if values.is_empty() { None } else { texts(values) }
 }
 
-/// The elements of a `text[]`; NULL has none, and NULL elements are left out.
+/// Returns the elements of a `text[]`. NULL has none, and NULL elements are left out.
 pub fn elements(array: Value) -> Vec<DbText> {
     let Some(array) = array else { return Vec::new() };
     let (length, by_value, alignment) = TEXT;
@@ -300,10 +302,10 @@ pub fn elements(array: Value) -> Vec<DbText> {
 /// Length, by value, alignment: what pg_type says of `text`.
 const TEXT: (c_int, bool, c_char) = (-1, false, pg_sys::TYPALIGN_INT as c_char);
 
-/// A `name` value in the current memory context, of a name that may be in any encoding.
+/// Makes a `name` value in the current memory context, from a name in any encoding.
 pub fn name(value: DbText) -> Value {
     let mut name = value.valid();
-    // Names of the catalog fit, but for those whose bytes have to be shown.
+    // Names of the catalog fit, except for those whose bytes have to be shown.
     name.clip(pg_sys::NAMEDATALEN as usize - 1);
     // SAFETY: a fresh, zeroed palloc of a name's size, the last byte left NUL.
     unsafe {
@@ -313,7 +315,7 @@ pub fn name(value: DbText) -> Value {
     }
 }
 
-/// What a value can be read as. There is no `String`: text is [`DbText`].
+/// A type as which a value can be read. There is no `String`: text is [`DbText`].
 pub trait Read: Sized {
     /// # Safety
     /// The value is of a type that fits.

@@ -1,4 +1,4 @@
-//! Trigger functions.
+//! Trigger functions. Not pgrx's PgTrigger, which copies each row.
 
 use super::catch::{Failure, Raise};
 use super::function::Call;
@@ -10,7 +10,7 @@ use pgrx::pg_sys::{self, Datum, HeapTuple};
 pub struct Trigger(*mut pg_sys::TriggerData);
 
 impl Trigger {
-    /// The firing that `call` is for; an error (39P01) if it was called by anything else.
+    /// Returns the firing that `call` is for. Errors: 39P01 if it was not called as a trigger.
     pub fn of(call: &Call) -> Result<Trigger, Failure> {
         let context = call.context();
         // SAFETY: a Node, if anything.
@@ -20,19 +20,19 @@ impl Trigger {
         Ok(Trigger(context.cast()))
     }
 
-    /// Whether it is fired for a row, rather than for a statement.
+    /// Returns true if it is fired for a row rather than for a statement.
     pub fn is_for_row(&self) -> bool {
         // SAFETY: a valid firing.
         unsafe { (*self.0).tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 }
     }
 
-    /// The row as it was: before an UPDATE, or what is deleted, or inserted.
+    /// Returns the row: before an UPDATE, or the one that is deleted or inserted.
     pub fn row(&self) -> TriggerRow {
         // SAFETY: a firing for a row.
         unsafe { TriggerRow { tuple: (*self.0).tg_trigtuple, descriptor: (*(*self.0).tg_relation).rd_att } }
     }
 
-    /// The row as an UPDATE leaves it; `None` for other events.
+    /// Returns the row after an UPDATE; `None` for other events.
     pub fn updated_row(&self) -> Option<TriggerRow> {
         // SAFETY: a firing for a row.
         unsafe {
@@ -41,27 +41,27 @@ impl Trigger {
         }
     }
 
-    /// Whether an INSERT fired it.
+    /// Returns true if an INSERT fired it.
     pub fn is_insert(&self) -> bool {
         // SAFETY: a valid firing.
         let event = unsafe { (*self.0).tg_event };
         event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT
     }
 
-    /// The table's OID.
+    /// Returns the table's OID.
     pub fn relation(&self) -> pg_sys::Oid {
         // SAFETY: a valid firing.
         unsafe { (*(*self.0).tg_relation).rd_id }
     }
 }
 
-/// A trigger function was called by what it is not for.
+/// Returns the error of a trigger function that was called otherwise.
 pub fn not_ours(message: &str) -> Failure {
     let (detail, hint, context) = (None, None, None);
     Failure::Ours(Raise { sqlstate: *b"39P01", message: message.into(), detail, hint, context })
 }
 
-/// What an AFTER trigger returns.
+/// Returns the value that an AFTER trigger returns.
 pub fn nothing() -> Value {
     Some(Datum::from(0))
 }
@@ -73,7 +73,7 @@ pub struct TriggerRow {
 }
 
 impl TriggerRow {
-    /// An attribute, by its number in the table (from 1).
+    /// Returns an attribute, by its number in the table (from 1).
     pub fn value(&self, attribute: i16) -> Value {
         let mut is_null = false;
         // SAFETY: the tuple is of this descriptor.
@@ -81,20 +81,20 @@ impl TriggerRow {
         (!is_null).then_some(datum)
     }
 
-    /// An attribute read as a Rust type that fits it.
+    /// Returns an attribute as a Rust type that fits it.
     pub fn get<T: Read>(&self, attribute: i16) -> Option<T> {
         // SAFETY: callers name the attribute's type.
         self.value(attribute).and_then(|datum| unsafe { T::read(datum) })
     }
 
-    /// A copy with some attributes changed, as a BEFORE trigger returns it.
+    /// Returns a copy with some attributes changed, as a BEFORE trigger returns it.
     pub fn with(&self, changes: &[(i16, Value)]) -> Value {
         // SAFETY: the tuple is of this descriptor.
         Some(Datum::from(unsafe { changed(self.tuple, self.descriptor, changes) }))
     }
 }
 
-/// A copy of a tuple with some attributes changed.
+/// Returns a copy of a tuple with some attributes changed.
 ///
 /// # Safety
 /// The tuple is of this descriptor, and the values are of the attributes' types.

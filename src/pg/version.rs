@@ -1,23 +1,24 @@
-//! What differs between the versions of Postgres.
+//! Differences between the versions of Postgres.
 
 use pgrx::pg_sys;
 
-/// Whether a background worker may log in as a role that has no LOGIN.
+/// True if a background worker cannot log in as a role that has no LOGIN.
 pub const WORKER_NEEDS_LOGIN: bool = cfg!(any(feature = "pg15", feature = "pg16"));
 
-/// The flags to connect a background worker with: before 17 none, since then the one that lets NOLOGIN roles in.
+/// The flags with which a background worker connects: none before 17, and since then the one that lets NOLOGIN roles
+/// in.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 pub const CONNECT_FLAGS: u32 = 0;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub const CONNECT_FLAGS: u32 = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
 
-/// The settings that would end a background worker's session for taking its time, which is not theirs to do.
+/// The settings that would end a background worker's session for the time that it takes.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 pub const TIMEOUTS: &[&std::ffi::CStr] = &[];
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 pub const TIMEOUTS: &[&std::ffi::CStr] = &[c"transaction_timeout"];
 
-/// Whether `role` owns the database.
+/// Returns true if `role` owns the database.
 pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.
     unsafe {
@@ -28,7 +29,7 @@ pub fn owns_database(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether `role` owns the extension.
+/// Returns true if `role` owns the extension.
 pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.
     unsafe {
@@ -39,7 +40,7 @@ pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether `role` may execute the function.
+/// Returns true if `role` may execute the function.
 pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.
     unsafe {
@@ -56,7 +57,7 @@ pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
-// Not pgrx's bindings: see `catch`. Since 17 it is told whether only those that are synced are meant.
+// Not pgrx's bindings: see `catch`. Since 17 it has an argument that limits it to synced slots.
 unsafe extern "C-unwind" {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     fn ReplicationSlotCleanup();

@@ -1,28 +1,29 @@
-//! Transactions of a background worker, and what every backend does at the end of one.
+//! Transactions of background workers, and callbacks at the end of any transaction. pgrx's register_xact_callback calls
+//! back before locks are released, and once only.
 
 use super::catch::{PgError, catch};
 use super::{dblink, latch, session};
 use pgrx::pg_sys;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 unsafe extern "C-unwind" {
     fn CommitTransactionCommand();
 }
 
-/// Begins a transaction of ours, with a snapshot for what only reads.
+/// Begins a transaction, with a snapshot for statements that only read.
 pub fn begin() {
     begin_at(None);
 }
 
-/// Begins a transaction for a statement of the queue's, whatever defaults the role or the database has set.
+/// Begins a transaction for the queue's own statements, whatever the defaults of the role or the database are.
 pub fn begin_for_queue() {
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
     allow_writes();
     wait_for_locks();
 }
 
-/// As [`begin_for_queue`], but nobody's lock is waited for any longer than `lock_timeout`: 55P03. That works as a cancel does,
-/// so that a cancel works too.
+/// Begins one as [`begin_for_queue`] does, in which no lock is waited for longer than `lock_timeout` (55P03). As that
+/// works like a cancel, a cancel works too.
 pub fn begin_for_queue_within(lock_timeout: &std::ffi::CStr) {
     latch::let_cancel();
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
@@ -30,8 +31,8 @@ pub fn begin_for_queue_within(lock_timeout: &std::ffi::CStr) {
     set_local(c"lock_timeout", lock_timeout);
 }
 
-/// Lets the current transaction wait for locks as long as it takes, whatever lock_timeout the server or the role has set: our
-/// statements wait for short transactions only.
+/// Lets the current transaction wait for locks without limit, whatever the lock_timeout of the server or the role is:
+/// the queue's own statements wait for short transactions only.
 pub fn wait_for_locks() {
     // SAFETY: reads a variable.
     if unsafe { pg_sys::LockTimeout } > 0 {
@@ -57,13 +58,13 @@ pub fn allow_writes() {
     unsafe { pg_sys::XactReadOnly = false }
 }
 
-/// Whether transactions begin READ COMMITTED and may write, unless told otherwise.
+/// Returns true if transactions are READ COMMITTED and read-write by default.
 pub fn defaults_are_plain() -> bool {
     // SAFETY: reads two variables.
     unsafe { pg_sys::DefaultXactIsoLevel == pg_sys::XACT_READ_COMMITTED as i32 && !pg_sys::DefaultXactReadOnly }
 }
 
-/// Lets this transaction's commit return before its WAL is flushed: for what may be lost in a crash.
+/// Lets this transaction's commit return before its WAL is flushed, for changes that a crash may lose.
 pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");
 }
@@ -76,7 +77,7 @@ pub fn commit_here() {
     }
 }
 
-/// SET LOCAL.
+/// Sets a setting as SET LOCAL does.
 pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
     // SAFETY: GUC_ACTION_LOCAL is undone at the end of the transaction.
     unsafe {
@@ -93,13 +94,13 @@ pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
     }
 }
 
-/// Whether CREATE FUNCTION checks bodies: dumps, and hardly anybody else, turn that off for their session.
+/// Returns false if CREATE FUNCTION does not check bodies: dumps turn the check off, and hardly any other session does.
 pub fn checks_function_bodies() -> bool {
     // SAFETY: reads a variable.
     unsafe { pg_sys::check_function_bodies }
 }
 
-/// Commits. On an error (a deferred constraint, say) the transaction is still to be [`abort`]ed.
+/// Commits. After an error (of a deferred constraint, for example) the caller must still [`abort`].
 pub fn commit() -> Result<(), PgError> {
     // SAFETY: pairs the snapshot of `begin`; the closure is one C call.
     unsafe {
@@ -120,7 +121,7 @@ pub fn abort() {
     session::transaction_ended();
 }
 
-/// While it lives, settings can be changed; all of them are put back when it is dropped, plain SET included.
+/// While it exists, settings can be changed. Dropping it restores all of them, plain SET included.
 pub struct Settings(i32);
 
 impl Settings {
@@ -129,7 +130,7 @@ impl Settings {
         Settings(unsafe { pg_sys::NewGUCNestLevel() })
     }
 
-    /// Opens one with a setting changed.
+    /// Opens one and changes a setting.
     pub fn with(name: &std::ffi::CStr, value: &std::ffi::CStr) -> Settings {
         let settings = Settings::keep();
         set_local(name, value);
@@ -145,17 +146,26 @@ impl Drop for Settings {
 }
 
 thread_local! {
-    static END: Cell<Option<fn(committed: bool)>> = const { Cell::new(None) };
+    static ENDS: RefCell<Vec<fn(committed: bool)>> = const { RefCell::new(Vec::new()) };
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has `end` called at the end of every transaction of this backend, committed or not (PREPARE TRANSACTION is not). It
-/// must not raise: at that point an error takes the server down.
+/// Calls `end` at the end of every transaction of this backend, committed or not, but not at PREPARE TRANSACTION. It
+/// must not raise, as an error at that point takes the server down.
 ///
-/// After a commit this is later than the commit callback: what was done is visible, others have been sent its
-/// invalidation messages, and its locks are released. Whoever is woken finds all of it.
+/// After a commit, it is called later than commit callbacks are: the changes are visible, the invalidation messages
+/// sent, and the locks released. A process that is woken sees all of it.
+///
+/// A function that is registered again is called once. Several are called in the order in which they were registered.
 pub fn at_end(end: fn(committed: bool)) {
-    if END.replace(Some(end)).is_none() {
+    let is_first = ENDS.with_borrow_mut(|ends| {
+        let is_first = ends.is_empty();
+        if !ends.iter().any(|&known| std::ptr::fn_addr_eq(known, end)) {
+            ends.push(end);
+        }
+        is_first
+    });
+    if is_first {
         // SAFETY: registered once for the life of the backend.
         unsafe {
             pg_sys::RegisterXactCallback(Some(xact_event), std::ptr::null_mut());
@@ -164,8 +174,8 @@ pub fn at_end(end: fn(committed: bool)) {
     }
 }
 
-/// Has every transaction of this process forget, as it commits, what was left in its session, and put back all that was SET: by
-/// a trigger that is fired then, say.
+/// Resets, in each transaction of this process as it commits, what was left in its session and everything that was SET:
+/// by a deferred trigger, for example.
 pub fn forget_before_commit() {
     unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
         if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
@@ -198,15 +208,14 @@ unsafe extern "C-unwind" fn resources_released(
     is_top_level: bool,
     _: *mut std::ffi::c_void,
 ) {
-    if phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS
-        && is_top_level
-        && let Some(end) = END.get()
-    {
-        end(COMMITTED.replace(false));
+    if phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS && is_top_level {
+        let committed = COMMITTED.replace(false);
+        // None of these functions registers another.
+        ENDS.with_borrow(|ends| ends.iter().for_each(|end| end(committed)));
     }
 }
 
-/// While it lives, what only reads sees everything committed so far, even in a REPEATABLE READ transaction.
+/// While it exists, statements that only read see everything committed so far, even in a REPEATABLE READ transaction.
 pub struct LatestSnapshot(());
 
 impl LatestSnapshot {
@@ -228,8 +237,9 @@ impl Drop for LatestSnapshot {
     }
 }
 
-/// How many subtransactions of the current transaction everybody is told of: those that have written, and were not rolled
-/// back. Past [`MOST_SUBTRANSACTIONS`], every session has to look up whose they are.
+/// Returns how many subtransactions of the current transaction the server shows to all sessions: those that have
+/// written and were not rolled back. With more than [`MOST_SUBTRANSACTIONS`], every session has to look up to whom they
+/// belong.
 pub fn subtransactions() -> usize {
     // SAFETY: this process's own entry, which only it changes.
     unsafe { usize::from((*pg_sys::MyProc).subxidStatus.count) }
@@ -238,7 +248,8 @@ pub fn subtransactions() -> usize {
 /// PGPROC_MAX_CACHED_SUBXIDS.
 pub const MOST_SUBTRANSACTIONS: usize = 64;
 
-/// Runs `f` in a subtransaction, rolled back if it fails. What a [`PgError`] says is gone by then: `f` reads it.
+/// Runs `f` in a subtransaction, which is rolled back if it fails. `f` must read a [`PgError`] itself, as its text is
+/// freed by the rollback.
 pub fn in_subtransaction<T, E>(f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     // SAFETY: begin is paired with release or rollback, and context and owner are put back, as plpgsql does.
     unsafe {

@@ -1,80 +1,81 @@
-//! Several jobs of a task in one transaction, each in a subtransaction of its own.
+//! A batch: several jobs of a task in one transaction, each in a subtransaction of its own.
 //!
-//! What a job did stays, with its locks, until all have run. So none may wait for a lock, and no more are begun once the
-//! time is up. A job that would have had to wait, or met a deadlock or a serialization failure, is run again alone: it may
-//! have been its companions' fault. If their commit is cancelled, all of them have failed.
+//! What a job did stays, with its locks, until all have run. So no job may wait for a lock, and no job begins after the
+//! time budget is spent. A job that would have waited, or met a deadlock or a serialization failure, runs again alone:
+//! the others of its batch may be at fault. If the commit is cancelled, all of them have failed.
 
 use super::set::Part;
-use super::{Attempt, Failed, Hold, Runner, Taken};
+use super::{Attempt, Failed, RunMode, Runner, TakenJobs};
 use crate::error::Error;
-use crate::handler::Handler;
+use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
 use crate::pg::{background, latch, xact};
-use crate::queue::job::Job;
-use crate::queue::{complete, take};
-use crate::ready::Hint;
+use crate::schema::job_row::Job;
+use crate::shared::ready_list::Hint;
+use crate::tasks::handler::Handler;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// How many jobs may share a transaction: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each takes one. A handler that makes
-/// subtransactions of its own (in plpgsql, a block with EXCEPTION) has fewer share it.
+/// How many jobs may share a transaction: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each takes one. If a handler
+/// makes subtransactions of its own (in plpgsql, a block with EXCEPTION), fewer jobs share it.
 pub const MOST: usize = 60;
 
-/// No job is begun once a transaction has taken this long.
+/// No job begins once the transaction has taken this long.
 const BUDGET: Duration = Duration::from_millis(10);
 
-/// How long a statement waits for a lock: the shortest time that lock_timeout can be.
+/// How long a statement waits for a lock: the smallest lock_timeout there is.
 const PATIENCE: &std::ffi::CStr = c"1ms";
 
-/// What became of each job.
+/// The outcomes of the jobs of a batch.
 #[derive(Default)]
 struct Outcomes<'j> {
     done: Vec<&'j Job>,
     failed: Vec<(&'j Job, Raise)>,
-    /// Whether the last of those failed as somebody, or its timeout, had it end.
+    /// True if the last of those failed because it was cancelled, terminated or timed out.
     interrupted: bool,
-    /// To be run alone.
+    /// The jobs to run alone.
     alone: Vec<&'j Job>,
-    /// Not begun.
+    /// The jobs that did not begin.
     left: Vec<&'j Job>,
 }
 
-/// What came of jobs that were run as if none of them could fail.
+/// The result of running jobs as if none of them could fail.
 enum Together {
-    /// Or failed, all of them.
+    /// All jobs were committed, or all have failed.
     Done,
-    /// Nothing of it happened, but that one of them has failed: it was interrupted, and is not run again for the others' sake.
+    /// Nothing was committed. One job was interrupted: its failure is recorded, and it does not run again for the
+    /// others' sake.
     Interrupted(i64),
-    /// Nothing of it happened.
+    /// Nothing was committed.
     Failed,
 }
 
 impl Runner {
-    /// Runs jobs together; those that time did not suffice for are still to be run.
-    pub(super) fn batch(&mut self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
-        if hold == Hold::Claimed || self.is_careful(taken.task.tag) {
-            return self.one_by_one(taken, hold);
+    /// Runs jobs as a batch. Returns those that did not begin in time.
+    pub(super) fn batch(&mut self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
+        if mode == RunMode::Claimed || self.is_careful(taken.task.tag) {
+            return self.one_by_one(taken, mode);
         }
         let left = match self.all_well(taken)? {
             Together::Done => return Ok(Vec::new()),
             Together::Interrupted(id) => &taken.those(|other| other != id),
             Together::Failed => taken,
         };
-        self.careful.insert(taken.task.tag, Instant::now());
-        self.one_by_one(left, hold)
+        self.recently_failed.insert(taken.task.tag, Instant::now());
+        self.one_by_one(left, mode)
     }
 
-    /// Whether jobs of a task have lately failed, or taken long, in a batch.
+    /// Returns true if jobs of the task have lately failed, or taken long, in a batch.
     fn is_careful(&self, task: u32) -> bool {
         const LATELY: Duration = Duration::from_secs(10);
-        self.careful.get(&task).is_some_and(|since| since.elapsed() < LATELY)
+        self.recently_failed.get(&task).is_some_and(|since| since.elapsed() < LATELY)
     }
 
-    /// Deletes the jobs and runs them, as if none of them could fail: which saves locking each first.
-    fn all_well(&self, taken: &Taken) -> Result<Together, Error> {
+    /// Deletes the jobs and runs them as if none could fail, which saves locking each row first.
+    fn all_well(&self, taken: &TakenJobs) -> Result<Together, Error> {
         let begun = Instant::now();
         self.begin();
-        let attempt = Attempt { task: &taken.task, hold: Hold::InPlace };
+        let attempt = Attempt { task: &taken.task, mode: RunMode::InPlace };
         let Ok(jobs) = self.delete(taken, &taken.ids()) else {
             xact::abort();
             return Ok(Together::Failed);
@@ -84,7 +85,7 @@ impl Runner {
                 jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
                 Ok(Together::Done)
             }
-            // As they were committed: whoever cancelled that meant all of it.
+            // They were cancelled while they were committed: a cancel of the commit concerns all of them.
             Err(error) if Runner::was_cancelled(&error) => {
                 let error = error.read();
                 xact::abort();
@@ -103,7 +104,7 @@ impl Runner {
         }
     }
 
-    /// Runs jobs until one fails; `None` if none did, and all of it is committed.
+    /// Runs jobs until one fails. Returns `None` if none did and all are committed.
     fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Some(Outcomes::default())) };
         let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
@@ -114,14 +115,14 @@ impl Runner {
         Ok(None)
     }
 
-    fn one_by_one(&self, taken: &Taken, hold: Hold) -> Result<Vec<Hint>, Error> {
-        let jobs = match hold {
-            Hold::InPlace => {
+    fn one_by_one(&self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
+        let jobs = match mode {
+            RunMode::InPlace => {
                 self.begin();
                 let ids = taken.ids();
                 self.arena.within(|| take::lock(&self.take(taken, &ids)))?
             }
-            Hold::Claimed => {
+            RunMode::Claimed => {
                 let jobs = self.claim(taken)?;
                 self.begin();
                 jobs
@@ -129,15 +130,15 @@ impl Runner {
         };
         let Some(handler) = self.handler(&taken.task).transpose() else {
             xact::abort();
-            if hold == Hold::Claimed {
+            if mode == RunMode::Claimed {
                 self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
             }
             return Ok(Vec::new());
         };
-        let attempt = Attempt { task: &taken.task, hold };
+        let attempt = Attempt { task: &taken.task, mode };
         let outcomes = match handler {
             Ok(handler) => self.together(&jobs, &attempt, &handler)?,
-            // Each is to fail for that.
+            // Each of them is to record that failure.
             Err(_) => {
                 xact::abort();
                 Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() }
@@ -145,26 +146,26 @@ impl Runner {
         };
         for job in &outcomes.alone {
             self.now_runs(job.id);
-            match hold {
-                Hold::InPlace => self.alone(&taken.those(|id| id == job.id), hold)?,
-                Hold::Claimed => self.claimed(job, taken)?,
+            match mode {
+                RunMode::InPlace => self.run_single(&taken.those(|id| id == job.id), mode)?,
+                RunMode::Claimed => self.claimed(job, taken)?,
             }
             background::report_statistics(false);
         }
         let left: Vec<i64> = outcomes.left.iter().map(|job| job.id).collect();
-        if hold == Hold::Claimed && !left.is_empty() {
-            // That puts them back on the shelf.
+        if mode == RunMode::Claimed && !left.is_empty() {
+            // This puts them back on the ready list.
             self.release(&left)?;
             return Ok(Vec::new());
         }
-        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.place.id)).copied().collect())
+        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
         let begun = Instant::now();
         let mut outcomes = match self.run_each(jobs, attempt, handler, |_| true) {
             Ok(outcomes) => outcomes,
-            // The handler cannot be made ready to be called.
+            // The handler cannot be prepared.
             Err(_) => {
                 xact::abort();
                 return Ok(Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() });
@@ -175,7 +176,7 @@ impl Runner {
                 failed.into_iter().for_each(Failed::log);
                 outcomes.done.iter().for_each(|job| self.succeeded(job, attempt.task, begun));
             }
-            // Whoever cancelled the commit meant all that were done.
+            // A cancel of the commit concerns all jobs that were done.
             Err(error) if Runner::was_cancelled(&error) => {
                 let error = error.read();
                 xact::abort();
@@ -186,19 +187,19 @@ impl Runner {
                 xact::commit()?;
                 failed.into_iter().for_each(Failed::log);
             }
-            // A lock that is lost, a deferred constraint: whose it is, each shows alone.
+            // A lock that is lost, or a deferred constraint: running each alone shows whose it is.
             Ok(None) | Err(_) => {
                 xact::abort();
                 outcomes.alone.append(&mut outcomes.done);
                 outcomes.alone.extend(outcomes.failed.drain(..).map(|(job, _)| job));
-                // In order again. Nothing of their rows may be read outside a transaction.
+                // In order again. Their rows must not be read outside a transaction.
                 outcomes.alone.sort_by_key(|&job| std::ptr::from_ref(job));
             }
         }
         Ok(outcomes)
     }
 
-    /// Runs jobs for as long as there is time, and `goes_on` says so.
+    /// Runs jobs until the time budget is spent, or `goes_on` returns false.
     fn run_each<'j>(
         &self,
         jobs: &'j [Job],
@@ -212,12 +213,12 @@ impl Runner {
         let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let mut prepared = handler.prepare()?;
-        // As many as the jobs so far have taken at most.
+        // The largest number that a job has taken so far.
         let mut subtransactions = 1;
         for job in jobs {
             let before = xact::subtransactions();
             let is_full = before + subtransactions > xact::MOST_SUBTRANSACTIONS || begun.elapsed() > BUDGET;
-            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.leave.load(SeqCst) {
+            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.must_leave.load(SeqCst) {
                 outcomes.left.push(job);
                 continue;
             }
@@ -248,35 +249,35 @@ impl Runner {
         Ok(outcomes)
     }
 
-    /// Completes what was done, records what failed, and commits; what to log then, or `None` if a lock was lost, and
-    /// nothing committed.
+    /// Completes the jobs that are done, records those that failed, and commits. Returns what to log, or `None` if a
+    /// lock was lost and nothing was committed.
     fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
         xact::allow_writes();
         let done: Vec<i64> = outcomes.done.iter().map(|job| job.id).collect();
-        match attempt.hold {
-            Hold::InPlace => complete::complete_locked(done)?,
-            Hold::Claimed if complete::complete_held(done, self.worker_id())? => (),
-            Hold::Claimed => return Ok(None),
+        match attempt.mode {
+            RunMode::InPlace => complete::complete_locked(done)?,
+            RunMode::Claimed if complete::complete_held(done, self.worker_id())? => (),
+            RunMode::Claimed => return Ok(None),
         }
         let failed = self.record_failed(outcomes, attempt)?;
         self.commit()?;
         Ok(Some(failed))
     }
 
-    /// Records what failed, in the current transaction; what to log once that is committed.
+    /// Records failures in the current transaction. Returns what to log once it is committed.
     fn record_failed(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Vec<Failed>, Error> {
         outcomes.failed.iter().map(|(job, error)| self.record_failure(job, attempt, error)).collect()
     }
 }
 
 impl Outcomes<'_> {
-    /// How many were begun.
+    /// Returns how many jobs have begun.
     fn begun(&self) -> usize {
         self.done.len() + self.failed.len() + self.alone.len()
     }
 }
 
-/// Lock not available, deadlock, serialization failure.
+/// True for lock_not_available, deadlock_detected and serialization_failure.
 fn may_be_its_companions_fault(error: &Raise) -> bool {
     [*b"55P03", *b"40P01", *b"40001"].contains(&error.sqlstate)
 }

@@ -1,26 +1,27 @@
-//! Running what a worker has taken off its shelf. However many jobs, and however they are held, it is always: take them,
-//! call the handler, settle them, commit.
+//! Running the jobs that a worker has taken off its ready list. In each case the worker takes them, calls the handler,
+//! settles them, and commits.
 //!
 //! ```text
-//!                   ┌─ in place ─► begin ─► delete ────────────────► handler ─────────────► commit
-//!  alone (alone.rs) ┤
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler ─► delete ──► commit
+//!                      ┌─ in place ─► begin ─► delete ────────────────► handler ─────────────► commit
+//!  single (single.rs) ─┤
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler ─► delete ──► commit
 //!
-//!                   ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
-//!  batch (batch.rs) ┤   (or delete, as if none of them could fail)   └ each in a subtransaction
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler × n ─► delete ─► commit
+//!                      ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
+//!  batch (batch.rs) ───┤   (or delete, as if none of them could fail)   └ each in a subtransaction
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
 //!
-//!                   ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
-//!  set (set.rs) ────┤
-//!                   └─ claimed ──► begin ─► mark ─► commit ─► begin ─► handler, once ─► delete ─► commit
+//!                      ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
+//!  set (set.rs) ───────┤
+//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler, once ─► delete ─► commit
 //! ```
 //!
-//! In place, nobody is told that the jobs run: the rows' locks are the mark, and they vanish with the worker. Jobs that have
-//! a key are claimed, so that nobody who adds one with the same key waits for the handler, and so are jobs of a queue, and
-//! those that were tried before. Where the role or the database asks for another isolation level than READ COMMITTED, or for
-//! read-only transactions, all jobs are claimed: our statements need neither.
+//! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
+//! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
+//! the jobs of a queue, and jobs that were tried before. If the role or the database has another default isolation
+//! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
+//! neither.
 
-mod alone;
+mod single;
 mod batch;
 mod set;
 
@@ -28,85 +29,86 @@ pub use batch::MOST as LARGEST_BATCH;
 pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 
 use crate::error::{Error, headline, last_error};
-use crate::guc;
-use crate::handler::Handler;
-use crate::marks::Mark;
+use crate::holds::subscription;
+use crate::jobs::take::{self, TakeRequest};
+use crate::jobs::{fail, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
-use crate::queue::job::Job;
-use crate::queue::take::{self, Take};
-use crate::queue::{fail, recover};
-use crate::ready::{Hint, Kind};
-use crate::registry::{self, Task};
-use crate::shmem::{self, Held, State, Worker};
-use crate::{schema, subscription};
+use crate::schema;
+use crate::schema::job_row::Job;
+use crate::settings;
+use crate::shared::crash_records::CrashRecord;
+use crate::shared::ready_list::{Hint, Kind};
+use crate::shared::{self, State, TakenRange, Worker};
+use crate::tasks::handler::Handler;
+use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
-/// Runs jobs, for one worker.
+/// Runs the jobs of one worker.
 pub struct Runner {
     pub me: &'static Worker,
-    pub mark: Option<&'static Mark>,
+    pub crash_record: Option<&'static CrashRecord>,
     pub database: Oid,
     pub role: Oid,
-    /// As in `locked_by`.
+    /// The worker's id, as in `locked_by`.
     pub id: DbText,
-    /// Where the jobs that run, and what is said about them, live.
+    /// The memory of the rows of running jobs, and of messages about them.
     pub arena: Arena,
-    /// Tasks, by their tags, whose jobs have lately failed in a batch, and since when that is known.
-    pub careful: HashMap<u32, Instant>,
+    /// The tasks, by their tags, whose jobs have lately failed in a batch, and since when.
+    pub recently_failed: HashMap<u32, Instant>,
 }
 
-/// How jobs are held while they run.
+/// The way in which jobs are held while they run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Hold {
+enum RunMode {
     InPlace,
     Claimed,
 }
 
-/// Jobs that somebody has asked to be run: of one task.
-pub struct Taken {
+/// Jobs of one task that a worker has taken off its ready list.
+pub struct TakenJobs {
     pub hints: Vec<Hint>,
     pub task: Rc<Task>,
     pub forbidden_flags: Vec<DbText>,
 }
 
-impl Taken {
-    /// Some of them, by their ids.
-    fn those(&self, which: impl Fn(i64) -> bool) -> Taken {
-        let hints = self.hints.iter().filter(|hint| which(hint.place.id)).copied().collect();
-        Taken { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
+impl TakenJobs {
+    /// Returns the jobs whose ids match.
+    fn those(&self, which: impl Fn(i64) -> bool) -> TakenJobs {
+        let hints = self.hints.iter().filter(|hint| which(hint.position.id)).copied().collect();
+        TakenJobs { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
     }
 
     fn ids(&self) -> Vec<i64> {
-        self.hints.iter().map(|hint| hint.place.id).collect()
+        self.hints.iter().map(|hint| hint.position.id).collect()
     }
 }
 
-/// What an attempt is part of.
+/// The task and mode of an attempt.
 struct Attempt<'a> {
     task: &'a Task,
-    hold: Hold,
+    mode: RunMode,
 }
 
-/// How an attempt ended that raised no error.
+/// The end of an attempt that raised no error.
 enum Outcome {
     Completed,
-    /// Somebody else has a job of it: nothing was committed.
+    /// Another session has one of its jobs. Nothing was committed.
     LockLost,
-    /// The task was unregistered, or taken over by another role.
+    /// The task was unregistered, or another role has taken it over.
     NotOurs,
 }
 
 impl Runner {
-    /// Runs jobs; those that it could not get to in time, to be given back.
-    pub fn run(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+    /// Runs jobs. Returns those that did not begin in time and must be put back.
+    pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
@@ -116,54 +118,54 @@ impl Runner {
         background::report_idle();
         background::report_statistics(false);
         self.me.let_go();
-        if let Some(mark) = self.mark {
-            mark.clear();
+        if let Some(record) = self.crash_record {
+            record.clear();
         }
         self.me.enter(State::Looking);
         Ok(left)
     }
 
-    fn dispatch(&mut self, taken: &Taken) -> Result<Vec<Hint>, Error> {
+    fn dispatch(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         let [first, ..] = taken.hints[..] else { return Ok(Vec::new()) };
-        let hold = self.hold(taken);
+        let mode = self.run_mode(taken);
         if first.kind == Kind::Queued {
-            self.next_of_queue(taken, first.place.id)?;
+            self.next_of_queue(taken, first.position.id)?;
         } else if let [_] = taken.hints[..] {
-            self.alone(taken, hold)?;
+            self.run_single(taken, mode)?;
         } else if taken.task.takes_sets() {
-            self.set(taken, hold)?;
+            self.set(taken, mode)?;
         } else {
-            return self.batch(taken, hold);
+            return self.batch(taken, mode);
         }
         Ok(Vec::new())
     }
 
-    /// Says what is about to be taken.
+    /// Publishes which jobs are about to be taken.
     fn hold_for(&self, hints: &[Hint], task: &Task) {
-        let held = Held::of(hints);
-        if let Some(mark) = self.mark {
-            mark.set(self.database, task, &held, hints.len());
+        let held = TakenRange::of(hints);
+        if let Some(record) = self.crash_record {
+            record.set(self.database, task.tag, &held, hints.len());
         }
         self.me.hold(held, &task.identifier);
     }
 
-    /// Says which of several jobs runs now.
+    /// Publishes which of several jobs runs now.
     fn now_runs(&self, job: i64) {
-        if let Some(mark) = self.mark {
-            mark.run(job);
+        if let Some(record) = self.crash_record {
+            record.run(job);
         }
         self.me.run(job);
     }
 
-    fn hold(&self, taken: &Taken) -> Hold {
+    fn run_mode(&self, taken: &TakenJobs) -> RunMode {
         let is_plain = taken.hints.iter().all(|hint| hint.kind == Kind::Plain);
-        if is_plain && taken.task.in_place && xact::defaults_are_plain() { Hold::InPlace } else { Hold::Claimed }
+        if is_plain && taken.task.in_place && xact::defaults_are_plain() { RunMode::InPlace } else { RunMode::Claimed }
     }
 
-    /// Marks jobs as ours, and commits that.
-    fn claim(&self, taken: &Taken) -> Result<Vec<Job>, Error> {
+    /// Claims jobs and commits the claim.
+    fn claim(&self, taken: &TakenJobs) -> Result<Vec<Job>, Error> {
         xact::begin_for_queue();
-        // A lost claim is no harm: the jobs are still there.
+        // A claim that is lost in a crash does no harm: the jobs are still there.
         xact::commit_lazily();
         let ids = taken.ids();
         let take = self.take(taken, &ids);
@@ -177,17 +179,17 @@ impl Runner {
         Ok(jobs)
     }
 
-    /// Deletes jobs, in the current transaction.
-    fn delete(&self, taken: &Taken, ids: &[i64]) -> Result<Vec<Job>, Error> {
+    /// Deletes jobs in the current transaction.
+    fn delete(&self, taken: &TakenJobs, ids: &[i64]) -> Result<Vec<Job>, Error> {
         self.arena.within(|| take::delete(&self.take(taken, ids)))
     }
 
-    fn take<'a>(&self, taken: &'a Taken, ids: &'a [i64]) -> Take<'a> {
-        Take { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
+    fn take<'a>(&self, taken: &'a TakenJobs, ids: &'a [i64]) -> TakeRequest<'a> {
+        TakeRequest { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
     }
 
-    /// None of these jobs could be taken: if that is because somebody's transaction has one locked, it may give it back and
-    /// tell nobody.
+    /// If none of the jobs could be taken because another transaction has one locked, has the table searched again
+    /// soon: that transaction may release it without a report.
     fn see_what_was_skipped(&self, ids: &[i64]) -> Result<(), Error> {
         if take::still_there(ids)? {
             self.skipped();
@@ -196,28 +198,28 @@ impl Runner {
     }
 
     fn skipped(&self) {
-        if let Some(entry) = shmem::board().and_then(|board| board.database(self.database)) {
-            entry.skipped.store(true, SeqCst);
+        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+            entry.has_skipped_rows.store(true, SeqCst);
             entry.scheduler.set();
         }
     }
 
-    /// Calls a handler, in the current transaction, and puts back what it left of its own.
+    /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = Instant::now();
         python::prepare(handler.is_python());
-        // A trigger that fires at commit may have, after the call that it belongs to.
+        // A trigger that fired at the last commit may have terminated this process.
         latch::ended_itself();
-        // And until the transaction ends: what users have fired at commit is theirs as well.
+        // Cancels are let through until the transaction ends: triggers that fire at commit are user code too.
         latch::let_cancel();
-        // Who was to end before that may never look again.
+        // A process that was to end before this point might never look again.
         latch::interrupted()?;
         let result = {
             let _settings = xact::Settings::keep();
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
-            // What the handler was asked to do and has not done yet, nobody after it is to do; and what it failed with may be
-            // what its language makes of that.
+            // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
+            // it failed with may be what its language made of an interrupt.
             match call() {
                 Err(Error::Postgres(error)) if is_python_s_interrupt(&error) => latch::cancelled().map_err(Error::from),
                 result => latch::interrupted().map_err(Error::from).and(result),
@@ -233,7 +235,7 @@ impl Runner {
         match result {
             Ok(()) => {
                 session::forget()?;
-                fault::point("called")
+                Ok(fault::point("called")?)
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
@@ -244,12 +246,12 @@ impl Runner {
         }
     }
 
-    /// Whether a call failed because somebody cancelled it.
+    /// Returns true if a call failed because it was cancelled.
     fn was_cancelled(error: &Error) -> bool {
         matches!(error, Error::Postgres(error) if error.read().sqlstate == *b"57014") && latch::was_cancelled()
     }
 
-    /// Commits what handlers did, with the completion of their jobs.
+    /// Commits the effects of handlers together with the completion of their jobs.
     fn commit(&self) -> Result<(), Error> {
         fault::point("completed")?;
         Ok(xact::commit()?)
@@ -258,12 +260,12 @@ impl Runner {
     /// Begins the transaction of a handler.
     fn begin(&self) {
         xact::begin();
-        if let Some(value) = guc::synchronous_commit() {
+        if let Some(value) = settings::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
         }
     }
 
-    /// The handler, if the task is still what it was when the jobs were taken, and the jobs are no publisher's.
+    /// Returns the handler if the task is still as it was when the jobs were taken, and the jobs are not a publisher's.
     fn handler(&self, task: &Task) -> Result<Option<Handler>, Error> {
         if subscription::feeds_jobs()?.is_some() {
             return Ok(None);
@@ -285,7 +287,7 @@ impl Runner {
         }
     }
 
-    /// Gives back jobs that are claimed, with the attempt not counted: they can run again at once.
+    /// Releases claimed jobs so that they can run again at once. The attempt is not counted.
     fn release(&self, ids: &[i64]) -> Result<(), Error> {
         xact::begin_for_queue();
         for &id in ids {
@@ -294,14 +296,14 @@ impl Runner {
         Ok(xact::commit()?)
     }
 
-    /// Records a failed attempt, in the current transaction; what to log once that is committed.
+    /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
         let message = text(&last_error(error));
-        let row = match attempt.hold {
-            Hold::InPlace => fail::fail_plain(job.id, message)?,
-            Hold::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+        let row = match attempt.mode {
+            RunMode::InPlace => fail::fail_plain(job.id, message)?,
+            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
         };
-        // As they are now: add_job may have taken the further attempts away.
+        // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
         Ok(Failed {
@@ -337,7 +339,7 @@ impl Runner {
     }
 }
 
-/// True if an error is what Python makes of an interrupt.
+/// Returns true if the error is what PL/Python makes of an interrupt.
 fn is_python_s_interrupt(error: &PgError) -> bool {
     // A statement of Postgres's may have been interrupted first.
     const NAMES: [&str; 2] = ["KeyboardInterrupt", "spiexceptions.QueryCanceled"];
@@ -345,7 +347,7 @@ fn is_python_s_interrupt(error: &PgError) -> bool {
     python::was_interrupted() && NAMES.into_iter().any(says)
 }
 
-/// What the log says of a failed attempt.
+/// The log line of a failed attempt.
 struct Failed {
     job: String,
     attempt: String,

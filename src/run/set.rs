@@ -1,35 +1,35 @@
-//! Many jobs in one call of their handler. If it raises, the set is halved until those whose fault it is are alone: they
-//! have failed, and the others complete. If it is cancelled, all have failed.
+//! A set: many jobs in one call of their handler. If the call raises, the set is halved until the jobs at fault are
+//! alone. Those have failed, and the others complete. If the call is cancelled, all of them have failed.
 
-use super::{Attempt, Failed, Hold, Outcome, Runner, Taken};
+use super::{Attempt, Failed, Outcome, RunMode, Runner, TakenJobs};
 use crate::error::Error;
-use crate::handler::Handler;
+use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
 use crate::pg::{background, xact};
-use crate::queue::job::Job;
-use crate::queue::{complete, take};
-use crate::ready::Hint;
+use crate::schema::job_row::Job;
+use crate::shared::ready_list::Hint;
+use crate::tasks::handler::Handler;
 
-/// How many jobs a call may get: as many as a shelf holds.
-pub const MOST: usize = crate::ready::CAPACITY;
+/// How many jobs a call may get: as many as a ready list holds.
+pub const MOST: usize = crate::shared::ready_list::CAPACITY;
 
-/// How many it gets unless the task says otherwise.
+/// How many jobs a call gets unless the task has a max_batch.
 pub const USUAL: usize = 1000;
 
 /// A part of a set.
 #[derive(Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// Still to be taken, in the transaction that runs them.
+    /// Jobs still to be taken, by the transaction that runs them.
     InPlace(&'a [Hint]),
     Claimed(&'a [Job]),
 }
 
 impl Runner {
-    pub(super) fn set(&self, taken: &Taken, hold: Hold) -> Result<(), Error> {
+    pub(super) fn set(&self, taken: &TakenJobs, mode: RunMode) -> Result<(), Error> {
         let claimed;
-        let whole = match hold {
-            Hold::InPlace => Part::InPlace(&taken.hints),
-            Hold::Claimed => {
+        let whole = match mode {
+            RunMode::InPlace => Part::InPlace(&taken.hints),
+            RunMode::Claimed => {
                 claimed = self.claim(taken)?;
                 Part::Claimed(&claimed)
             }
@@ -38,7 +38,7 @@ impl Runner {
         while let Some(part) = parts.pop() {
             match part {
                 Part::InPlace([]) | Part::Claimed([]) => continue,
-                Part::InPlace([hint]) => self.alone(&taken.those(|id| id == hint.place.id), hold)?,
+                Part::InPlace([hint]) => self.run_single(&taken.those(|id| id == hint.position.id), mode)?,
                 Part::Claimed([job]) => self.claimed(job, taken)?,
                 _ => match self.attempt_part(taken, part) {
                     Ok(Outcome::Completed) => (),
@@ -47,7 +47,7 @@ impl Runner {
                         let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
                         return self.release(&left);
                     }
-                    // Whoever cancelled it meant all of it.
+                    // A cancel concerns all of them.
                     Err(error) if Runner::was_cancelled(&error) => {
                         let error = error.read();
                         xact::abort();
@@ -65,20 +65,20 @@ impl Runner {
         Ok(())
     }
 
-    /// Calls the handler and completes the jobs. On an error, and if a lock was lost, all of it is to be rolled back.
-    fn attempt_part(&self, taken: &Taken, part: Part) -> Result<Outcome, Error> {
+    /// Calls the handler and completes the jobs. After an error or a lost lock, the caller must roll back.
+    fn attempt_part(&self, taken: &TakenJobs, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
         match part {
             Part::InPlace(hints) => {
-                let ids: Vec<i64> = hints.iter().map(|hint| hint.place.id).collect();
+                let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 self.call_for(&self.delete(taken, &ids)?, &handler, taken)?;
             }
             Part::Claimed(jobs) => {
                 self.call_for(jobs, &handler, taken)?;
                 xact::allow_writes();
                 xact::wait_for_locks();
-                // Not before: whoever adds a job with the key of one of them would wait.
+                // Only now: a session that adds a job with the key of one of them would wait.
                 if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
@@ -89,18 +89,18 @@ impl Runner {
     }
 
     /// Records one error for all jobs of a part.
-    pub(super) fn fail_part(&self, taken: &Taken, part: Part, error: &Raise) -> Result<(), Error> {
+    pub(super) fn fail_part(&self, taken: &TakenJobs, part: Part, error: &Raise) -> Result<(), Error> {
         xact::begin_for_queue();
         let locked;
-        let (jobs, hold) = match part {
+        let (jobs, mode) = match part {
             Part::InPlace(hints) => {
-                let ids: Vec<i64> = hints.iter().map(|hint| hint.place.id).collect();
+                let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 locked = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
-                (&locked[..], Hold::InPlace)
+                (&locked[..], RunMode::InPlace)
             }
-            Part::Claimed(jobs) => (jobs, Hold::Claimed),
+            Part::Claimed(jobs) => (jobs, RunMode::Claimed),
         };
-        let attempt = Attempt { task: &taken.task, hold };
+        let attempt = Attempt { task: &taken.task, mode };
         let failed =
             jobs.iter().map(|job| self.record_failure(job, &attempt, error)).collect::<Result<Vec<_>, Error>>()?;
         xact::commit()?;
@@ -108,7 +108,7 @@ impl Runner {
         Ok(())
     }
 
-    fn call_for(&self, jobs: &[Job], handler: &Handler, taken: &Taken) -> Result<(), Error> {
+    fn call_for(&self, jobs: &[Job], handler: &Handler, taken: &TakenJobs) -> Result<(), Error> {
         let [first, ..] = jobs else { return Ok(()) };
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
@@ -131,7 +131,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The ids of jobs that are claimed.
+    /// Returns the ids of the jobs, if they are claimed.
     fn claimed(&self) -> Vec<i64> {
         match self {
             Part::InPlace(_) => Vec::new(),

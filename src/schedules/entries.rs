@@ -13,7 +13,7 @@ use crate::pg::spi::{Plan, plan};
 use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
 use crate::pg::catalog;
-use crate::queue::job::timestamp;
+use crate::schema::job_row::timestamp;
 use crate::schema;
 use pgrx::pg_sys::Oid;
 use std::cmp::Reverse;

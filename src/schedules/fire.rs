@@ -20,10 +20,11 @@ use crate::pg::clock::{self, NEVER, Timestamp, after};
 use crate::pg::spi::{Plan, Rows, Value, plan};
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, fault, procedure, role, version, xact};
-use crate::queue::add::{self, KeyMode, NewJob};
-use crate::queue::job::{attribute, timestamp};
+use crate::jobs::add;
+use crate::jobs::new_job::{KeyMode, NewJob};
+use crate::schema::job_row::{attribute, timestamp};
 use crate::schema;
-use crate::shmem::Database;
+use crate::shared::DatabaseEntry;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -87,7 +88,7 @@ impl Schedules {
     }
 
     /// Fires what is due, for a while.
-    pub fn fire(&mut self, database: &Database) -> Result<(), Error> {
+    pub fn fire(&mut self, database: &DatabaseEntryEntry) -> Result<(), Error> {
         if !self.refresh(database)? {
             return Ok(());
         }
@@ -120,7 +121,7 @@ impl Schedules {
 
     /// Reads the schedules again if they may have changed. False if a lock keeps that from being done for now: then none is fired, as
     /// it may be none any more.
-    fn refresh(&mut self, database: &Database) -> Result<bool, Error> {
+    fn refresh(&mut self, database: &DatabaseEntryEntry) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(100);
         if self.entries.are_current() {
             return Ok(true);

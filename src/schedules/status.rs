@@ -8,8 +8,9 @@ use crate::pg::function::Call;
 use crate::pg::role;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
-use crate::queue::job::timestamp;
-use crate::{registry, schema};
+use crate::schema::job_row::timestamp;
+use crate::schema;
+use crate::tasks::registry;
 use pgrx::IntoDatum;
 
 /// When it fires next, and what is wrong: of its row, as the arguments have it. An expression or a zone that is invalid is told, not

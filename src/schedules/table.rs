@@ -11,8 +11,8 @@ use crate::pg::role;
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text, texts};
 use crate::pg::xact::Settings;
-use crate::queue::add::{self, KeyMode};
-use crate::queue::job::attribute;
+use crate::jobs::new_job::{self, KeyMode};
+use crate::schema::job_row::attribute;
 use crate::schema::{self, affected, one_row};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
@@ -51,7 +51,7 @@ impl Terms {
             return Err(Error::InvalidTaskIdentifier);
         }
         let max_attempts = self.max_attempts.map_or(1, |value| value.value() as i32);
-        add::check(length(self.task), length(self.queue_name), length(self.job_key), max_attempts)?;
+        new_job::check(length(self.task), length(self.queue_name), length(self.job_key), max_attempts)?;
         KeyMode::parse(self.job_key_mode.map(Text::new))?;
         if let Some(timezone) = self.timezone {
             self.timezone = text(&zone(&Text::new(timezone).read())?.name());

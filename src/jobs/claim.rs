@@ -1,0 +1,85 @@
+//! Claims the next job for an external worker, as get_job does. Workers of kongtask take jobs from their ready list:
+//! see [`super::take`].
+
+use super::queues::{self, Free};
+use super::{lock_table, one_row, plan};
+use crate::error::Error;
+use crate::pg::procedure;
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::texts;
+use crate::schema;
+use crate::schema::job_row::timestamp;
+use crate::shared;
+use crate::tasks::registry;
+use pgrx::pg_sys::{Datum, TEXTOID};
+
+/// The arguments of get_job, as SQL values.
+pub struct Claim {
+    pub worker_id: Value,
+    /// text[]; NULL means every task that is not registered here.
+    pub task_identifiers: Value,
+    /// interval; a lock of this age is dead.
+    pub job_expiry: Value,
+    /// text[]; NULL means none.
+    pub forbidden_flags: Value,
+    pub now: Value,
+}
+
+/// Claims the first job that can run, in the order of priority, run_at and id, and locks its queue. Returns the row.
+/// Skips jobs that other transactions are about to take, and those that a live kongtask worker runs, however old their
+/// locks are.
+pub fn claim(claim: &Claim) -> Result<Value, Error> {
+    static FIND: Plan = plan!(
+        "find_runnable",
+        TEXTARRAYOID,
+        INTERVALOID,
+        TEXTARRAYOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID
+    )
+    .by_index();
+    static CLAIM: Plan = plan!("claim", INT8OID, TEXTOID, TIMESTAMPTZOID).by_index();
+    // A worker that lists tasks may name registered ones. One that asks for any job has no handler for those, and would
+    // keep them locked for hours.
+    let registered = match claim.task_identifiers {
+        None => registry::tasks()?.identifiers(),
+        Some(_) => Vec::new(),
+    };
+    let (registered, living) = (texts(&registered), texts(&shared::living_workers()));
+    lock_table()?;
+    let session = schema::session()?;
+    // The queues that other transactions are about to lock.
+    let mut busy: Vec<Datum> = Vec::new();
+    loop {
+        let rows = session.execute(
+            &FIND,
+            &[
+                claim.task_identifiers,
+                claim.job_expiry,
+                claim.forbidden_flags,
+                claim.now,
+                registered,
+                living,
+                Some(procedure::array(&busy, TEXTOID)?),
+            ],
+        )?;
+        if rows.count() == 0 {
+            return Ok(None);
+        }
+        let id = rows.get(0, 0).unwrap_or(0);
+        let queue_name = rows.value(0, 1);
+        if let Some(name) = queue_name {
+            let expired = timestamp(rows.value(0, 2)).unwrap_or(i64::MIN);
+            let free = queues::find_free(queue_name, expired)?;
+            let lock = |free: Free| free.lock(claim.worker_id, claim.now, id);
+            if !free.map(lock).transpose()?.unwrap_or(false) {
+                busy.push(name);
+                continue;
+            }
+        }
+        drop(session);
+        return one_row(&CLAIM, &[Some(id.into()), claim.worker_id, claim.now]);
+    }
+}

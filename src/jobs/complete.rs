@@ -1,0 +1,54 @@
+//! Completing a job: deleting it and releasing its queue.
+
+use super::{affected, one_row, plan, queues};
+use crate::error::Error;
+use crate::pg::args::Row;
+use crate::pg::heap;
+use crate::pg::spi::{Plan, Value};
+use crate::schema;
+use crate::schema::job_row::{Job, attribute};
+use pgrx::IntoDatum;
+
+/// Deletes a job, whichever worker holds it, as graphile-worker does. Returns its row. For external workers.
+pub fn complete(worker_id: Value, job_id: Value) -> Result<Value, Error> {
+    static COMPLETE: Plan = plan!("complete", INT8OID);
+    let row = one_row(&COMPLETE, &[job_id])?;
+    queues::release_with_job(row.and_then(|row| Row::new(row).value(attribute::QUEUE_NAME)), worker_id)?;
+    Ok(row)
+}
+
+static COMPLETE_HELD: Plan = plan!("complete_fenced", INT8ARRAYOID, TEXTOID).by_index();
+
+/// Deletes jobs of this worker that are in no queue. Returns true if the worker still held all of them. If not, another
+/// worker has one, and the transaction must be rolled back.
+pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
+    let count = ids.len();
+    Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)
+}
+
+/// Deletes a job of this worker and releases its queue. Returns true if the worker still held it, or if the handler
+/// itself has deleted or unlocked it: that stands, with all else that the handler did.
+pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
+    if complete_held(vec![job.id], worker_id)? {
+        queues::release_with_job(job.queue_name(), worker_id)?;
+        return Ok(true);
+    }
+    if !is_settled_here(job.id)? {
+        return Ok(false);
+    }
+    queues::release(job.queue_name(), worker_id)?;
+    Ok(true)
+}
+
+/// Returns true if the current transaction has deleted or changed the job.
+fn is_settled_here(id: i64) -> Result<bool, Error> {
+    let queue = schema::queue()?;
+    Ok(heap::is_changed_here(queue.table, queue.primary_key, id)?)
+}
+
+/// Deletes jobs that this transaction has locked.
+pub fn complete_locked(ids: Vec<i64>) -> Result<(), Error> {
+    static COMPLETE_LOCKED: Plan = plan!("complete_locked", INT8ARRAYOID).by_index();
+    affected(&COMPLETE_LOCKED, &[ids.into_datum()])?;
+    Ok(())
+}

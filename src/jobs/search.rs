@@ -1,0 +1,229 @@
+//! Searches for jobs that can run. They only read: they assign no transaction id and write no WAL.
+
+use super::plan;
+use crate::error::Error;
+use crate::holds::subscription;
+use crate::pg::clock::{self, Timestamp, before};
+use crate::pg::spi::{Plan, Rows, Value};
+use crate::pg::text::{DbText, texts, texts_or_null};
+use crate::pg::xact::LatestSnapshot;
+use crate::schema;
+use crate::schema::job_row::timestamp;
+use crate::settings;
+use crate::shared;
+use crate::shared::ready_list::{Hint, Kind, Position};
+use crate::tasks::registry::{self, Task, Tasks};
+use pgrx::IntoDatum;
+use std::rc::Rc;
+
+/// Returns how a job is to be taken. `is_plain` means that it has no key and was never tried.
+pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
+    match (is_queued, is_plain) {
+        (true, _) => Kind::Queued,
+        (false, true) => Kind::Plain,
+        (false, false) => Kind::Claimed,
+    }
+}
+
+/// What to search for.
+pub struct Search<'a> {
+    /// The identifiers of tasks.
+    pub tasks: &'a [DbText],
+    pub forbidden_flags: &'a [DbText],
+    pub from: Position,
+    pub most: usize,
+}
+
+/// What a search found.
+pub struct SearchResult {
+    /// The jobs, in the order in which they run.
+    pub hints: Vec<Hint>,
+    /// The search has covered every position before this one.
+    pub to: Position,
+    /// True if a job bears the lock of a kongtask worker that does not live. Such a job was added in a way that fires
+    /// no trigger.
+    pub has_dead_locks: bool,
+}
+
+impl SearchResult {
+    fn new() -> SearchResult {
+        SearchResult { hints: Vec::new(), to: Position::END, has_dead_locks: false }
+    }
+
+    /// Adds a row of a statement that returns id, run_at, task, is queued, is plain, and the kongtask worker that has
+    /// locked the job.
+    fn add(&mut self, rows: &Rows, row: usize, priority: i32) -> Position {
+        let position = Position {
+            priority,
+            run_at: timestamp(rows.value(row, 1)).unwrap_or(0),
+            id: rows.get(row, 0).unwrap_or(0),
+        };
+        match rows.get::<DbText>(row, 5) {
+            // The board is read after the row: a worker is on the board before it locks anything.
+            Some(worker_id) => self.has_dead_locks |= !shared::living_workers().contains(&worker_id),
+            None => self.hints.push(Hint {
+                position,
+                task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
+                kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
+            }),
+        }
+        position
+    }
+}
+
+/// Returns the first jobs that can run. To be called within a transaction; takes a new snapshot.
+///
+/// Runs one statement for each priority that has a due job, so that each begins where those jobs do and ends at the
+/// first that is not due.
+pub fn search(search: &Search) -> Result<SearchResult, Error> {
+    static SCAN: Plan = plan!(
+        "scan",
+        INT4OID,
+        TIMESTAMPTZOID,
+        INT8OID,
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8OID
+    )
+    .by_index();
+    static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID, TIMESTAMPTZOID).by_index();
+    let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(SearchResult::new());
+    }
+    let session = schema::session()?;
+    let now = clock::now();
+    let (tasks, flags) = (texts(search.tasks), texts_or_null(search.forbidden_flags));
+    let mut found = SearchResult::new();
+    let mut from = search.from;
+    loop {
+        let left = search.most - found.hints.len();
+        let rows = session.read(
+            &SCAN,
+            &[
+                from.priority.into_datum(),
+                from.run_at.into_datum(),
+                from.id.into_datum(),
+                now.into_datum(),
+                before(now, settings::job_expiry()).into_datum(),
+                tasks,
+                flags,
+                i64::try_from(left).ok().into_datum(),
+            ],
+        )?;
+        let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
+        let is_full = rows.count() == left;
+        rows.free();
+        if let Some(last) = last.filter(|_| is_full) {
+            from = last.next();
+            if found.hints.len() < search.most {
+                // Some of the jobs found are running.
+                continue;
+            }
+            found.to = from;
+            return Ok(found);
+        }
+        let next = session.read(&NEXT_PRIORITY, &[from.priority.into_datum(), now.into_datum()])?;
+        if next.count() == 0 {
+            return Ok(found);
+        }
+        from = Position { priority: next.get(0, 0).unwrap_or(0), ..Position::START };
+    }
+}
+
+/// Returns the jobs whose scheduled time has come since `since`; `from` is ignored. If there are more than `most`, the
+/// whole table must be searched. To be called within a transaction; takes a new snapshot.
+pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Error> {
+    static DUE: Plan =
+        plan!("due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID).by_index();
+    let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(SearchResult::new());
+    }
+    let session = schema::session()?;
+    let now = clock::now();
+    let values = [
+        since.into_datum(),
+        now.into_datum(),
+        before(now, settings::job_expiry()).into_datum(),
+        texts(search.tasks),
+        texts_or_null(search.forbidden_flags),
+        i64::try_from(search.most).ok().into_datum(),
+    ];
+    let rows = session.read(&DUE, &values)?;
+    let mut found = SearchResult::new();
+    for row in 0..rows.count() {
+        found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
+    }
+    found.hints.sort_unstable_by_key(|hint| hint.position);
+    if rows.count() == search.most {
+        found.to = Position::START;
+    }
+    Ok(found)
+}
+
+/// The next job of a queue.
+pub struct NextJob {
+    pub hint: Hint,
+    pub task: Rc<Task>,
+}
+
+/// Returns the next job of a queue that is not locked, or `None` if none can run now. Skips jobs of tasks that are not
+/// registered here, and jobs that have a forbidden flag.
+///
+/// This asks the copy of the tasks whether a task is registered, as the statement would have to be given all tasks each
+/// time.
+pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<NextJob>, Error> {
+    static HEAD: Plan =
+        plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID)
+            .by_index();
+    /// The first job is mostly the one. Where it is not, the jobs of external workers are skipped by so many at once.
+    const MOST: i64 = 100;
+    let session = schema::session()?;
+    let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
+    let (mut from, mut most) = (Position::START, 1);
+    loop {
+        let rows = session.execute(
+            &HEAD,
+            &[
+                queue_name,
+                now.into_datum(),
+                flags,
+                from.priority.into_datum(),
+                from.run_at.into_datum(),
+                from.id.into_datum(),
+                most.into_datum(),
+            ],
+        )?;
+        for row in 0..rows.count() {
+            let position = Position {
+                priority: rows.get(row, 1).unwrap_or(0),
+                run_at: timestamp(rows.value(row, 2)).unwrap_or(0),
+                id: rows.get(row, 0).unwrap_or(0),
+            };
+            let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
+            if let Some(task) = task {
+                let hint = Hint { position, task: task.tag, kind: Kind::Queued };
+                return Ok(Some(NextJob { hint, task: task.clone() }));
+            }
+            from = position.next();
+        }
+        if (rows.count() as i64) < most {
+            return Ok(None);
+        }
+        rows.free();
+        most = MOST;
+    }
+}
+
+/// Returns the earliest run_at after `now`. Takes a new snapshot: the transaction's own may be older than what commits
+/// have reported, and the scheduler forgets reports when it looks.
+pub fn next_due(now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    static NEXT_DUE: Plan = plan!("next_due", TIMESTAMPTZOID).by_index();
+    let _snapshot = LatestSnapshot::take();
+    let session = schema::session()?;
+    let rows = session.read(&NEXT_DUE, &[Some(now.into())])?;
+    Ok(if rows.count() == 0 { None } else { timestamp(rows.value(0, 0)) })
+}

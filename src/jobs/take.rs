@@ -1,0 +1,135 @@
+//! Takes jobs whose ids came from a ready list. Each statement checks again that the jobs can run, and skips rows that
+//! another transaction has locked.
+
+use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
+use crate::error::Error;
+use crate::jobs::search::{self, NextJob};
+use crate::pg::clock::{self, before};
+use crate::pg::fault;
+use crate::pg::heap;
+use crate::pg::spi::{Plan, Value};
+use crate::pg::text::{DbText, text, texts_or_null};
+use crate::schema;
+use crate::schema::job_row::Job;
+use crate::settings;
+use crate::tasks::registry::{Task, Tasks};
+use pgrx::IntoDatum;
+use std::rc::Rc;
+
+/// The jobs to take.
+pub struct TakeRequest<'a> {
+    pub ids: &'a [i64],
+    pub task: &'a DbText,
+    pub forbidden_flags: &'a [DbText],
+}
+
+impl TakeRequest<'_> {
+    fn values(&self) -> [Value; 4] {
+        let now = Some(clock::now().into());
+        [self.ids.to_vec().into_datum(), text(self.task), now, texts_or_null(self.forbidden_flags)]
+    }
+}
+
+/// Deletes plain jobs (no key, no queue, never tried): they are completed once this transaction commits. Does so
+/// without the executor where possible, which also saves locking each row first.
+pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
+    static DELETE: Plan =
+        plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
+            .by_index();
+    let installed = if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table()? } else { None };
+    let Some(installed) = installed else { return rows(&DELETE, &take.values()) };
+    let now = clock::now();
+    let mut jobs = Vec::with_capacity(take.ids.len());
+    for &id in take.ids {
+        if let Some(found) = heap::find(installed.table, installed.primary_key, id)? {
+            let job = Job::new(found.row);
+            if job.is_plain_and_due(take.task, now) && heap::delete(installed.table, &found)? {
+                jobs.push(job);
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+/// Locks plain jobs until the transaction ends.
+pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
+    static LOCK: Plan = plan!(["lock_plain", "plain"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
+    rows(&LOCK, &take.values())
+}
+
+/// Claims jobs that are in no queue. The claim is visible once this transaction commits.
+pub fn claim(take: &TakeRequest, worker_id: Value) -> Result<Vec<Job>, Error> {
+    claim_in(take, worker_id, None)
+}
+
+fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<Vec<Job>, Error> {
+    static CLAIM: Plan =
+        plan!("claim_many", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTOID)
+            .by_index();
+    let [ids, task, now, flags] = take.values();
+    let expired = Some(before(clock::now(), settings::job_expiry()).into());
+    rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])
+}
+
+/// The result of looking for the next job of a queue.
+pub enum Next {
+    Taken(Job, Rc<Task>),
+    /// The next job is another role's, or must not run yet.
+    NotOurs(NextJob),
+    /// No job of the queue can run yet.
+    None,
+    /// Another transaction has locked the job or the queue.
+    Locked,
+}
+
+/// Returns true if any of these jobs exists and no worker has claimed it: then another transaction has it locked.
+pub fn still_there(ids: &[i64]) -> Result<bool, Error> {
+    static STILL_THERE: Plan = plan!("still_there", INT8ARRAYOID).by_index();
+    Ok(affected(&STILL_THERE, &[ids.to_vec().into_datum()])? > 0)
+}
+
+/// Locks the queue that a job is in, and claims the queue's next job if `is_ours` says so.
+pub fn claim_next(
+    of: i64,
+    worker_id: Value,
+    tasks: &Tasks,
+    forbidden_flags: &[DbText],
+    is_ours: impl FnOnce(&NextJob) -> bool,
+) -> Result<Next, Error> {
+    static QUEUE_OF: Plan = plan!("queue_of", INT8OID).by_index();
+    lock_table()?;
+    let now = clock::now();
+    let queue_name = one_row(&QUEUE_OF, &[Some(of.into())])?;
+    if queue_name.is_none() {
+        return Ok(Next::None);
+    }
+    let Some(free) = queues::find_free(queue_name, before(now, settings::job_expiry()))? else {
+        return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
+    };
+    let Some(next) = search::next_of_queue(queue_name, tasks, forbidden_flags)? else { return Ok(Next::None) };
+    if !is_ours(&next) {
+        return Ok(Next::NotOurs(next));
+    }
+    fault::point("chosen")?;
+    let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
+    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
+    if !free.lock(worker_id, Some(now.into()), job.id)? {
+        // A user has written to the table by hand.
+        recover::release(worker_id, (job.id, job.id))?;
+        return Ok(Next::Locked);
+    }
+    Ok(Next::Taken(job, next.task))
+}
+
+/// Runs a statement that returns rows of `jobs`, and sorts them in the order in which they run. The rows are in the
+/// caller's memory context.
+fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
+    lock_table()?;
+    let session = schema::session()?;
+    let rows = session.execute(plan, values)?;
+    let mut jobs: Vec<Job> = (0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect();
+    if jobs.len() > 1 {
+        jobs.sort_by_cached_key(Job::position);
+    }
+    Ok(jobs)
+}

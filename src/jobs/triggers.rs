@@ -1,0 +1,178 @@
+//! The triggers of `jobs`, `job_queues` and `migrations`.
+
+use super::queues;
+use crate::error::Error;
+use crate::jobs::search;
+use crate::pg::args::Text;
+use crate::pg::catch::Failure;
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::function::Call;
+use crate::pg::spi::Value;
+use crate::pg::text::DbText;
+use crate::pg::trigger::{Trigger, TriggerRow, not_ours, nothing};
+use crate::pg::{catalog, notify};
+use crate::schema;
+use crate::schema::job_row::{attribute, timestamp};
+use crate::shared;
+use crate::shared::ready_list::{Hint, Position};
+use crate::signals::commit_notes;
+use crate::tasks::registry;
+use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
+
+/// Returns the firing, if it is for a row of our table. Errors: 39P01 otherwise, as a user who may call the function
+/// could put a trigger on a table whose columns have other types.
+fn firing(call: &Call, table: &str) -> Result<Trigger, Failure> {
+    let trigger = Trigger::of(call)?;
+    let queue = schema::queue()?;
+    let is_ours = match table {
+        "jobs" => trigger.relation() == queue.table,
+        _ => catalog::relation(&queue.name, table) == Some(trigger.relation()),
+    };
+    if is_ours && trigger.is_for_row() {
+        return Ok(trigger);
+    }
+    Err(not_ours(&format!("this function can only be called by a row trigger of {}.{table}", queue.home.schema)))
+}
+
+/// Before UPDATE of a job: sets updated_at to now, or to a millisecond after its former value.
+pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
+    let trigger = firing(call, "jobs")?;
+    let Some(new) = trigger.updated_row() else { return Ok(nothing()) };
+    let before = timestamp(trigger.row().value(attribute::UPDATED_AT)).unwrap_or(i64::MIN);
+    let updated_at = clock::transaction_start().max(before.saturating_add(1000));
+    Ok(new.with(&[(attribute::UPDATED_AT, Some(updated_at.into()))]))
+}
+
+/// Before INSERT of a job that bears a kongtask worker's lock: unlocks it. Workers of this server claim rows that
+/// exist, so this one comes out of a dump, and its worker is another server's. The job can run again at once, as after
+/// a crash.
+pub fn unlock_arriving(call: &mut Call) -> Result<Value, Failure> {
+    let row = firing(call, "jobs")?.row();
+    let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
+    let attempts = number(attribute::ATTEMPTS).min(number(attribute::MAX_ATTEMPTS) - 1);
+    Ok(row.with(&[
+        (attribute::ATTEMPTS, attempts.into_datum()),
+        (attribute::LOCKED_AT, None),
+        (attribute::LOCKED_BY, None),
+    ]))
+}
+
+/// After a locked job was deleted, unlocked, or moved to another queue: releases its queue. If a live kongtask worker
+/// runs the job, that worker releases the queue itself once its handler has ended: no other job of the queue may begin
+/// before.
+pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
+    let trigger = firing(call, "jobs")?;
+    let row = trigger.row();
+    let worker_id = row.value(attribute::LOCKED_BY);
+    // A job that has moved to another queue blocks none here.
+    let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
+    if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
+        queues::release(row.value(attribute::QUEUE_NAME), worker_id)?;
+    }
+    Ok(nothing())
+}
+
+fn queue_name(row: &TriggerRow) -> Option<Vec<u8>> {
+    row.value(attribute::QUEUE_NAME).map(|name| Text::new(name).bytes().to_vec())
+}
+
+/// Returns true if the worker id is that of a live kongtask worker other than this process.
+fn is_of_another_that_lives(worker_id: Datum) -> bool {
+    let worker_id = Text::new(worker_id).read();
+    worker_id.as_bytes().starts_with(shared::ID_PREFIX.as_bytes())
+        && shared::living_workers().contains(&worker_id)
+        && shared::my_worker_id().is_none_or(|me| me != worker_id)
+}
+
+/// After a job entered a queue, in a schema of version 0.2.0 or before. Jobs are no longer counted.
+pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
+    firing(call, "jobs")?;
+    Ok(nothing())
+}
+
+/// After a job was added, or changed and left unlocked: notes whom the commit must wake.
+pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
+    let trigger = firing(call, "jobs")?;
+    let (row, is_news) = match trigger.updated_row() {
+        None => (trigger.row(), trigger.is_insert()),
+        // Replaced by its key: external workers are told as if the job were new, as graphile-worker does.
+        Some(new) => {
+            let is_news = revision(&new) != revision(&trigger.row());
+            (new, is_news)
+        }
+    };
+    let number = |attribute| row.get::<i32>(attribute).unwrap_or(0);
+    note(&Changed {
+        id: row.get(attribute::ID).unwrap_or(0),
+        identifier: row.get(attribute::TASK_IDENTIFIER).unwrap_or_default(),
+        priority: number(attribute::PRIORITY),
+        run_at: timestamp(row.value(attribute::RUN_AT)).unwrap_or(0),
+        attempts: number(attribute::ATTEMPTS),
+        max_attempts: number(attribute::MAX_ATTEMPTS),
+        is_queued: row.value(attribute::QUEUE_NAME).is_some(),
+        has_key: row.value(attribute::KEY).is_some(),
+        is_locked: row.value(attribute::LOCKED_AT).is_some(),
+        is_news,
+    })?;
+    Ok(nothing())
+}
+
+/// A job that was added or changed.
+pub struct Changed {
+    pub id: i64,
+    pub identifier: DbText,
+    pub priority: i32,
+    pub run_at: Timestamp,
+    pub attempts: i32,
+    pub max_attempts: i32,
+    pub is_queued: bool,
+    pub has_key: bool,
+    pub is_locked: bool,
+    /// True if external workers are to be told.
+    pub is_news: bool,
+}
+
+/// Notes whom the commit must wake: workers, if the task is registered here, or listeners otherwise.
+pub fn note(job: &Changed) -> Result<(), Error> {
+    if job.attempts >= job.max_attempts || job.is_locked {
+        return Ok(());
+    }
+    let tasks = registry::tasks()?;
+    match tasks.get(&job.identifier) {
+        None if job.is_news => notify::notify(c"jobs:insert", c""),
+        None => (),
+        Some(_) if job.run_at > clock::transaction_start() => commit_notes::note_due(job.run_at),
+        Some(task) => {
+            let hint = Hint {
+                position: Position { priority: job.priority, run_at: job.run_at, id: job.id },
+                task: task.tag,
+                kind: search::kind(job.is_queued, job.attempts == 0 && !job.has_key),
+            };
+            commit_notes::note_job(task.role, hint);
+        }
+    }
+    Ok(())
+}
+
+fn revision(row: &TriggerRow) -> Option<i32> {
+    row.get(attribute::REVISION)
+}
+
+/// After a queue was released: notes its next job.
+pub fn note_queue(call: &mut Call) -> Result<Value, Failure> {
+    const QUEUE_NAME: i16 = 1;
+    let trigger = firing(call, "job_queues")?;
+    queues::note_head(trigger.row().value(QUEUE_NAME))?;
+    Ok(nothing())
+}
+
+/// Before graphile-worker records a migration that kongtask does not stand for: refuses it, as that migration would
+/// rewrite the tables.
+pub fn refuse_migration(call: &mut Call) -> Result<Value, Failure> {
+    const ID: i16 = 1;
+    let trigger = firing(call, "migrations")?;
+    let row = trigger.updated_row().unwrap_or_else(|| trigger.row());
+    let id = row.get(ID).unwrap_or(0);
+    Err(Error::ForeignMigration { id, schema: schema::queue()?.home.schema.to_string().into() }.into())
+}

@@ -1,0 +1,152 @@
+//! The scheduler's housekeeping: it releases the jobs of workers that have ended, charges crashes, renews locks, and
+//! reports roles that do not exist.
+
+use super::Scheduler;
+use crate::error::Error;
+use crate::jobs::{queues, recover, renew};
+use crate::pg::catch::{Level, log, log_with};
+use crate::pg::clock::{Tick, after};
+use crate::pg::text::DbText;
+use crate::schedules::table;
+use crate::settings;
+use crate::shared::{self, State, crash_records};
+use crate::tasks::registry;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+impl Scheduler {
+    /// Releases the jobs of kongtask workers that do not live, and charges crashes. Runs once after a crash of the
+    /// server, a promotion or a restore, and again whenever a search has found such jobs or orphaned queue locks.
+    pub(super) fn recover(&mut self) -> Result<(), Error> {
+        if self.fed_by.is_some() {
+            return Ok(());
+        }
+        if !self.released {
+            let living: Vec<DbText> =
+                self.board.workers_of(self.database).filter_map(|(_, worker)| worker.id()).collect();
+            let released = self.briefly("recovering", || recover::release_all_but(shared::ID_PREFIX, &living))?;
+            self.released = released.is_some();
+            if let Some(released @ 1..) = released {
+                log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
+            }
+        }
+        if !self.charged {
+            self.charged = self.settle_charges()?;
+        }
+        if self.has_orphaned_queues
+            && let Some(released) = self.briefly("unlocking", queues::release_orphaned)?
+        {
+            self.has_orphaned_queues = false;
+            log(Level::Log, format!("kongtask released {released} queues that were locked for jobs that are gone"));
+        }
+        Ok(())
+    }
+
+    /// Records a failed attempt for each job that crashed its worker. Returns true once all are recorded.
+    fn settle_charges(&mut self) -> Result<bool, Error> {
+        let mut was_charged = false;
+        let settled = crash_records::settle(self.database, |charge| {
+            let Some(job) = charge.job else {
+                crash_records::suspect(self.database, charge.task);
+                log_with(
+                    Level::Warning,
+                    "a worker crashed while many jobs shared one call of their handler",
+                    Some(format!(
+                        "Jobs of this task are run one by one for {:?}, until it is found which it is.",
+                        crash_records::SUSPICION
+                    )),
+                    None,
+                );
+                return Ok(true);
+            };
+            let Some(charged) = self.briefly("charging", || recover::charge(job, charge.crashed))? else {
+                return Ok(false);
+            };
+            if let Some(charged) = charged {
+                let what = if charged.for_good { "failed for good" } else { "failed" };
+                log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
+            }
+            was_charged = true;
+            Ok::<_, Error>(true)
+        });
+        if was_charged {
+            // Only now, as workers skip a job until its charge is settled.
+            self.have_all_searched();
+        }
+        settled
+    }
+
+    /// Releases the jobs of workers that have ended, so that they can run again at once.
+    pub(super) fn release_jobs_of_ended_workers(&mut self, now: Tick) -> Result<(), Error> {
+        let board = self.board;
+        for (slot, worker) in board.workers_of(self.database) {
+            if worker.state() != State::Gone {
+                continue;
+            }
+            if let (Some(held), Some(id)) = (worker.held(), worker.id()) {
+                let release = || recover::release_all_of(&id, held.ids);
+                let Some(released) = self.briefly("releasing", release)? else {
+                    continue;
+                };
+                match released {
+                    0 => (),
+                    1 => log(Level::Log, format!("job {} was released: the worker that ran it is gone", held.ids.0)),
+                    _ => log(Level::Log, format!("{released} jobs were released: the worker that ran them is gone")),
+                }
+            }
+            self.pool.gone(slot, now);
+        }
+        Ok(())
+    }
+
+    /// Renews the locks of jobs that have run, or gone without renewal, for a third of kongtask.job_expiry. A lock is
+    /// then never older than two thirds of it.
+    pub(super) fn renew(&mut self, now: Tick) -> Result<(), Error> {
+        self.renew_at = after(now, renewal_interval());
+        let board = self.board;
+        for (_, worker) in board.workers_of(self.database) {
+            if worker.state() == State::Running
+                && after(worker.renewed.load(SeqCst), renewal_interval()) <= now
+                && let (Some(held), Some(id)) = (worker.held(), worker.id())
+            {
+                // Only now: if this scheduler fails here, the next one renews the lock.
+                if self.briefly("renewing", || renew::renew(&id, held.ids))?.is_some() {
+                    worker.renewed.store(now, SeqCst);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs which tasks wait for a role that does not exist, and updates the names of roles that were renamed.
+    pub(super) fn report_missing_roles(&mut self, now: Tick) -> Result<(), Error> {
+        const MOST: usize = 10;
+        let tasks = self.tasks.clone();
+        if !tasks.waiting.is_empty() && self.missing_roles.is_due(now, Duration::ZERO) {
+            let named = tasks.waiting.iter().take(MOST).map(|(task, role)| format!("\"{task}\" (role {role})"));
+            log_with(
+                Level::Warning,
+                format!("jobs of {} tasks wait, as the roles that these run as do not exist", tasks.waiting.len()),
+                Some(format!("Tasks: {}.", named.collect::<Vec<_>>().join(", "))),
+                Some(
+                    "Create the role, or register the task as another with kongtask.register_task, or unregister it."
+                        .into(),
+                ),
+            );
+        }
+        if tasks.has_former_names {
+            self.briefly("renaming", registry::rename_roles)?;
+        }
+        if self.schedules.has_former_names() {
+            self.briefly("renaming", table::rename_roles)?;
+        }
+        Ok(())
+    }
+}
+
+/// A lock is renewed well before an external worker may take it to be dead: after 4 hours, unless get_job is told
+/// otherwise.
+fn renewal_interval() -> Duration {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    (settings::job_expiry() / 3).min(LONGEST)
+}

@@ -1,0 +1,160 @@
+//! The scheduler's searches: for jobs that fall due, and, as a safety net, for jobs that no commit reported. It adds
+//! them to the ready lists of their roles and wakes idle workers.
+
+use super::Scheduler;
+use crate::error::Error;
+use crate::jobs::queues;
+use crate::jobs::search::{self, Search, SearchResult};
+use crate::pg::clock::{self, Tick, Timestamp, after};
+use crate::pg::fault;
+use crate::settings;
+use crate::shared::ready_list::{Position, ReadyList};
+use crate::shared::{SharedReadyList, TakenRange};
+use crate::signals::wake;
+use crate::tasks::registry::Tasks;
+use pgrx::pg_sys::Oid;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+impl Scheduler {
+    /// Adds the jobs that can run to the ready lists of their roles, and wakes idle workers for them. Returns the roles
+    /// that have more jobs than idle workers.
+    pub(super) fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Oid>, Error> {
+        let time = clock::now();
+        let scope = self.scope(now, time);
+        fault::point("looking")?;
+        let begun = Instant::now();
+        let mut understaffed = Vec::new();
+        for &role in roles {
+            let list = self.board.list(self.database, role);
+            let waiting = match (list, &scope) {
+                (None, _) => self.search(tasks, role, search::search)?.hints.len(),
+                (Some(list), Scope::All(since)) => {
+                    let known = list.with(|ready| ready.begins());
+                    let found = self.search(tasks, role, search::search)?;
+                    self.add_to_ready_list(list, found, known);
+                    // Jobs that fell due behind the first one on the list are on no list yet.
+                    let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
+                    self.add_to_ready_list(list, found, Position::END)
+                }
+                (Some(list), Scope::DueSince(since)) => {
+                    let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
+                    self.add_to_ready_list(list, found, Position::END)
+                }
+                (Some(list), Scope::Nothing) => list.with(|ready| waiting(ready)),
+            };
+            if wake::wake(self.board, self.database, role, waiting) < waiting {
+                understaffed.push(role);
+            }
+        }
+        if !matches!(scope, Scope::Nothing) {
+            self.searched = time;
+            if let Some(due) = search::next_due(time)? {
+                self.entry.lower_due(due);
+            }
+        }
+        if matches!(scope, Scope::All(_)) {
+            self.has_orphaned_queues = queues::has_orphaned()?;
+            // The safety net takes a fiftieth of the time at most, however many rows a search has to skip.
+            self.may_search_at = after(now, begun.elapsed() * 50);
+            self.search_at = self.may_search_at.max(after(now, settings::poll_interval()));
+        }
+        self.search_skipped_rows_again(now);
+        Ok(understaffed)
+    }
+
+    /// Has workers search the whole table again.
+    pub(super) fn have_all_searched(&self) {
+        for list in self.board.ready_lists_of(self.database) {
+            list.with(|ready| ready.lower(Position::START));
+        }
+    }
+
+    /// Searches the whole table after a COMMIT PREPARED, as that may have added jobs that no commit reported. Not more
+    /// often than the safety net does: there may be hundreds of them in a second that add no job.
+    pub(super) fn search_after_unnoted_commits(&mut self, now: Tick) {
+        if now < self.may_search_at {
+            if self.entry.has_unnoted_jobs.load(SeqCst) {
+                self.search_at = self.search_at.min(self.may_search_at);
+            }
+        } else if self.entry.has_unnoted_jobs.swap(false, SeqCst) {
+            self.search_at = now;
+            self.have_all_searched();
+        }
+    }
+
+    /// If a worker skipped a locked row, schedules another table search soon: the lock may be gone by then.
+    fn search_skipped_rows_again(&mut self, now: Tick) {
+        // A row that stays locked for long is not tried more often than that.
+        const SOON: Duration = Duration::from_millis(100);
+        if self.entry.has_skipped_rows.swap(false, SeqCst) {
+            self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
+        }
+    }
+
+    /// Returns what to search for now.
+    fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
+        let all = now >= self.search_at;
+        if !all && time < self.entry.next_due.load(SeqCst) {
+            return Scope::Nothing;
+        }
+        // Before the snapshot, as a commit that the snapshot does not show reports again.
+        let told = wake::take_due(self.entry);
+        let since = told.min(self.searched);
+        if all { Scope::All(since) } else { Scope::DueSince(since) }
+    }
+
+    /// Returns the first jobs of a role that can run, by one of the searches of [`crate::jobs::search`].
+    pub(super) fn search(
+        &mut self,
+        tasks: &Tasks,
+        role: Oid,
+        search: impl FnOnce(&Search) -> Result<SearchResult, Error>,
+    ) -> Result<SearchResult, Error> {
+        const MOST: usize = 500;
+        let (tasks, forbidden_flags) = (tasks.of_role(role), settings::forbidden_flags());
+        let found =
+            search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from: Position::START, most: MOST })?;
+        // The next pass releases jobs that arrived with the lock of a worker that does not live here.
+        self.released &= !found.has_dead_locks;
+        Ok(found)
+    }
+
+    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. Returns how
+    /// many jobs wait there. A job that may be among several that a worker has taken is searched for again later.
+    fn add_to_ready_list(&self, list: &SharedReadyList, found: SearchResult, known: Position) -> usize {
+        let held: Vec<TakenRange> =
+            self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
+        let (mut hints, mut unsure) = (Vec::new(), false);
+        for hint in found.hints.into_iter().filter(|hint| hint.position < known) {
+            match held.iter().filter(|held| held.may_be(&hint)).map(TakenRange::is_one).max() {
+                None => hints.push(hint),
+                Some(is_run) => unsure |= !is_run,
+            }
+        }
+        if unsure {
+            self.entry.has_skipped_rows.store(true, SeqCst);
+        }
+        list.with(|ready| {
+            hints.into_iter().for_each(|hint| ready.offer(hint));
+            if found.to < known {
+                ready.lower(found.to);
+            }
+            waiting(ready)
+        })
+    }
+}
+
+/// The scope of a search.
+enum Scope {
+    Nothing,
+    /// Jobs that fell due since this time.
+    DueSince(Timestamp),
+    /// The whole table, as a report may have been lost, and jobs that fell due since this time.
+    All(Timestamp),
+}
+
+/// Returns how many jobs wait on a ready list, as far as it knows.
+fn waiting(ready: &ReadyList) -> usize {
+    ready.len().max(usize::from(ready.has_more()))
+}

@@ -1,0 +1,306 @@
+//! The worker. It is logged in as a role, and runs the jobs of that role's tasks.
+//!
+//! ```text
+//! take from the ready list ── jobs ──► run them (run/) ──► take
+//!   │ it is empty
+//!   ├── there may be more in the table ──► search ──► take
+//!   └── there is nothing ──► idle ──► woken ──► take
+//! ```
+//!
+//! An error in one of the queue's own statements ends the process: the scheduler releases its jobs and starts another
+//! worker.
+
+use crate::error::Error;
+use crate::jobs::search::{self, Search};
+use crate::pg::catch::{Failure, Level, log};
+use crate::pg::memory::Arena;
+use crate::pg::text::DbText;
+use crate::pg::{background, fault, latch, role, xact};
+use crate::run::{Runner, TakenJobs};
+use crate::schema;
+use crate::settings;
+use crate::shared::crash_records::{self, CrashRecord};
+use crate::shared::ready_list::{CAPACITY, Hint, Position};
+use crate::shared::{self, Board, DatabaseEntry, SharedReadyList, State, TakenRange, Worker};
+use crate::signals::wake;
+use crate::tasks::forbidden_flags::Flags;
+use crate::tasks::registry::{self, Task, Tasks};
+use pgrx::pg_sys::Oid;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Its `backend_type`.
+pub const KIND: &str = "kongtask worker";
+/// The C function with which its process begins.
+pub const MAIN: &str = "kongtask_worker_main";
+
+/// Returns a slot and its ticket as one number, the argument of a new process.
+pub fn argument(slot: usize, ticket: u32) -> usize {
+    slot | (ticket as usize) << 32
+}
+
+background::main_function!(kongtask_worker_main, main);
+
+fn main(argument: usize) -> Result<(), Failure> {
+    let (slot, ticket) = (argument & 0xffff_ffff, (argument >> 32) as u32);
+    let Some(board) = shared::board() else { return Ok(()) };
+    let me = &board.workers()[slot];
+    if me.state() != State::Starting || me.ticket.load(SeqCst) != ticket {
+        // The scheduler has given up waiting for this process.
+        return Ok(());
+    }
+    me.pid.store(background::pid(), SeqCst);
+    me.latch.is_mine();
+    background::at_exit(leave, slot);
+    latch::receive_signals();
+    let (database, role) = (me.database.get(), me.role.get());
+    background::connect_as_role(database, role);
+    xact::forget_before_commit();
+    let (name, extension) = introduce(database, role)?;
+    let result = match extension {
+        Some(extension) => {
+            schema::while_there_is(extension, || run(board, me, database, role, crash_records::mine(slot), &name))
+        }
+        None => Ok(()),
+    };
+    if result.is_ok() {
+        // The process ends as it should, even if it has seen a shutdown, or the end of the extension, before the
+        // scheduler has.
+        me.must_leave.store(true, SeqCst);
+    }
+    result
+}
+
+/// Runs when the process ends: the scheduler does the rest.
+fn leave(slot: usize) {
+    let Some(board) = shared::board() else { return };
+    let me = &board.workers()[slot];
+    me.latch.is_nobodys();
+    if let Some(record) = crash_records::of(slot) {
+        record.clear();
+    }
+    if me.uses_ready_list.swap(false, SeqCst)
+        && let Some(list) = board.list(me.database.get(), me.role.get())
+    {
+        if let Some(held) = me.held() {
+            // Jobs running in place left no trace in the table, so lower the watermark to have them found again.
+            list.with(|ready| ready.lower(held.begins));
+        }
+        board.leave_ready_list(list, background::pid());
+    }
+    me.enter(State::Gone);
+    if let Some(entry) = board.database(me.database.get()) {
+        entry.scheduler.set();
+    }
+}
+
+fn run(
+    board: Board,
+    me: &'static Worker,
+    database: Oid,
+    role: Oid,
+    crash_record: Option<&'static CrashRecord>,
+    name: &str,
+) -> Result<(), Error> {
+    let id = background::random();
+    me.set_encoding();
+    me.set_id(id);
+    let Some(list) = board.join_ready_list(database, role) else { return Ok(()) };
+    me.uses_ready_list.store(true, SeqCst);
+    if let Some(entry) = board.database(database) {
+        latch::tell_what_is_asked(&me.asked_to_end, &entry.scheduler);
+    }
+    let mut this = WorkerLoop {
+        board,
+        list,
+        database,
+        tasks: Rc::default(),
+        flags: Flags::default(),
+        forbidden: None,
+        is_current: false,
+        runner: Runner {
+            me,
+            crash_record,
+            database,
+            role,
+            id: shared::worker_id(id),
+            arena: Arena::new(c"kongtask job"),
+            recently_failed: HashMap::new(),
+        },
+    };
+    log(Level::Log, format!("{name} started"));
+    me.enter(State::Looking);
+    while this.goes_on() {
+        if !this.run_next()? {
+            this.sleep()?;
+            this.is_current = false;
+        }
+    }
+    log(Level::Log, format!("{name} stopped"));
+    Ok(())
+}
+
+/// Sets what pg_stat_activity shows. Returns the process's name for the log, and the extension's OID if it is
+/// installed.
+fn introduce(database: Oid, role: Oid) -> Result<(String, Option<Oid>), Error> {
+    xact::begin();
+    let extension = schema::extension();
+    let database = background::database_name(database).unwrap_or_default();
+    let role = role::name(role).unwrap_or_default();
+    xact::commit()?;
+    let name = format!("{KIND} ({database}, {role})");
+    background::introduce_as(&name);
+    background::report_idle();
+    Ok((name, extension))
+}
+
+struct WorkerLoop {
+    board: Board,
+    list: &'static SharedReadyList,
+    database: Oid,
+    /// The tasks at the latest look.
+    tasks: Rc<Tasks>,
+    flags: Flags,
+    /// The flags that were forbidden at the latest look; `None` before the first, and while the function fails.
+    forbidden: Option<Vec<DbText>>,
+    /// True while `tasks` and `forbidden` are known to be current.
+    is_current: bool,
+    runner: Runner,
+}
+
+impl WorkerLoop {
+    fn goes_on(&mut self) -> bool {
+        latch::serve_interrupts();
+        self.is_current &= !latch::reload_if_asked();
+        !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held()
+    }
+
+    /// Returns true if the database is held. Jobs of a dump are on the ready list only after that.
+    fn is_held(&self) -> bool {
+        self.board.database(self.database).is_some_and(DatabaseEntry::is_held)
+    }
+
+    /// Runs the next jobs. Returns true if there were any.
+    fn run_next(&mut self) -> Result<bool, Error> {
+        if !self.is_current || registry::is_stale() || settings::forbidden_flags_function().is_some() {
+            self.look_around()?;
+        }
+        if self.forbidden.is_none() {
+            return Ok(false);
+        }
+        let hints = self.take();
+        let Some(first) = hints.first() else { return self.search() };
+        if self.is_held() {
+            self.runner.me.let_go();
+            wake::offer(self.board, self.database, self.runner.role, &hints, None);
+            return Ok(true);
+        }
+        fault::point("taken")?;
+        if self.own_task(first).is_none() {
+            // The task may be new.
+            self.look_around()?;
+        }
+        // If the task is not this role's now and becomes so later, the table is searched again.
+        let Some(task) = self.own_task(first).cloned() else { return Ok(true) };
+        let taken = TakenJobs { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
+        let left = self.runner.run(&taken)?;
+        if !left.is_empty() {
+            wake::offer(self.board, self.database, self.runner.role, &left, None);
+        }
+        Ok(true)
+    }
+
+    fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
+        self.tasks.tagged(self.runner.role, hint.task)
+    }
+
+    /// Reads the tasks and the forbidden flags.
+    fn look_around(&mut self) -> Result<(), Error> {
+        xact::begin_for_queue();
+        self.tasks = registry::tasks()?;
+        let forbidden = self.flags.forbidden()?;
+        xact::commit()?;
+        self.is_current = true;
+        if forbidden != self.forbidden {
+            if self.forbidden.is_some() {
+                // Jobs that were skipped for their flags may run now.
+                self.list.with(|ready| ready.lower(Position::START));
+            }
+            self.forbidden = forbidden;
+        }
+        Ok(())
+    }
+
+    /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
+    /// workers their share.
+    fn take(&self) -> Vec<Hint> {
+        let users = self.list.users().max(1);
+        loop {
+            let mut hints = self.list.with(|ready| {
+                let share = ready.len().div_ceil(users);
+                ready.take(|hint| match self.own_task(hint) {
+                    Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
+                        task.max_batch.min(share)
+                    }
+                    _ => 1,
+                })
+            });
+            if hints.is_empty() {
+                return hints;
+            }
+            // The scheduler has the table searched again once it has settled the charges.
+            hints.retain(|hint| !crash_records::is_charged(self.database, hint.position.id));
+            if !hints.is_empty() {
+                // From here on, the jobs are looked for if this process ends.
+                self.runner.me.hold(TakenRange::of(&hints), &DbText::default());
+                return hints;
+            }
+        }
+    }
+
+    /// Searches the table from the watermark on. Returns true if the ready list must be looked at again.
+    fn search(&mut self) -> Result<bool, Error> {
+        /// Large enough for the search to cost little beside the jobs.
+        const AT_LEAST: usize = 500;
+        let Some(from) = self.list.with(|ready| ready.begin_search(background::pid())) else { return Ok(false) };
+        xact::begin_for_queue();
+        // Read after the search has begun: a task registered since then has the table searched again.
+        self.tasks = registry::tasks()?;
+        let tasks = self.tasks.of_role(self.runner.role);
+        let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
+        let found = search::search(&Search {
+            tasks: &tasks,
+            forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
+            from,
+            most: (largest.unwrap_or(1) * self.list.users()).clamp(AT_LEAST, CAPACITY),
+        })?;
+        xact::commit()?;
+        fault::point("searched")?;
+        self.list.with(|ready| ready.end_search(&found.hints, found.to));
+        // This worker takes one job, others the rest.
+        let others = found.hints.len().saturating_sub(1);
+        wake::wake(self.board, self.database, self.runner.role, others);
+        Ok(true)
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&self) -> Result<(), Error> {
+        let me = self.runner.me;
+        background::report_statistics(true);
+        fault::point("tired")?;
+        me.enter(State::Idle);
+        fault::point("idle")?;
+        if let Some(entry) = self.board.database(self.database).filter(|entry| entry.wants_idle_notice.load(SeqCst)) {
+            // Another role may want this slot.
+            entry.scheduler.set();
+        }
+        self.board.offer_slot(self.database);
+        let nothing = self.forbidden.is_none() || !self.list.with(|ready| ready.has_more());
+        if nothing && !me.must_leave.load(SeqCst) {
+            latch::wait(None);
+        }
+        me.change(State::Idle, State::Looking);
+        Ok(())
+    }
+}

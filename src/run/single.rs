@@ -1,0 +1,164 @@
+//! One job, in a transaction of its own.
+
+use super::{Attempt, Outcome, RunMode, Runner, TakenJobs};
+use crate::error::Error;
+use crate::jobs::take::{self, Next};
+use crate::jobs::{complete, queues, recover};
+use crate::pg::catch::{Level, Raise, log};
+use crate::pg::{clock, spi, xact};
+use crate::schema::job_row::Job;
+use crate::shared;
+use crate::shared::crash_records;
+use crate::shared::ready_list::{Hint, Kind};
+use crate::signals::{commit_notes, wake};
+use crate::tasks::registry;
+use std::time::Instant;
+
+impl Runner {
+    /// Runs one job, if it can still be taken.
+    pub(super) fn run_single(&self, taken: &TakenJobs, mode: RunMode) -> Result<(), Error> {
+        if mode == RunMode::Claimed {
+            return match self.claim(taken)?.pop() {
+                Some(job) => self.claimed(&job, taken),
+                None => Ok(()),
+            };
+        }
+        self.begin();
+        let id = taken.hints[0].position.id;
+        match self.delete(taken, &[id]) {
+            Ok(mut jobs) => match jobs.pop() {
+                Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }),
+                None => {
+                    self.see_what_was_skipped(&[id])?;
+                    Ok(xact::commit()?)
+                }
+            },
+            // A user's trigger may have raised. That is the job's failure, and only a claimed job can be recorded as
+            // failed.
+            Err(_) => {
+                xact::abort();
+                self.run_single(taken, RunMode::Claimed)
+            }
+        }
+    }
+
+    /// Runs a job that is claimed already.
+    pub(super) fn claimed(&self, job: &Job, taken: &TakenJobs) -> Result<(), Error> {
+        self.begin();
+        self.attempt(job, &Attempt { task: &taken.task, mode: RunMode::Claimed })
+    }
+
+    /// Runs the next job of the queue that a job is in.
+    pub(super) fn next_of_queue(&self, taken: &TakenJobs, of: i64) -> Result<(), Error> {
+        xact::begin_for_queue();
+        // Any claim may be committed lazily: a claim that is lost leaves the job as it was.
+        xact::commit_lazily();
+        let tasks = registry::tasks()?;
+        let next = self.arena.within(|| {
+            take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |next| {
+                // Before the commit: if the process ends in between, the scheduler finds nothing to release.
+                self.hold_for(&[next.hint], &next.task);
+                next.task.role == self.role && !crash_records::is_charged(self.database, next.hint.position.id)
+            })
+        })?;
+        match next {
+            Next::Taken(job, task) => {
+                xact::commit()?;
+                self.begin();
+                self.attempt(&job, &Attempt { task: &task, mode: RunMode::Claimed })
+            }
+            Next::NotOurs(next) => {
+                // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that
+                // has a charge.
+                commit_notes::note_job(next.task.role, next.hint);
+                Ok(xact::commit()?)
+            }
+            Next::None => {
+                // While this worker had the queue's lock, searches skipped what fell due in the queue.
+                commit_notes::note_due(clock::transaction_start());
+                Ok(xact::commit()?)
+            }
+            Next::Locked => {
+                self.skipped();
+                Ok(xact::commit()?)
+            }
+        }
+    }
+
+    /// Calls the handler, completes the job and commits, in the transaction that has begun.
+    fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        let begun = Instant::now();
+        spi::met_deadlock();
+        match self.try_to_complete(job, attempt) {
+            Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
+            Ok(Outcome::LockLost) => {
+                xact::abort();
+                self.let_go(job)?;
+                self.warn_of_lost_lock(job, attempt.task);
+            }
+            Ok(Outcome::NotOurs) => {
+                xact::abort();
+                self.release(&[job.id])?;
+            }
+            Err(error) => {
+                // Read before the rollback frees it.
+                let error = error.read();
+                xact::abort();
+                if is_queues_own_deadlock(&error) {
+                    self.put_back(job, attempt)?;
+                } else {
+                    self.record_one_failure(job, attempt, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases what this worker may still hold of a job that another session has settled.
+    fn let_go(&self, job: &Job) -> Result<(), Error> {
+        xact::begin_for_queue();
+        recover::release(self.worker_id(), (job.id, job.id))?;
+        queues::release(job.queue_name(), self.worker_id())?;
+        Ok(xact::commit()?)
+    }
+
+    /// Has a job run again at once. The attempt is not counted.
+    fn put_back(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        log(
+            Level::Log,
+            format!(
+                "job {} ({}) is run again: it and another transaction waited for each other to change jobs",
+                job.id, attempt.task.identifier
+            ),
+        );
+        if attempt.mode == RunMode::Claimed {
+            return self.release(&[job.id]);
+        }
+        let hint = Hint { position: job.position(), task: attempt.task.tag, kind: Kind::Plain };
+        if let Some(board) = shared::board() {
+            wake::offer(board, self.database, self.role, &[hint], None);
+        }
+        Ok(())
+    }
+
+    fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
+        let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
+        self.report(&attempt.task.handler, job, &attempt.task.identifier);
+        self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        if attempt.mode == RunMode::Claimed {
+            xact::allow_writes();
+            xact::wait_for_locks();
+            if !complete::complete_one_held(job, self.worker_id())? {
+                return Ok(Outcome::LockLost);
+            }
+        }
+        self.commit()?;
+        Ok(Outcome::Completed)
+    }
+}
+
+/// Returns true if a statement of the queue's own met a deadlock: two handlers that each add a job with the other's
+/// key, for example. Neither job is at fault.
+fn is_queues_own_deadlock(error: &Raise) -> bool {
+    error.sqlstate == *b"40P01" && spi::met_deadlock()
+}

@@ -1,0 +1,101 @@
+//! A job's row.
+
+use crate::pg::args::{Row, Text};
+use crate::pg::clock::Timestamp;
+use crate::pg::text::DbText;
+use crate::shared::ready_list::Position;
+use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
+
+/// The attribute numbers of the columns of `jobs`.
+pub mod attribute {
+    pub const ID: i16 = 1;
+    pub const QUEUE_NAME: i16 = 2;
+    pub const TASK_IDENTIFIER: i16 = 3;
+    pub const PAYLOAD: i16 = 4;
+    pub const PRIORITY: i16 = 5;
+    pub const RUN_AT: i16 = 6;
+    pub const ATTEMPTS: i16 = 7;
+    pub const MAX_ATTEMPTS: i16 = 8;
+    pub const UPDATED_AT: i16 = 11;
+    pub const KEY: i16 = 12;
+    pub const LOCKED_AT: i16 = 13;
+    pub const LOCKED_BY: i16 = 14;
+    pub const REVISION: i16 = 15;
+}
+
+/// A job that a worker has taken. Valid as long as the memory context to which its row was copied.
+pub struct Job {
+    row: Row,
+    pub id: i64,
+}
+
+impl Job {
+    /// Wraps a row of `jobs`.
+    pub fn new(row: Datum) -> Job {
+        let row = Row::new(row);
+        Job { row, id: row.get(attribute::ID).unwrap_or(0) }
+    }
+
+    /// Returns the payload, a `json`.
+    pub fn payload(&self) -> Option<Datum> {
+        self.row.value(attribute::PAYLOAD)
+    }
+
+    /// Returns the row as it was when the worker took it.
+    pub fn row(&self) -> Datum {
+        self.row.datum()
+    }
+
+    /// Returns true for a job of this task that has no key and no queue, was never tried, and is due.
+    pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
+        let has = |attribute| self.row.value(attribute).is_some();
+        self.position().run_at <= now
+            && self.number(attribute::ATTEMPTS) == 0
+            && self.max_attempts() > 0
+            && !has(attribute::KEY)
+            && !has(attribute::QUEUE_NAME)
+            && !has(attribute::LOCKED_AT)
+            && self.row.value(attribute::TASK_IDENTIFIER).is_some_and(|datum| Text::new(datum).is(task))
+    }
+
+    pub fn queue_name(&self) -> Option<Datum> {
+        self.row.value(attribute::QUEUE_NAME)
+    }
+
+    /// Returns how many attempts have begun, this one included.
+    pub fn attempts(&self) -> i32 {
+        self.number(attribute::ATTEMPTS).max(1)
+    }
+
+    pub fn max_attempts(&self) -> i32 {
+        self.number(attribute::MAX_ATTEMPTS)
+    }
+
+    fn number(&self, attribute: i16) -> i32 {
+        self.row.get(attribute).unwrap_or(0)
+    }
+
+    pub fn position(&self) -> Position {
+        Position {
+            priority: self.number(attribute::PRIORITY),
+            run_at: timestamp(self.row.value(attribute::RUN_AT)).unwrap_or(0),
+            id: self.id,
+        }
+    }
+}
+
+/// Returns the row with the current attempt counted. Where a job runs in place, the row in the table does not count it
+/// yet.
+pub fn begun(row: Datum) -> Datum {
+    let row = Row::new(row);
+    match row.get(attribute::ATTEMPTS) {
+        Some(0) => row.with(&[(attribute::ATTEMPTS, 1.into_datum())]),
+        _ => row.datum(),
+    }
+}
+
+/// Reads a `timestamptz`.
+pub fn timestamp(value: Option<Datum>) -> Option<Timestamp> {
+    value.map(|datum| datum.value() as Timestamp)
+}

@@ -1,0 +1,153 @@
+//! Wake-up at commit. A transaction notes what work it adds; once it has committed, what can run is put on its role's
+//! shelf and idle workers' latches are set: as many as it added jobs, no more. Nothing is sent on rollback, and nothing to
+//! processes that have nothing to do.
+//!
+//! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
+//! shelf once more.
+
+use super::wake::{offer, wake};
+use crate::pg::clock::{self, Timestamp};
+use crate::pg::{background, fault, xact};
+use crate::shared::ready_list::{CAPACITY, Hint, Position};
+use crate::shared::{self, Board};
+use pgrx::pg_sys::{InvalidOid, Oid};
+use std::cell::RefCell;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// What the current transaction will tell at commit.
+#[derive(Default)]
+struct Notes {
+    /// Jobs that can run now, by the role that runs them.
+    jobs: Vec<(Oid, Jobs)>,
+    /// The earliest run_at still to come.
+    due: Option<Timestamp>,
+    tasks_changed: bool,
+    schedules_changed: bool,
+    /// The extension is new in this database.
+    created: bool,
+    /// It may have added anything, for now or for later.
+    anything: bool,
+    /// Databases that must stay empty until this transaction ends.
+    held: Vec<Oid>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    count: usize,
+    /// The first of them: as many as a shelf holds, or a few more.
+    hints: Vec<Hint>,
+    /// Where others begin.
+    others: Option<Position>,
+}
+
+impl Jobs {
+    fn add(&mut self, hint: Hint) {
+        self.count += 1;
+        self.hints.push(hint);
+        if self.hints.len() > CAPACITY * 2 {
+            self.hints.sort_unstable_by_key(|hint| hint.position);
+            let first = self.hints[CAPACITY].position;
+            self.others = Some(self.others.map_or(first, |others| others.min(first)));
+            self.hints.truncate(CAPACITY);
+        }
+    }
+}
+
+thread_local! {
+    static NOTES: RefCell<Option<Notes>> = const { RefCell::new(None) };
+}
+
+fn note(change: impl FnOnce(&mut Notes)) {
+    xact::at_end(end);
+    NOTES.with_borrow_mut(|notes| change(notes.get_or_insert_default()));
+}
+
+/// A job of a task that runs as `role` can run.
+pub fn note_job(role: Oid, hint: Hint) {
+    if role == InvalidOid {
+        // Its task waits for its role.
+        return;
+    }
+    note(|notes| match notes.jobs.iter_mut().find(|(of, _)| *of == role) {
+        Some((_, jobs)) => jobs.add(hint),
+        None => notes.jobs.push((role, Jobs { count: 1, hints: vec![hint], others: None })),
+    });
+}
+
+/// A job is to be run later.
+pub fn note_due(run_at: Timestamp) {
+    note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
+}
+
+/// kongtask.tasks has changed.
+pub fn note_tasks_changed() {
+    note(|notes| notes.tasks_changed = true);
+}
+
+/// kongtask.crontab has changed.
+pub fn note_schedules_changed() {
+    note(|notes| notes.schedules_changed = true);
+}
+
+/// CREATE EXTENSION.
+pub fn note_created() {
+    note(|notes| notes.created = true);
+}
+
+/// There may be jobs that nobody has noted: a transaction that was prepared takes its notes nowhere.
+pub fn note_anything() {
+    note(|notes| notes.anything = true);
+}
+
+/// A database must be left and not entered until this transaction ends.
+pub fn note_held(database: Oid) {
+    note(|notes| notes.held.push(database));
+}
+
+/// Called at the end of a transaction; must not raise.
+fn end(committed: bool) {
+    let (Some(notes), Some(board)) = (NOTES.take(), shared::board()) else { return };
+    for held in &notes.held {
+        board.release(*held);
+    }
+    if committed {
+        // Nothing may raise here; it may end.
+        let _ = fault::point("committed");
+        tell(board, notes);
+    }
+}
+
+fn tell(board: Board, notes: Notes) {
+    let oid = background::database();
+    if notes.schedules_changed
+        && let Some(entry) = board.database(oid)
+    {
+        entry.schedules_changed.fetch_min(clock::now(), SeqCst);
+    }
+    if notes.created || notes.tasks_changed || notes.schedules_changed {
+        // A scheduler that is there may be about to end, as it has found no extension.
+        board.want(oid);
+    }
+    let entry = board.database(oid);
+    if let Some(entry) = entry.filter(|_| notes.anything)
+        && !entry.has_unnoted_jobs.swap(true, SeqCst)
+    {
+        entry.scheduler.set();
+    }
+    let entry = entry.filter(|entry| entry.scheduler_pid.load(SeqCst) != 0);
+    let Some(entry) = entry else { return };
+    if let Some(due) = notes.due
+        && entry.lower_due(due)
+    {
+        entry.scheduler.set();
+    }
+    let mut understaffed = false;
+    for (role, mut jobs) in notes.jobs {
+        jobs.hints.sort_unstable_by_key(|hint| hint.position);
+        offer(board, oid, role, &jobs.hints, jobs.others);
+        understaffed |= wake(board, oid, role, jobs.count) < jobs.count;
+    }
+    if understaffed && entry.can_rebalance.load(SeqCst) {
+        entry.scheduler.set();
+    }
+}

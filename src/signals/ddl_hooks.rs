@@ -1,0 +1,96 @@
+//! Statements that concern us: those that need a database empty, those that create or drop the extension, COMMIT PREPARED, those
+//! of a dump that is restored, and those on subscriptions.
+//! Nobody stops the workers by one that they have no right to.
+
+use crate::holds::restore;
+use crate::pg::clock::{self, after};
+use crate::pg::hooks::{self, Statement};
+use crate::pg::{background, fault, heap, latch, role, version};
+use crate::schema;
+use crate::settings;
+use crate::shared::{self, Board, DatabaseEntry, State};
+use crate::signals::commit_notes;
+use pgrx::pg_sys::Oid;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// Watches utility statements. To be called while preloading.
+pub fn watch() {
+    hooks::before_statement(|statement| match statement {
+        Statement::Creates => {
+            restore::note_created();
+            commit_notes::note_created();
+        }
+        Statement::HasCommittedPrepared => note_what_was_prepared(),
+        Statement::Loads { schema, table } => restore::note_load(&schema, &table),
+        Statement::Completes => restore::note_completion(),
+        // The scheduler looks whether one feeds the queue.
+        Statement::ChangesSubscriptions => commit_notes::note_tasks_changed(),
+        Statement::Empties(database) if version::owns_database(database, role::current()) => empty(database),
+        Statement::Empties(_) => (),
+        drop if drops_the_queue(&drop) => {
+            empty(background::database());
+            let _ = fault::point("emptied");
+            lock_jobs();
+        }
+        _ => (),
+    });
+}
+
+/// What a transaction noted that was prepared is forgotten: it may have added jobs, or the extension.
+fn note_what_was_prepared() {
+    let Some(board) = shared::board() else { return };
+    let is_served = board.database(background::database()).is_some_and(|entry| entry.serving.load(SeqCst));
+    if is_served {
+        commit_notes::note_anything();
+    } else if schema::extension().is_some() {
+        commit_notes::note_created();
+    }
+}
+
+/// Whether the current role may run what drops the extension, or its schema and the extension with it.
+fn drops_the_queue(statement: &Statement) -> bool {
+    let me = role::current();
+    match statement {
+        Statement::Drops => schema::extension().is_some_and(|extension| version::owns_extension(extension, me)),
+        Statement::DropsSchemas(names) => {
+            schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
+        }
+        // Who may drop the objects of some of the roles only is refused.
+        Statement::DropsOwned(roles) => {
+            roles.iter().all(|&role| role::has_privileges_of(me, role))
+                && schema::queue().is_ok_and(|queue| queue.owners().iter().any(|owner| roles.contains(owner)))
+        }
+        _ => false,
+    }
+}
+
+/// Has our processes leave a database, and stay away until this transaction ends. Running jobs get their
+/// kongtask.shutdown_timeout.
+fn empty(database: Oid) {
+    let Some(board) = shared::board() else { return };
+    let me = background::pid();
+    if board.workers_of(database).any(|(_, worker)| worker.pid.load(SeqCst) == me) {
+        // A handler that drops the extension it runs in: waiting for itself would take for ever.
+        return;
+    }
+    let Some(entry) = board.hold(database) else { return };
+    commit_notes::note_held(database);
+    // Then the statement itself says who is in the way.
+    let patience = after(clock::tick(), settings::shutdown_timeout() + Duration::from_secs(5));
+    while is_inhabited(board, entry, database) && clock::tick() < patience {
+        latch::wait_a_moment(Duration::from_millis(5));
+    }
+}
+
+/// A drop locks what it drops in an order of its own, the sequence before the table; whoever adds a job locks the table
+/// first. So it does as they do.
+fn lock_jobs() {
+    if let Ok(queue) = schema::queue() {
+        heap::lock_all(queue.table);
+    }
+}
+
+fn is_inhabited(board: Board, entry: &DatabaseEntry, database: Oid) -> bool {
+    entry.scheduler_pid.load(SeqCst) != 0 || board.workers_of(database).any(|(_, worker)| worker.state() != State::Gone)
+}

@@ -1,0 +1,56 @@
+//! The functions that SQL can call. They check arguments and pass them on.
+
+mod holds;
+mod install;
+mod jobs;
+mod schedule_admin;
+mod schedules;
+mod tasks;
+mod workers;
+
+use crate::jobs::triggers;
+use crate::pg::function::sql_function;
+
+sql_function!(kongtask_add_job, jobs::add_job);
+sql_function!(kongtask_add_job_jsonb, jobs::add_job_jsonb);
+sql_function!(kongtask_add_jobs, jobs::add_jobs);
+sql_function!(kongtask_force_unlock_workers, jobs::force_unlock_workers);
+sql_function!(kongtask_get_job, jobs::get_job);
+sql_function!(kongtask_complete_job, jobs::complete_job);
+sql_function!(kongtask_fail_job, jobs::fail_job);
+sql_function!(kongtask_complete_jobs, jobs::complete_jobs);
+sql_function!(kongtask_permanently_fail_jobs, jobs::permanently_fail_jobs);
+sql_function!(kongtask_reschedule_jobs, jobs::reschedule_jobs);
+sql_function!(kongtask_remove_job, jobs::remove_job);
+
+sql_function!(kongtask_update_timestamp, triggers::update_timestamp);
+sql_function!(kongtask_unlock_arriving, triggers::unlock_arriving);
+sql_function!(kongtask_release_queue, triggers::release_queue);
+sql_function!(kongtask_note_job, triggers::note_job);
+sql_function!(kongtask_note_queue, triggers::note_queue);
+
+// Those of version 0.2.0, until ALTER EXTENSION UPDATE.
+sql_function!(kongtask_increase_job_queue_count, triggers::increase_job_queue_count);
+sql_function!(kongtask_decrease_job_queue_count, triggers::release_queue);
+
+sql_function!(kongtask_refuse_migration, triggers::refuse_migration);
+sql_function!(kongtask_schema_is_named, install::schema_is_named);
+
+sql_function!(kongtask_register_task, tasks::register_task);
+sql_function!(kongtask_unregister_task, tasks::unregister_task);
+sql_function!(kongtask_role_named, tasks::role_named);
+sql_function!(kongtask_tasks_changed, tasks::tasks_changed);
+sql_function!(kongtask_next_runs, schedules::next_runs);
+sql_function!(kongtask_describe_cron, schedules::describe_cron);
+sql_function!(kongtask_current_job, workers::current_job);
+sql_function!(kongtask_live_holds, holds::live_holds);
+sql_function!(kongtask_release_holds, holds::release_holds);
+sql_function!(kongtask_live_workers, workers::live_workers);
+
+sql_function!(kongtask_schedule, schedule_admin::schedule);
+sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);
+sql_function!(kongtask_unschedule, schedule_admin::unschedule);
+sql_function!(kongtask_run_schedule, schedule_admin::run_schedule);
+sql_function!(kongtask_import_crontab, schedule_admin::import_crontab);
+sql_function!(kongtask_schedule_status, schedule_admin::schedule_status);
+sql_function!(kongtask_crontab_changed, schedule_admin::crontab_changed);

@@ -1,0 +1,186 @@
+//! Handlers: functions that run jobs. Finding, checking and calling them.
+
+use crate::error::Error;
+use crate::pg::procedure::{self, Callable, Procedure};
+use crate::pg::spi::Value;
+use crate::pg::text::{self, DbText};
+use crate::pg::{invalidation, python, role, version};
+use crate::schema;
+use crate::schema::job_row::{Job, begun};
+use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// The arguments that a handler takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    Nothing,
+    Json,
+    Jsonb,
+    Row,
+    JsonAndRow,
+    /// An array: many jobs in one call.
+    JsonSet,
+    RowSet,
+}
+
+/// A function that the current role may run jobs with.
+#[derive(Clone, Copy)]
+pub struct Handler {
+    function: Oid,
+    takes: Takes,
+    is_python: bool,
+}
+
+impl Handler {
+    /// Checks that the function has a handler's signature and that `role` may execute it. Errors: 42883, 42809, 42P13,
+    /// 42501.
+    pub fn check(function: Oid, role: Oid) -> Result<Handler, Error> {
+        let Some(procedure) = procedure::look_up(function) else {
+            return Err(Error::NoSuchHandler(function.to_u32().to_string().into()));
+        };
+        let handler = schema::name_of(function)?;
+        let why = match procedure {
+            Procedure { is_plain: false, .. } => Some("It is a procedure, an aggregate or a window function."),
+            Procedure { returns_set: true, .. } => Some("It returns a set."),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(Error::HandlerNotCallable { handler, why });
+        }
+        let queue = schema::queue()?;
+        let takes = match procedure.arguments[..] {
+            [] => Takes::Nothing,
+            [JSONOID] => Takes::Json,
+            [JSONBOID] => Takes::Jsonb,
+            [only] if only == queue.row => Takes::Row,
+            [JSONOID, second] if second == queue.row => Takes::JsonAndRow,
+            [JSONARRAYOID] => Takes::JsonSet,
+            [only] if only == queue.rows => Takes::RowSet,
+            _ => return Err(Error::HandlerSignature { handler }),
+        };
+        if !version::may_execute(function, role) {
+            let role = role::name(role).unwrap_or_default();
+            return Err(Error::HandlerForbidden { handler, role });
+        }
+        let language = procedure::language_name(procedure.language);
+        Ok(Handler { function, takes, is_python: language.as_deref() == Some(python::LANGUAGE) })
+    }
+
+    /// Returns the handler of this name for the current role. The result is cached until functions or privileges
+    /// change. Errors as for [`Handler::check`].
+    pub fn find(name: &DbText) -> Result<Handler, Error> {
+        thread_local! {
+            static KNOWN: RefCell<HashMap<DbText, Handler>> = RefCell::default();
+            static VERSION: Cell<u64> = const { Cell::new(0) };
+        }
+        let version = invalidation::functions_version();
+        if VERSION.replace(version) != version {
+            KNOWN.take();
+        }
+        if let Some(handler) = KNOWN.with_borrow(|known| known.get(name).copied()) {
+            return Ok(handler);
+        }
+        let handler = Handler::check(procedure::find(name, &schema::queue()?.path)?, role::current())?;
+        KNOWN.with_borrow_mut(|known| known.insert(name.clone(), handler));
+        Ok(handler)
+    }
+
+    /// Returns true if one call takes many jobs.
+    pub fn takes_sets(&self) -> bool {
+        matches!(self.takes, Takes::JsonSet | Takes::RowSet)
+    }
+
+    /// Returns true if it is written in PL/Python.
+    pub fn is_python(&self) -> bool {
+        self.is_python
+    }
+
+    /// Prepares it to be called in the current transaction.
+    pub fn prepare(&self) -> Result<Prepared, Error> {
+        Ok(Prepared { takes: self.takes, function: Callable::new(self.function)? })
+    }
+}
+
+/// A handler that can be called within one transaction.
+pub struct Prepared {
+    takes: Takes,
+    function: Callable,
+}
+
+impl Prepared {
+    /// Runs a job. The handler's result is ignored.
+    pub fn call(&self, job: &Job) -> Result<(), Error> {
+        let _current = Current::set(job.row());
+        let (payload, row) = (job.payload(), || Some(begun(job.row())));
+        match self.takes {
+            Takes::Nothing => self.function.call(&[]),
+            Takes::Json => self.function.call(&[payload]),
+            Takes::Jsonb => self.function.call(&[payload.map(procedure::jsonb).transpose()?]),
+            Takes::Row => self.function.call(&[row()]),
+            Takes::JsonAndRow => self.function.call(&[payload, row()]),
+            Takes::JsonSet | Takes::RowSet => return self.call_for_all(std::slice::from_ref(job)),
+        }?;
+        Ok(())
+    }
+
+    /// Runs many jobs in one call. For a handler that [takes sets](Handler::takes_sets).
+    pub fn call_for_all(&self, jobs: &[Job]) -> Result<(), Error> {
+        let set = match self.takes {
+            Takes::RowSet => {
+                let rows: Vec<Datum> = jobs.iter().map(|job| begun(job.row())).collect();
+                procedure::array(&rows, schema::queue()?.row)?
+            }
+            _ => {
+                let payloads: Vec<Datum> = jobs.iter().filter_map(Job::payload).collect();
+                procedure::array(&payloads, JSONOID)?
+            }
+        };
+        self.function.call(&[Some(set)])?;
+        Ok(())
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Datum>> = const { Cell::new(None) };
+}
+
+/// While it exists, [`current_row`] returns the row of the job that runs.
+struct Current;
+
+impl Current {
+    fn set(row: Datum) -> Current {
+        CURRENT.set(Some(row));
+        Current
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+/// Returns the row of the job that runs, copied to the current memory context; `None` outside a handler.
+pub fn current_row() -> Value {
+    CURRENT.get().map(|row| procedure::copy_row(begun(row)))
+}
+
+/// Calls a function without arguments that returns text[], as the current role. Errors as for [`Handler::check`].
+pub fn call_for_texts(name: &DbText) -> Result<Vec<DbText>, Error> {
+    let mut full = name.clone();
+    if !full.as_bytes().ends_with(b")") {
+        full.push("()");
+    }
+    let function = procedure::find(&full, &schema::queue()?.path)?;
+    let found = procedure::look_up(function).ok_or_else(|| Error::NoSuchHandler(full.clone()))?;
+    if !found.is_plain || found.returns_set || found.returns != TEXTARRAYOID || !found.arguments.is_empty() {
+        let why = "It must be a function without arguments that returns text[].";
+        return Err(Error::HandlerNotCallable { handler: full, why });
+    }
+    if !version::may_execute(function, role::current()) {
+        let role = role::name(role::current()).unwrap_or_default();
+        return Err(Error::HandlerForbidden { handler: full, role });
+    }
+    Ok(text::elements(procedure::call(function, &[])?))
+}

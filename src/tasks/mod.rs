@@ -1,0 +1,6 @@
+//! Tasks: which of them are handled in this database, by which function, as which role.
+
+// Lowest first.
+pub mod registry;
+pub mod handler;
+pub mod forbidden_flags;
