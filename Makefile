@@ -1,4 +1,5 @@
-# The commands of this project. `make demo` and `make test` install what they need by apt, cargo and npm.
+# The commands of this project. `make demo` and `make test` fetch what they need by apt, cargo, npm and pip; of the others, only
+# those named setup do.
 
 # The server to build for, install into and test on.
 PG_MAJOR  ?= 15
@@ -10,40 +11,72 @@ PG15_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PG18_CONFIG ?= $(shell scripts/postgres 18)
 
 # The version that PG_CONFIG is of, once it is there.
-PG         = pg$(shell $(PG_CONFIG) --version 2>/dev/null | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
-FEATURES   = --no-default-features --features $(PG)
-WITH_FAULT = --no-default-features --features "$(PG) fault"
-SUDO       = $(if $(filter 0,$(shell id -u)),,sudo)
+PG       = pg$(shell $(PG_CONFIG) --version 2>/dev/null | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+FEATURES = --no-default-features --features $(PG)
+SUDO     = $(if $(filter 0,$(shell id -u)),,sudo)
 
-export PG_CONFIG
+# `make build PROFILE=dev` builds faster, a slower library.
+PROFILE ?= release
+PACKAGE  = target/package/$(PG)-$(PROFILE)
+SOURCES  = $(wildcard Cargo.toml Cargo.lock .cargo/config.toml kongtask.control LICENSE scripts/install scripts/stage scripts/script) \
+           $(shell find src sql -name '*.rs' -o -name '*.sql')
+VERSION  = $(shell scripts/version)
+
+.DEFAULT_GOAL = build
+
+export PG_CONFIG PREFIX DESTDIR
+export PGRX_PG_CONFIG_PATH = $(PG_CONFIG)
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup install demo test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build torture bench lint fmt clean
+.PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
+        cluster-test fault-build torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs
 
 help:
-	@echo "make demo      build, and show an example in a throwaway cluster"
-	@echo "make test      run every test, on PostgreSQL 15 and 18"
-	@echo "make test-one  run every test on the server of PG_CONFIG=$(PG_CONFIG)"
+	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
+	@echo "make setup     fetch what building needs, by apt"
+	@echo "make           build for the server of PG_CONFIG=$(PG_CONFIG)"
+	@echo "make install   install what is built into that server, or into lib and share under PREFIX; honours DESTDIR"
+	@echo "make uninstall take it away again"
+	@echo "make package   a tarball to install from on a server without a toolchain"
+	@echo "make deb       packages for Debian; make deb-test tries them in a bare Debian"
+	@echo "make pgxn      the distribution for PGXN"
+	@echo "make test      run every test, on PostgreSQL 15 and 18; fetches what it needs"
+	@echo "make test-one  run every test on the server of PG_CONFIG"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
-	@echo "make install   install into the server of PG_CONFIG=$(PG_CONFIG)"
-	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot"
+	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
+	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
 	@echo "make fmt       format"
 
 setup:
-	@scripts/setup
+	@scripts/setup build
 
-# Not by `cargo pgrx install`, which writes over a library that a running server has mapped.
-install: setup
-	rm -rf target/package/$(PG)
-	cargo pgrx package --pg-config "$(PG_CONFIG)" --out-dir target/package/$(PG) $(FEATURES)
-	scripts/install target/package/$(PG)
+setup-test:
+	@scripts/setup test
 
-demo: install
+build: $(PACKAGE)/kongtask.so
+
+# A file, so that `sudo make install` after `make build` runs nothing but the installation.
+$(PACKAGE)/kongtask.so: $(SOURCES)
+	@scripts/build $(PROFILE) $(PACKAGE) $(FEATURES)
+
+install: build
+	@scripts/install $(PACKAGE)
+
+uninstall:
+	@scripts/install --uninstall
+
+# The folder's own `install` puts it into the server of PG_CONFIG.
+package: build
+	@scripts/tarball $(PACKAGE) kongtask-$(VERSION)-$(PG)-$(shell uname -m)
+
+# By a make of its own, as the server is known only once it is there.
+demo: setup
+	@$(MAKE) --no-print-directory install
 	@scripts/demo
 
-test: lint test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
+test: setup-test lint test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
 
 test-15:
 	@$(MAKE) test-one PG_CONFIG=$(PG15_CONFIG)
@@ -59,36 +92,60 @@ test-18:
 test-one: pg-test cluster-test
 
 # Tests beside the code, each in a transaction of a server that pgrx runs.
-pg-test: setup
+pg-test: setup-test
 	scripts/pg-test $(PG)
 
 # Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
-cluster-test: install fault-build
+cluster-test: setup-test install fault-build
 	@scripts/peers
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked -p kongtask-tests -- --test-threads 2
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.
-fault-build: setup
-	cargo pgrx package --debug --pg-config "$(PG_CONFIG)" --out-dir target/fault/$(PG) $(WITH_FAULT)
+fault-build:
+	@scripts/build dev target/fault/$(PG) --no-default-features --features "$(PG) fault"
 
 TORTURE_SECONDS ?= 600
 
-torture: install
+torture: setup-test install
 	TORTURE_SECONDS=$(TORTURE_SECONDS) cargo test --locked -p kongtask-tests --test torture
 
 # Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
-bench: install
+bench: setup-test install
 	@scripts/bench-peers
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)
 
-lint: setup
+lint: setup-test licences
 	scripts/layers
 	scripts/pgspot
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets $(FEATURES) --workspace -- -D warnings
-	cargo clippy --locked $(WITH_FAULT) -- -D warnings
+	cargo clippy --locked --no-default-features --features "$(PG) fault" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items $(FEATURES)
+
+licences:
+	scripts/licences
+
+# Of the versions of PostgreSQL whose development files are here. With postgresql-server-dev-all, debhelper and lintian.
+deb:
+	scripts/deb "$$(scripts/deb-source)"
+
+deb-test:
+	$(SUDO) scripts/deb-test "$$(scripts/deb-source)" "$(PG18_CONFIG)" "$$(rustc --print sysroot)"
+
+setup-deb:
+	@scripts/setup deb
+
+pgxn:
+	@scripts/pgxn
+
+# docs/reference, of the comments of the extension that is installed. The part of a page that is written by hand is kept.
+reference: install
+	KONGTASK_WRITE_REFERENCE=1 cargo test --locked -p kongtask-tests --test reference_pages
+
+# The documentation as a site: target/site/index.html.
+docs:
+	@scripts/docs
 
 fmt:
 	cargo fmt --all

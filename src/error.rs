@@ -98,7 +98,7 @@ impl From<Error> for Failure {
 }
 
 /// The signatures a handler may have, for users.
-const SIGNATURES: &str = "A handler is a function that takes one of (), (json), (jsonb), (jobs), (json, jobs), or, for many jobs in one call, (json[]), (jobs[]), where jobs is the queue's table.";
+const SIGNATURES: &str = "A handler takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type of the queue's table.";
 
 impl Error {
     /// What it says. What Postgres says is to be read before the transaction is rolled back.
@@ -115,13 +115,13 @@ impl Error {
                 "Invalid job_key_mode value, expected 'replace', 'preserve_run_at' or 'unsafe_dedupe'.".into(),
             ),
             Error::InvalidWorkerId => (b"P0001", "invalid worker id".into()),
-            Error::NotInstalled => (b"55000", "the tables of extension kongtask are not there".into()),
+            Error::NotInstalled => (b"55000", "the tables of extension kongtask do not exist".into()),
             Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
-            Error::InvalidTaskIdentifier => (b"22023", "a task identifier has 1 to 128 characters".into()),
+            Error::InvalidTaskIdentifier => (b"22023", "task identifier must have 1 to 128 characters".into()),
             Error::InvalidMaxBatch { most, .. } => {
-                (b"22023", format!("max_batch of this handler must be from 1 to {most}"))
+                (b"22023", format!("max_batch must be between 1 and {most} for this handler"))
             }
-            Error::InvalidTimeout => (b"22023", "timeout must be from 1 millisecond to 24 days".into()),
+            Error::InvalidTimeout => (b"22023", "timeout must be between 1 millisecond and 24 days".into()),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
             Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
             Error::NoSuchSchedule(name) => (b"42704", format!("schedule \"{name}\" does not exist")),
@@ -135,7 +135,7 @@ impl Error {
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
             Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
-            Error::HandlerSignature { handler } => (b"42P13", format!("{handler} has not the signature of a handler")),
+            Error::HandlerSignature { handler } => (b"42P13", format!("{handler} does not have a handler's signature")),
             Error::HandlerForbidden { handler, .. } => (b"42501", format!("permission denied for handler {handler}")),
             Error::RoleCannotLogIn(role) => (b"28000", format!("role \"{role}\" is not permitted to log in")),
             Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
@@ -156,21 +156,22 @@ impl Error {
 
     fn detail(&self) -> Option<String> {
         match self {
+            Error::InvalidWorkerId => Some("A worker id must have at least 10 characters.".into()),
             Error::HandlerNotCallable { why, .. } => Some((*why).into()),
-            Error::HandlerForbidden { role, .. } => Some(format!("Role \"{role}\" may not execute it.")),
+            Error::HandlerForbidden { role, .. } => Some(format!("Role \"{role}\" lacks EXECUTE on the function or USAGE on its schema.")),
             Error::RoleCannotLogIn(_) => {
-                Some("Before PostgreSQL 17, a worker can only run as a role that has LOGIN.".into())
+                Some("Before PostgreSQL 17, workers can only run as roles that have LOGIN.".into())
             }
             Error::InvalidMaxBatch { is_set: false, .. } => Some(
-                "Each job that shares a transaction takes a subtransaction, and more than 64 slow down the server."
+                "Each job takes a subtransaction, and a transaction with more than 64 of them slows down the whole server."
                     .into(),
             ),
+            Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered the task.")),
             Error::ScheduleOfAnother { role, .. } => Some(format!("Role \"{role}\" scheduled it.")),
             Error::MayNotAddJobs { role, .. } => Some(format!("Role \"{role}\" may not execute add_job.")),
             Error::InvalidCron { detail, .. } => Some(detail.clone()),
-            Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered it.")),
             Error::ForeignMigration { .. } => {
-                Some("kongtask stands for migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
+                Some("The extension's tables correspond to migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
             }
             _ => None,
         }
@@ -181,13 +182,13 @@ impl Error {
             Error::NotInstalled => "Run CREATE EXTENSION kongtask, or ALTER EXTENSION kongtask UPDATE.".into(),
             Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
             Error::HandlerForbidden { handler, role } => {
-                format!("GRANT EXECUTE ON FUNCTION {handler} TO {role}, and USAGE on its schema.")
+                format!("Grant EXECUTE on function {handler}, and USAGE on its schema, to role {role}.")
             }
             Error::InvalidMaxBatch { is_set: false, .. } => {
-                "A handler that takes json[] or jobs[] gets up to 10000 jobs in one call.".into()
+                "To run more jobs at once, register a handler that takes json[] or jobs[]: it gets up to 10000 jobs in one call.".into()
             }
             Error::NoSuchHandler(_) => {
-                "Create the function again, or register another with kongtask.register_task.".into()
+                "Create the function, or register another one with kongtask.register_task.".into()
             }
             Error::InvalidCron { hint, .. } => hint.clone(),
             Error::InvalidScheduleOption { hint, .. } | Error::MayNotAddJobs { hint, .. } => hint.clone(),
@@ -200,13 +201,13 @@ impl Error {
                     .into()
             }
             Error::RoleCannotLogIn(role) => {
-                format!("ALTER ROLE {role} LOGIN, or register the task as another role.")
+                format!("Run ALTER ROLE {role} LOGIN, or register the task as another role.")
             }
             Error::TaskOfAnother { .. } => {
-                "Only the role that registered a task, or a superuser, can change it.".into()
+                "Only the role that registered a task, or a superuser, can replace or remove it.".into()
             }
             Error::ForeignMigration { .. } => {
-                "Run graphile-worker 0.8 to 0.12 on this schema, or give the newer one a schema of its own.".into()
+                "Run graphile-worker 0.8 to 0.12 on this schema, or give the later version a schema of its own.".into()
             }
             _ => return None,
         })

@@ -3,7 +3,14 @@
 //! The modules are layers, lowest first. A module imports from those above it in this list and never from those below:
 //! `scripts/layers`, a part of `make lint`, reads the list and fails on an import that runs the other way.
 
-pgrx::pg_module_magic!(name = c"kongtask", version = c"0.3.0");
+/// As Cargo.toml says, for PostgreSQL 18's pg_get_loaded_modules().
+const VERSION: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => unreachable!(),
+    };
+
+pgrx::pg_module_magic!(name = c"kongtask", version = VERSION);
 
 /// Safe wrappers of Postgres's functions and types: with `shared` the only place for `unsafe`.
 mod pg;
@@ -31,6 +38,7 @@ mod run;
 mod processes;
 /// What SQL can call.
 mod sql_api;
+
 pgrx::extension_sql_file!("../sql/install/00_schemas.sql", name = "schemas", bootstrap);
 pgrx::extension_sql_file!("../sql/install/05_adopt.sql", name = "adopt", requires = ["schemas"]);
 pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requires = ["adopt"]);
@@ -39,7 +47,8 @@ pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", r
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
 pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
 pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["schedules"]);
-pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["rights"], finalize);
+pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
+pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -17,43 +17,52 @@ static SYNCHRONOUS_COMMIT: GucSetting<Option<CString>> = GucSetting::<Option<CSt
 
 /// Defines the settings. To be called once, when the library is loaded.
 pub fn define() {
-    const NONE: &CStr = c"";
     string(
         c"kongtask.databases",
-        c"Databases whose jobs are run, separated by commas; * is every database that has the extension.",
-        NONE,
+        c"Sets the databases in which kongtask runs jobs.",
+        c"A list separated by commas. * stands for every database that has the extension.",
         &DATABASES,
     );
-    int(c"kongtask.workers", c"Worker processes per database.", &WORKERS, (0, 1024), GucFlags::default());
+    int(
+        c"kongtask.workers",
+        c"Sets the number of kongtask worker processes for each database.",
+        c"Workers that do not respond are not counted.",
+        &WORKERS,
+        (0, 1024),
+        GucFlags::default(),
+    );
     int(
         c"kongtask.poll_interval",
-        c"How often to look for jobs that no wake-up told of: a safety net.",
+        c"Sets the time between searches for jobs that no wake-up announced.",
+        c"The searches are a safety net: a commit that adds jobs wakes workers at once.",
         &POLL_INTERVAL,
         (100, 3_600_000),
         GucFlags::UNIT_MS,
     );
     int(
         c"kongtask.job_expiry",
-        c"When the lock of an external worker is taken to be dead.",
+        c"Sets the age at which the claim of an external worker is void.",
+        c"Jobs that kongtask workers run are never taken from them, however long they run.",
         &JOB_EXPIRY,
         (1, 365 * 24 * 3600),
         GucFlags::UNIT_S,
     );
     string(
         c"kongtask.forbidden_flags",
-        c"Flags, separated by commas: jobs that have any of them are not run here.",
-        NONE,
+        c"Sets the flags of jobs that kongtask leaves alone.",
+        c"A list separated by commas. A job that has any of these flags is not run by kongtask workers.",
         &FORBIDDEN_FLAGS,
     );
     string(
         c"kongtask.forbidden_flags_function",
-        c"A function schema.function() that returns text[]: more such flags.",
-        c"Each worker calls it as its role, at most once a second. While it fails, no job is run.",
+        c"Sets a function that returns further flags of jobs that kongtask leaves alone.",
+        c"Write it as schema.function(). It returns text[]. Each worker calls it as its role, at most once a second. While it fails, no job runs.",
         &FORBIDDEN_FLAGS_FUNCTION,
     );
     int(
         c"kongtask.shutdown_timeout",
-        c"How long a running job may go on after a stop is asked.",
+        c"Sets the time that running jobs have to finish when workers are to stop.",
+        c"After that they are interrupted and rolled back. They run again later, and the attempt is not counted.",
         &SHUTDOWN_TIMEOUT,
         (0, 3_600_000),
         GucFlags::UNIT_MS,
@@ -62,8 +71,8 @@ pub fn define() {
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"kongtask.synchronous_commit",
-            c"synchronous_commit of the workers' transactions; empty is the server's.",
-            NONE,
+            c"Sets synchronous_commit for the transactions of kongtask workers.",
+            c"An empty string stands for the server's setting.",
             &SYNCHRONOUS_COMMIT,
             GucContext::Sighup,
             GucFlags::default(),
@@ -87,11 +96,12 @@ fn string(
 fn int(
     name: &'static CStr,
     short: &'static CStr,
+    long: &'static CStr,
     setting: &'static GucSetting<i32>,
     range: (i32, i32),
     unit: GucFlags,
 ) {
-    GucRegistry::define_int_guc(name, short, c"", setting, range.0, range.1, GucContext::Sighup, unit);
+    GucRegistry::define_int_guc(name, short, long, setting, range.0, range.1, GucContext::Sighup, unit);
 }
 
 const SYNCHRONOUS_COMMIT_VALUES: [&CStr; 6] = [c"", c"on", c"off", c"local", c"remote_write", c"remote_apply"];
@@ -104,7 +114,14 @@ unsafe extern "C-unwind" fn check_synchronous_commit(
 ) -> bool {
     // SAFETY: Postgres passes a valid string.
     let value = unsafe { CStr::from_ptr(*value) };
-    SYNCHRONOUS_COMMIT_VALUES.contains(&value)
+    let is_known = SYNCHRONOUS_COMMIT_VALUES.contains(&value);
+    if !is_known {
+        const HINT: &CStr =
+            c"Use on, off, local, remote_write, remote_apply, or an empty string for the server's setting.";
+        // SAFETY: Postgres resets the hint before the check, and only reads it, before this library is gone.
+        unsafe { pg_sys::GUC_check_errhint_string = HINT.as_ptr().cast_mut() };
+    }
+    is_known
 }
 
 /// Returns the elements of a list as bytes, as postgresql.conf has no known encoding.

@@ -1,6 +1,6 @@
 //! Schemas that graphile-worker made, taken over with all that is in them; and the way back.
 
-use kongtask_tests::readme::blocks;
+use kongtask_tests::docs::blocks;
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
 use kongtask_tests::{Cluster, describe, error, kongtask, reference, rows, text};
@@ -52,9 +52,10 @@ fn cluster() -> Cluster {
     cluster
 }
 
-/// The statement that README.md has for it.
-fn adopt() -> &'static str {
-    blocks("sql adopt")[0]
+/// The statement that the documentation has for it.
+fn adopt() -> String {
+    let [statement] = &blocks("sql adopt")[..] else { panic!("not one block of adoption") };
+    statement.clone()
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn every_migration_ends_as_a_fresh_installation_and_keeps_everything() {
         let mut theirs = cluster.connect_as("postgres", &beside);
         reference::migrate(&mut theirs, VERSION, migration + 1..=LATEST, "graphile_worker");
         let mut db = cluster.connect_as("postgres", &format!("d{migration}"));
-        db.batch_execute(adopt()).unwrap_or_else(|e| panic!("{migration}: {}", describe(&e)));
+        db.batch_execute(&adopt()).unwrap_or_else(|e| panic!("{migration}: {}", describe(&e)));
 
         for query in [
             // Not updated_at, which tells when their migration 2 was.
@@ -158,7 +159,7 @@ fn what_only_kongtask_made_is_gone_too() {
           created_at, updated_at, key, locked_at, locked_by, revision from graphile_worker.jobs order by id";
         let before = rows(&mut app, jobs);
         let mut db = cluster.connect_as("postgres", state);
-        db.batch_execute(adopt()).unwrap_or_else(|e| panic!("{state}: {}", describe(&e)));
+        db.batch_execute(&adopt()).unwrap_or_else(|e| panic!("{state}: {}", describe(&e)));
         assert_eq!(rows(&mut db, jobs), before, "{state}");
         if migration >= 8 {
             assert_eq!(text(&mut db, "select identifier from graphile_worker.known_crontabs"), "c");
@@ -178,7 +179,7 @@ fn what_is_taken_over_is_run_at_once_and_survives_a_dump_with_its_rights() {
            $$ insert into public.done values (j.task_identifier) $$;",
     )
     .expect("a handler");
-    let said = cluster.client_program("psql", &["-d", "shop", "-c", adopt()]);
+    let said = cluster.client_program("psql", &["-d", "shop", "-c", &adopt()]);
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(
         said.contains(
@@ -224,7 +225,7 @@ fn a_worker_that_runs_meanwhile_goes_on() {
     };
     done("1");
     done("1 2");
-    cluster.connect_as("postgres", "shop").batch_execute(adopt()).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    cluster.connect_as("postgres", "shop").batch_execute(&adopt()).unwrap_or_else(|e| panic!("{}", describe(&e)));
     done("1 2 3");
     done("1 2 3 4");
 }
@@ -247,20 +248,20 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             "migrations 1 to 9",
             hint_to_move,
         ),
-        ("create table graphile_worker.mine (id int)", "graphile-worker did not make", "table mine", "Drop it"),
-        ("create view graphile_worker.v as select 1", "graphile-worker did not make", "view v", "Drop it"),
+        ("create table graphile_worker.mine (id int)", "graphile-worker did not make", "table mine", "Drop them"),
+        ("create view graphile_worker.v as select 1", "graphile-worker did not make", "view v", "Drop them"),
         (
             "create function graphile_worker.add_job(int) returns int language sql as 'select 1'",
             "graphile-worker did not make",
             "function add_job(integer)",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create function public.f() returns trigger language plpgsql as $$ begin return new; end $$;
              create trigger _900_notify_worker_too before insert on graphile_worker.jobs for each row execute function f()",
             "graphile-worker did not make",
             "trigger _900_notify_worker_too on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create function public.f() returns trigger language plpgsql as $$ begin return new; end $$;
@@ -268,31 +269,31 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
              create trigger _100_timestamps before update on graphile_worker.jobs for each row execute function f()",
             "graphile-worker did not make",
             "trigger _100_timestamps on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create rule r as on insert to graphile_worker.jobs do also notify x",
             "graphile-worker did not make",
             "rule r on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create policy p on graphile_worker.jobs using (true)",
             "graphile-worker did not make",
             "policy p on table jobs",
-            "Drop it",
+            "Drop them",
         ),
         (
             "create table public.child () inherits (graphile_worker.jobs)",
             "graphile-worker did not make",
             "inheritance of public.child",
-            "Drop it",
+            "Drop them",
         ),
         (
             "alter table graphile_worker.job_queues set unlogged",
             "graphile-worker did not make",
             "table job_queues, which is not permanent",
-            "Drop it",
+            "Drop them",
         ),
         (
             "alter table graphile_worker.jobs add column tenant int",
@@ -321,7 +322,7 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
         (
             "set default_transaction_isolation = 'repeatable read'",
             "cannot be taken over in a transaction at isolation level repeatable read",
-            "does not see what others commit",
+            "does not see what other transactions commit",
             "READ COMMITTED",
         ),
         (
@@ -357,7 +358,7 @@ fn what_cannot_be_taken_over_is_refused_and_left_as_it_was() {
             dump.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n")
         };
         let before = dump();
-        let failure = db.batch_execute(adopt()).expect_err(change);
+        let failure = db.batch_execute(&adopt()).expect_err(change);
         let failure = failure.as_db_error().expect("an error of the server's");
         assert!(["55000", "2BP01"].contains(&failure.code().code()), "{change}: {failure}");
         assert!(failure.message().contains(message), "{change}: {}", failure.message());
@@ -398,7 +399,7 @@ fn the_way_back_keeps_the_jobs() {
     ];
     let mut db = cluster.connect();
     let before: Vec<_> = queries.iter().map(|query| rows(&mut db, query)).collect();
-    db.batch_execute(blocks("sql before")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    db.batch_execute(&blocks("sql before")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
     if text(&mut db, "select count(*) from pg_available_extensions where name = 'pgcrypto'") == "1" {
         let mut install = Worker::start(&cluster, ("postgres", "postgres"), VERSION, &[], "", &["--schema-only"]);
         assert!(install.end(), "{}", install.log());
@@ -406,7 +407,7 @@ fn the_way_back_keeps_the_jobs() {
         // Its own installation asks for pgcrypto.
         reference::install(&mut db, VERSION, LATEST, "graphile_worker");
     }
-    db.batch_execute(blocks("sql after")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    db.batch_execute(&blocks("sql after")[0]).unwrap_or_else(|e| panic!("{}", describe(&e)));
     for (query, before) in queries.iter().zip(&before) {
         assert_eq!(&rows(&mut db, query), before, "{query}");
     }

@@ -1,4 +1,4 @@
-//! Backups and copies of a server, as README.md says to make and start them.
+//! Backups and copies of a server, as the documentation says to make and start them.
 
 use kongtask_tests::{Cluster, error, rows, text};
 use std::thread::sleep;

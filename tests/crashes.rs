@@ -210,7 +210,7 @@ fn a_call_that_takes_longer_than_its_timeout_has_failed() {
         let statement = format!("select kongtask.register_task('naps', 'naps()', timeout := {timeout})");
         assert_eq!(
             error(&mut db, &statement),
-            ("22023".into(), "timeout must be from 1 millisecond to 24 days".into())
+            ("22023".into(), "timeout must be between 1 millisecond and 24 days".into())
         );
     }
     db.batch_execute("select kongtask.register_task('naps', 'naps()', timeout := '1 day 1 hour')").expect("a timeout");

@@ -330,7 +330,7 @@ fn register_task_says_what_is_wrong_with_its_options() {
         let statement = format!("select kongtask.register_task('t', '{handler}', max_batch := {max_batch})");
         assert_eq!(
             error(&mut db, &statement),
-            ("22023".into(), format!("max_batch of this handler must be from 1 to {most}"))
+            ("22023".into(), format!("max_batch must be between 1 and {most} for this handler"))
         );
     }
     let options = "select max_batch, in_place from kongtask.tasks";

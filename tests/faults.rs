@@ -558,7 +558,7 @@ fn a_role_can_be_dropped_and_its_tasks_taken_over() {
     cluster.sql("select graphile_worker.add_job('ours', '4')");
     cluster.wait_for("select count(*) from done where n = 4", "1");
     // It is said, and no worker is started as that role.
-    cluster.wait_for_log("tasks wait, as the roles that these run as do not exist");
+    cluster.wait_for_log("tasks wait because the roles of these tasks do not exist");
     assert!(!cluster.log().contains("could log in"), "{}", cluster.log());
     // A role of the same name is another; whoever registers them has them.
     cluster.sql(

@@ -41,6 +41,51 @@ fn add_job_checks_its_arguments() {
 }
 
 #[test]
+fn an_error_shows_the_statements_of_the_user_and_none_of_ours() {
+    let (_cluster, mut db) = quiet();
+    db.batch_execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+         create function add() returns void language plpgsql as $$ begin
+           perform graphile_worker.add_job('a', job_key := '');
+         end $$;
+         create function add_for_each() returns trigger language plpgsql as $$ begin perform add(); return new; end $$;
+         create table orders (id int);
+         create trigger add after insert on orders for each row execute function add_for_each();
+         select graphile_worker.add_job('a', job_key := 'k');",
+    )
+    .expect("functions");
+    let mut says = |statement: &str| {
+        let failure = db.batch_execute(statement).expect_err(statement);
+        let failure = failure.as_db_error().expect("an error of the server's");
+        assert!(failure.position().is_none(), "{statement}: {:?}", failure.position());
+        failure.where_().unwrap_or_default().replace("public.", "")
+    };
+    assert_eq!(says("select graphile_worker.add_job('a', job_key := '')"), "");
+    assert_eq!(says("select graphile_worker.add_job(null)"), "");
+    assert_eq!(
+        says(
+            "select graphile_worker.add_jobs(array[(null, null, null, null, null, null, null, null)]::graphile_worker.job_spec[])"
+        ),
+        ""
+    );
+    assert_eq!(
+        says("insert into orders values (1)"),
+        "SQL statement \"SELECT graphile_worker.add_job('a', job_key := '')\"\n\
+         PL/pgSQL function add() line 2 at PERFORM\n\
+         SQL statement \"SELECT add()\"\n\
+         PL/pgSQL function add_for_each() line 1 at PERFORM"
+    );
+    // What a trigger of the owner's raises; and what is said where the table is not as it should be.
+    let trigger = "create trigger refuse before update on graphile_worker.jobs for each row execute function refuse();";
+    assert_eq!(
+        says(&format!("begin; {trigger} select graphile_worker.reschedule_jobs('{{1}}', priority := 1)")),
+        "PL/pgSQL function refuse() line 1 at RAISE"
+    );
+    let renamed = "rollback; begin; alter table graphile_worker.jobs rename column key to name;";
+    assert_eq!(says(&format!("{renamed} select graphile_worker.remove_job('k')")), "");
+}
+
+#[test]
 fn an_error_keeps_its_constraint_and_context() {
     let (_cluster, mut db) = quiet();
     db.batch_execute(
@@ -277,7 +322,8 @@ fn a_jsonb_payload_has_an_add_job_of_its_own() {
         (code.as_str(), message.as_str()),
         ("42883", "function graphile_worker.add_job(unknown, payload => jsonb) does not exist")
     );
-    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}'::jsonb::json)").expect("what README.md says");
+    db.batch_execute("select graphile_worker.add_job('a', '{\"b\":  1}'::jsonb::json)")
+        .expect("what the documentation says");
     for call in [
         "'a', '{\"b\":  1}'",
         "'a', payload := jsonb_build_object('b', 1)",

@@ -150,7 +150,7 @@ fn a_chosen_schema_works_as_the_usual_one_and_can_be_renamed() {
     cluster.wait_for("select count(*) from done", "4");
     db.batch_execute("select \"Jobs\".add_job('bad', max_attempts := 1)").expect("add_job");
     cluster.wait_for("select last_error like 'division by zero (SQLSTATE 22012)%' from \"Jobs\".jobs", "t");
-    cluster.wait_for_log("HINT:  It stays in the table; \"Jobs\".reschedule_jobs can give it");
+    cluster.wait_for_log("HINT:  The job stays in the table. \"Jobs\".reschedule_jobs gives it");
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
     // The schema goes with everything, workers first.
     cluster.sql("drop schema \"Jobs\" cascade");
@@ -183,6 +183,18 @@ fn without_the_preload_functions_work_and_a_notice_says_the_rest() {
 }
 
 #[test]
+fn the_script_of_an_extension_is_not_taken_for_a_dump() {
+    let cluster = Cluster::with(&[]);
+    let mut db = cluster.connect();
+    // Scripts run with check_function_bodies off, as dumps do, and make tables with indexes.
+    db.batch_execute("create extension kongtask version '0.2.0'; alter extension kongtask update")
+        .expect("the extension");
+    let holds: i64 = db.query_one("select count(*) from kongtask.holds", &[]).expect("the holds").get(0);
+    assert_eq!(holds, 0);
+    assert!(!cluster.log().contains("a dump is being restored"), "{}", cluster.log());
+}
+
+#[test]
 fn settings_are_checked() {
     let cluster = Cluster::with_extension(&[]);
     let mut db = cluster.connect();
@@ -209,6 +221,9 @@ fn settings_are_checked() {
         let failure = db.batch_execute(&format!("alter system set {setting}")).expect_err(setting);
         assert_eq!(failure.as_db_error().map(|e| e.code().code()), Some(code), "{setting}: {}", describe(&failure));
     }
+    let refused = db.batch_execute("alter system set kongtask.synchronous_commit = 'sometimes'").expect_err("refused");
+    let hint = refused.as_db_error().and_then(|e| e.hint()).unwrap_or_default();
+    assert!(hint.starts_with("Use on, off, local"), "{hint}");
     let (code, _) = error(&mut db, "set kongtask.workers = 2");
     assert_eq!(code, "55P02");
 }

@@ -1,6 +1,6 @@
 //! Data that arrives by other roads than add_job: dumps whose roles are missing, sections of a dump, logical replication.
 
-use kongtask_tests::readme::blocks;
+use kongtask_tests::docs::blocks;
 use kongtask_tests::{Cluster, SOON, describe, rows, text, wait_until};
 
 const JOBS: &str = "select count(*) from graphile_worker.jobs";
@@ -40,7 +40,7 @@ fn tasks_of_a_role_that_is_missing_wait_for_it_and_others_run() {
         rows(&mut target.connect(), "select identifier, role, runs_as from kongtask.tasks order by 1"),
         ["of Bob|\"Bob\"|\"Bob\"", "of alice|alice|"]
     );
-    target.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    target.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
     target.wait_for_log("DETAIL:  Tasks: \"of alice\" (role alice).");
     // It is registered here all the same.
     assert_eq!(text(&mut target.connect(), JOBS), "1");
@@ -66,7 +66,7 @@ fn a_renamed_role_keeps_its_tasks_and_another_of_its_former_name_has_none() {
     assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
     // A role that is dropped and made again has nothing of the former one's.
     cluster.sql("drop role \"Alice\"; create role \"Alice\" login; truncate done");
-    cluster.wait_for_log("jobs of 1 tasks wait, as the roles that these run as do not exist");
+    cluster.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
     cluster.wait_for("select role ~ '^[0-9]+$' and runs_as is null from kongtask.tasks", "t");
     cluster.sql("select graphile_worker.add_job('of alice', '2')");
     let mut alice = cluster.connect_as("Alice", "postgres");
@@ -265,11 +265,10 @@ fn with_logical_wal(name: &str) -> Cluster {
     Cluster::with(&["wal_level = logical", "kongtask.workers = 2", &format!("cluster_name = '{name}'")])
 }
 
-/// What README.md says is to be run here, of its section on upgrades without downtime.
-fn readme(step: &str) -> String {
-    let [block] = blocks(&format!("sql {step}"))[..] else { panic!("not one block {step}") };
-    // It is part of a list, and indented.
-    block.lines().map(str::trim).take_while(|line| *line != "```").collect::<Vec<_>>().join("\n")
+/// What the page on upgrades without downtime says is to be run here.
+fn documented(step: &str) -> String {
+    let [block] = &blocks(&format!("sql {step}"))[..] else { panic!("not one block {step}") };
+    block.clone()
 }
 
 /// Waits until a query has no row.
@@ -302,15 +301,15 @@ fn an_upgrade_by_logical_replication_runs_each_job_once() {
     old.sql(&add(1));
     let schema = old.client_program("pg_dump", &["--schema-only", "postgres"]).stdout;
     new.run_file(&String::from_utf8(schema).expect("UTF-8"), "postgres");
-    old.sql(&readme("publisher"));
-    let follow = readme("subscriber");
+    old.sql(&documented("publisher"));
+    let follow = documented("subscriber");
     assert!(follow.contains("host=old.example.com dbname=app"), "{follow}");
     let address = format!("host={} user=postgres dbname=postgres", old.host());
     for statement in follow.replace("host=old.example.com dbname=app", &address).split(';') {
         new.sql(statement);
     }
     new.wait_for(HOLDS, FED);
-    wait_for_no_row(&new, &readme("subscriber-waits"));
+    wait_for_no_row(&new, &documented("subscriber-waits"));
     for from in [21, 41, 61] {
         old.sql(&add(from));
     }
@@ -322,7 +321,7 @@ fn an_upgrade_by_logical_replication_runs_each_job_once() {
     assert_eq!(text(&mut new.connect(), "select count(*) from kongtask.workers"), "0");
     new.wait_for_log("LOG:  no jobs run in database \"postgres\": subscription \"upgrade\" feeds jobs");
 
-    for statement in readme("publisher-stops").split_inclusive(';') {
+    for statement in documented("publisher-stops").split_inclusive(';') {
         old.sql(statement);
     }
     old.wait_for("select count(*) from kongtask.workers", "0");
@@ -330,12 +329,12 @@ fn an_upgrade_by_logical_replication_runs_each_job_once() {
     old.sql(&add(81));
     old.sql("update graphile_worker.jobs set attempts = 1, locked_at = now(), locked_by = 'kongtask:0123456789abcdef' where id % 7 = 0");
     let last = text(&mut old.connect(), "select last_value from graphile_worker.jobs_id_seq");
-    wait_for_no_row(&old, &readme("publisher-waits"));
+    wait_for_no_row(&old, &documented("publisher-waits"));
     assert_eq!(text(&mut new.connect(), JOBS), "20");
-    for statement in rows(&mut old.connect(), &readme("publisher-prints")) {
+    for statement in rows(&mut old.connect(), &documented("publisher-prints")) {
         new.sql(&statement);
     }
-    new.sql(&readme("subscriber-switches"));
+    new.sql(&documented("subscriber-switches"));
     new.wait_for(done, "100 100 new old");
     new.wait_for("select count(*) from done where (at = 'new') <> (job > 80)", "0");
     new.wait_for(JOBS, "0");

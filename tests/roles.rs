@@ -250,7 +250,7 @@ fn a_role_that_can_no_longer_log_in_stops_nobody_else() {
     cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
     cluster.sql("select graphile_worker.add_job('alice_who'), graphile_worker.add_job('bob_who')");
     cluster.wait_for("select count(*) from app.bob_was", "1");
-    cluster.wait_for_log("WARNING:  no kongtask worker could log in to database \"postgres\" as role alice");
+    cluster.wait_for_log("WARNING:  kongtask workers cannot log in to database \"postgres\" as role alice");
     cluster.sql(back);
     cluster.wait_for("select count(*) from app.alice_was", "1");
 }
@@ -264,7 +264,7 @@ fn a_role_that_cannot_log_in_takes_no_place() {
     cluster.sql(out);
     cluster.sql("select pg_terminate_backend(pid) from kongtask.workers");
     cluster.sql("select graphile_worker.add_job('alice_who')");
-    cluster.wait_for_log("WARNING:  no kongtask worker could log in to database \"postgres\" as role alice");
+    cluster.wait_for_log("WARNING:  kongtask workers cannot log in to database \"postgres\" as role alice");
     let begun = Instant::now();
     let mut jobs = 0;
     while begun.elapsed() < Duration::from_secs(4) {

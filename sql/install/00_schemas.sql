@@ -16,8 +16,6 @@ end
 $$;
 
 create schema kongtask;
-comment on schema kongtask is
-  'What the kongtask extension adds to the job queue: tasks handled inside the server, and views of their workers';
 
 -- Only this script asks.
 create function kongtask.schema_is_named() returns boolean
@@ -89,8 +87,8 @@ begin
         message = pg_catalog.format('schema %I is not empty', v_queue),
         detail = pg_catalog.format('It holds %s.', v_contents),
         hint = case
-          when v_is_named then 'Name a schema that is empty, or that holds what graphile-worker made, or none.'
-          else 'To take over a schema that graphile-worker made, with its jobs, say so: '
+          when v_is_named then 'Name an empty schema, or one that graphile-worker made, or no schema.'
+          else 'To take over a schema that graphile-worker made, with its jobs, run '
             'CREATE EXTENSION kongtask SCHEMA graphile_worker. Or name another, empty schema.'
         end;
     end if;
@@ -101,8 +99,8 @@ begin
       raise exception using
         errcode = 'insufficient_privilege',
         message = pg_catalog.format('schema %I is owned by role %s', v_queue, v_owner::pg_catalog.regrole),
-        detail = 'Whoever owns a schema can put functions beside those of the queue.',
-        hint = pg_catalog.format('If that is as it should be, say so: CREATE EXTENSION kongtask SCHEMA %I.', v_queue);
+        detail = 'The owner of a schema can put functions beside those of the queue.',
+        hint = pg_catalog.format('To install into it nevertheless, run CREATE EXTENSION kongtask SCHEMA %I.', v_queue);
     end if;
   end if;
 
@@ -116,9 +114,9 @@ begin
   ) then
     raise exception using
       errcode = 'insufficient_privilege',
-      message = pg_catalog.format('in schema %I others than its owner may create objects', v_queue),
-      detail = 'Whoever can create functions beside those of the queue can have them called instead.',
-      hint = pg_catalog.format('REVOKE CREATE ON SCHEMA %1$I from them, or say that it is as it should be: '
+      message = pg_catalog.format('roles other than its owner may create objects in schema %I', v_queue),
+      detail = 'A role that creates functions beside those of the queue can have them called instead.',
+      hint = pg_catalog.format('Revoke CREATE on schema %1$I from these roles. Or, to install into it nevertheless, run '
         'CREATE EXTENSION kongtask SCHEMA %1$I.', v_queue);
   end if;
 

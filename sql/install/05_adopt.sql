@@ -110,7 +110,7 @@ begin
       errcode = 'object_not_in_prerequisite_state',
       message = pg_catalog.format('schema %I cannot be taken over in a transaction at isolation level %s', v_schema,
         pg_catalog.current_setting('transaction_isolation')),
-      detail = 'Such a transaction does not see what others commit while it waits for the tables'' locks.',
+      detail = 'Such a transaction does not see what other transactions commit while it waits for the locks of the tables.',
       hint = 'Use a transaction at isolation level READ COMMITTED.';
   end if;
 
@@ -181,8 +181,8 @@ begin
     raise exception using
       errcode = 'object_not_in_prerequisite_state',
       message = pg_catalog.format('schema %I cannot be taken over: it holds what graphile-worker did not make', v_schema),
-      detail = pg_catalog.format('That is %s.', v_found),
-      hint = 'Drop it, or move it to another schema, and put it back afterwards where it is still needed.';
+      detail = pg_catalog.format('These are %s.', v_found),
+      hint = 'Drop them, or move them to another schema, and put back afterwards what is still needed.';
   end if;
   select pg_catalog.max(id) into v_migration from migrations;
   if v_migration is null or v_migration operator(pg_catalog.<) 1 or v_migration operator(pg_catalog.>) 9 then
@@ -190,7 +190,7 @@ begin
       errcode = 'object_not_in_prerequisite_state',
       message = pg_catalog.format('schema %I cannot be taken over: its latest migration is %s', v_schema,
         coalesce(v_migration::text, 'none')),
-      detail = 'kongtask knows graphile-worker''s migrations 1 to 9, which are those of its versions up to 0.12.',
+      detail = 'kongtask can take over migrations 1 to 9, which are those of graphile-worker up to 0.12.',
       hint = pg_catalog.format('To have both: ALTER SCHEMA %I RENAME TO another name, which the worker''s option '
         '--schema is then to be told, and CREATE EXTENSION kongtask.', v_schema);
   end if;
@@ -434,7 +434,7 @@ begin
       errcode = 'object_not_in_prerequisite_state',
       message = pg_catalog.format('schema %I cannot be taken over: its tables are not as graphile-worker made them', v_schema),
       detail = pg_catalog.format('%s.', v_found),
-      hint = 'Undo what was changed, and do it again afterwards where it is still needed.';
+      hint = 'Undo the changes, and make them again afterwards where they are still needed.';
   end if;
 
   -- A script of an extension is run with client_min_messages at warning.

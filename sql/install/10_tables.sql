@@ -88,30 +88,3 @@ create index jobs_queue_name_priority_run_at_id_idx
 create index jobs_run_at_idx
   on jobs (run_at)
   where run_at > created_at and attempts < max_attempts;
-
-comment on column migrations.breaking is 'Whether older workers must not use the schema after it; never so for 1 to 9';
-comment on table migrations is
-  'The graphile-worker migrations this schema stands for, so that its workers find nothing to migrate';
-comment on table job_queues is 'The queues of which a job runs: each row is the lock of one queue';
-comment on column job_queues.job_count is 'Not kept: 1, the job that runs';
-comment on column job_queues.locked_at is 'When a worker took the job of this queue that now runs; renewed while a kongtask worker runs it';
-comment on column job_queues.locked_by is 'The worker that runs a job of this queue';
-comment on column job_queues.job_id is 'The job of this queue that runs';
-comment on table jobs is 'Jobs that wait, run or failed; a job that succeeded is deleted';
-comment on column jobs.queue_name is 'Jobs of one queue run one at a time and in order; NULL: no queue';
-comment on column jobs.task_identifier is 'The task that handles the job';
-comment on column jobs.payload is 'What the handler gets';
-comment on column jobs.priority is 'Lower runs earlier';
-comment on column jobs.run_at is 'Not run before this time';
-comment on column jobs.attempts is 'Attempts begun, the running one included';
-comment on column jobs.max_attempts is 'The job has failed for good once attempts has reached this';
-comment on column jobs.last_error is 'Message, SQLSTATE, detail and context of the latest failed attempt';
-comment on column jobs.key is 'At most one job has a given key: see add_job';
-comment on column jobs.locked_at is 'When the worker that now runs the job took it; renewed while a kongtask worker runs it';
-comment on column jobs.locked_by is 'The worker that runs the job; kongtask workers'' names begin with "kongtask:"';
-comment on column jobs.revision is 'How often add_job replaced the job by its key';
-comment on column jobs.flags is 'An object with a member for each flag; workers can be told to leave jobs with some flags alone';
-comment on index jobs_priority_run_at_id_locked_at_without_failures_idx is 'The order in which jobs run';
-comment on index jobs_queue_name_priority_run_at_id_idx is 'The order in which the jobs of one queue run';
-comment on index jobs_run_at_idx is 'When jobs that were scheduled for later fall due';
-comment on table known_crontabs is 'Crontab items seen, and when each was last turned into a job';

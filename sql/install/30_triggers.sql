@@ -1,31 +1,20 @@
 create function tg__update_timestamp() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_update_timestamp';
-comment on function tg__update_timestamp is 'Keeps updated_at up to date, and growing';
 
 create function tg_jobs__release_queue() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_release_queue';
-comment on function tg_jobs__release_queue is
-  'Releases the queue of a job that was locked, and is deleted, unlocked or moved to another queue. While a live kongtask worker '
-  'runs the job, the queue stays locked until that has ended';
 
 create function tg_jobs__notify_new_jobs() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_note_job';
-comment on function tg_jobs__notify_new_jobs is
-  'Notes who is to be woken at commit: the workers of a task that is handled here, or listeners to jobs:insert for any other';
 
 create function tg_job_queues__released() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_note_queue';
-comment on function tg_job_queues__released is 'Notes that the next job of a queue can run once this commits';
 
 create function tg_migrations__refuse() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_refuse_migration';
-comment on function tg_migrations__refuse is
-  'Keeps later versions of graphile-worker from rewriting these tables: they note each migration here, and fail';
 
 create function tg_jobs__unlock_arriving() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_unlock_arriving';
-comment on function tg_jobs__unlock_arriving is
-  'Lets a job run that comes out of a dump, where a kongtask worker had it: that worker is of another server';
 
 create trigger _100_refuse
   before insert or update on migrations for each row when (new.id > 9)

@@ -34,9 +34,6 @@ begin
   end loop;
 end
 $$;
-comment on function kongtask.grant_worker is
-  'Lets a role run external workers, such as graphile-worker''s: it may call all functions of the queue, and read and change '
-  'all its rows. Only for the owner of the tables. To take that back: REVOKE';
 
 -- Functions are executable by PUBLIC unless told otherwise; and whoever ALTER DEFAULT PRIVILEGES names has rights to all that
 -- is made. Both is undone: who may do what is told by a grant on this extension.

@@ -1,19 +1,14 @@
+-- Adds a job that has no key, or whose key is free. NULL is the default of add_job.
+--   $1 text: the task identifier
+--   $2 json: the payload
+--   $3 text: the queue's name
+--   $4 timestamptz: run_at
+--   $5 integer: max_attempts
+--   $6 text: the key
+--   $7 integer: the priority
+--   $8 text[]: flags
 insert into @extschema@.jobs (
   task_identifier, payload, queue_name, run_at, max_attempts, key, priority, flags
 )
-values (
-  $1,
-  coalesce($2, '{}'::pg_catalog.json),
-  $3,
-  coalesce($4, pg_catalog.now()),
-  coalesce($5, 25),
-  $6,
-  coalesce($7, 0),
-  case
-    when $8 is not null
-      then (
-        select pg_catalog.jsonb_object_agg(item.flag, true)
-        from pg_catalog.unnest($8) as item (flag)
-      )
-  end
-)
+values (@new_job_values@)
+returning jobs

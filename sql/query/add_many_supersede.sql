@@ -1,3 +1,5 @@
+-- Takes the keys and further attempts of jobs that are running, or have failed for good.
+--   $1 record[]: the jobs that get the keys, a job_spec[]
 update @extschema@.jobs
 set key = null, attempts = jobs.max_attempts
 where
@@ -5,3 +7,6 @@ where
   and jobs.key operator(pg_catalog.=) any (
     array(
       select spec.job_key
+      from @specs@
+    )
+  )

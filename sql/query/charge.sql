@@ -1,5 +1,9 @@
--- The attempt that a crash ended. How many crashes one after another, last_error tells. Killed once, a job may have been in
--- the way of somebody: it runs again at once, and the attempt is not counted.
+-- Charges a job with the attempt that a crash ended. Its last_error tells how many crashes came one after another. A job
+-- that was killed once may have been in somebody's way: it runs again at once, and the attempt is not counted.
+--   $1 bigint: the job
+--   $2 text: the format of last_error
+--   $3 boolean: whether the worker crashed, rather than was killed
+--   $4 integer: how many crashes in a row fail it for good
 update @extschema@.jobs
 set
   attempts = case
@@ -11,8 +15,7 @@ set
   run_at = case
     when crash.number operator(pg_catalog.>) 1 or $3
       then
-        greatest(pg_catalog.now(), jobs.run_at) operator(pg_catalog.+)
-        (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10)) operator(pg_catalog.*) '1 second'::pg_catalog.interval)
+        @backoff@
     else jobs.run_at
   end
 from (

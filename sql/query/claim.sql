@@ -1,4 +1,7 @@
--- Marks a job as taken. $1: the job, which the transaction has locked; $2: the worker's id; $3: when.
+-- Claims a job that the transaction has locked.
+--   $1 bigint: the job
+--   $2 text: the worker's id
+--   $3 timestamptz: now
 update @extschema@.jobs
 set
   attempts = jobs.attempts operator(pg_catalog.+) 1,

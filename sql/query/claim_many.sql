@@ -1,3 +1,11 @@
+-- Claims jobs of one task. Skips those that cannot run any more, or that another transaction has locked.
+--   $1 bigint[]: ids
+--   $2 text: the task identifier
+--   $3 timestamptz: now
+--   $4 text[]: forbidden flags
+--   $5 text: the worker's id
+--   $6 timestamptz: locks of external workers before this time are dead
+--   $7 text: the queue that the worker has locked; NULL for jobs in no queue
 update @extschema@.jobs
 set
   attempts = jobs.attempts operator(pg_catalog.+) 1,

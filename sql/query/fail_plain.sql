@@ -1,9 +1,11 @@
+-- Records the failure of a first attempt in place. Skips the job if another transaction has locked or claimed it.
+--   $1 bigint: the job
+--   $2 text: the message
 update @extschema@.jobs
 set
   attempts = jobs.attempts operator(pg_catalog.+) 1,
   last_error = $2,
-  run_at = greatest(pg_catalog.now(), jobs.run_at) operator(pg_catalog.+)
-    (pg_catalog.exp(least(jobs.attempts operator(pg_catalog.+) 1, 10)) operator(pg_catalog.*) '1 second'::pg_catalog.interval)
+  run_at = @backoff@
 where jobs.id operator(pg_catalog.=) (
   select job.id
   from @extschema@.jobs as job

@@ -1,6 +1,11 @@
--- The first job that can run, locked, with its queue, and the time before which a lock is dead. $1: of which tasks, NULL: of any but
--- $5; $2: the age at which a lock is dead; $3: forbidden flags; $4: when; $5: tasks that are registered; $6: workers that are known
--- to live; $7: queues to leave out.
+-- Locks the first job that can run. Returns its id, its queue, and the time before which locks are dead.
+--   $1 text[]: the tasks; NULL for all but $5
+--   $2 interval: the age at which a lock is dead
+--   $3 text[]: forbidden flags
+--   $4 timestamptz: now
+--   $5 text[]: the tasks that are registered
+--   $6 text[]: the ids of the workers that live
+--   $7 text[]: queues to leave out
 select
   job.id,
   job.queue_name,

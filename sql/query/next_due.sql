@@ -1,4 +1,6 @@
--- The earliest run_at after $1. A job that was due when it was added is not in the index: it need not be waited for.
+-- Returns the earliest run_at after a time. Jobs that were due when they were added are not in the index, and need not be
+-- waited for.
+--   $1 timestamptz: the time
 select job.run_at
 from @extschema@.jobs as job
 where

@@ -1,4 +1,7 @@
--- The first priority after $1 in which a job is due at $2. Each step is one look into the index: at the earliest job of the next priority.
+-- Returns the next priority that has a due job. Each step is one look into the index: at the earliest job of the next
+-- priority.
+--   $1 integer: the priority to go on from
+--   $2 timestamptz: now
 with recursive step (priority, run_at) as (
   (
     select job.priority, job.run_at

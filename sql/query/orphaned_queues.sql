@@ -1,5 +1,6 @@
--- The queues that are locked for a job that is not there any more, or not of that worker: whoever deleted or unlocked it did so by a
--- way on which no trigger fires. Not those of the workers $1: they let go themselves, when what they run has ended.
+-- Returns queues that are locked for a job that is gone, or that their worker does not hold: it was deleted or unlocked in a
+-- way that fires no trigger.
+--   $1 text[]: the ids of the workers that live; they release their queues themselves
 select queue.queue_name, queue.locked_by
 from @extschema@.job_queues as queue
 where

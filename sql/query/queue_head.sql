@@ -1,5 +1,12 @@
--- Jobs of queue $1 that are due at $2, in the order in which they run, from ($4, $5, $6) on, at most $7. $3: forbidden flags. The
--- queue's name as a range, and first in the order: so that only the index of queues has that order.
+-- Returns due jobs of a queue, in the order in which they run. The queue's name is given as a range, and comes first in the
+-- order, so that only the index of queues has that order.
+--   $1 text: the queue
+--   $2 timestamptz: now
+--   $3 text[]: forbidden flags
+--   $4 integer: the priority to go on from
+--   $5 timestamptz: the run_at to go on from
+--   $6 bigint: the id to go on from
+--   $7 bigint: how many at most
 select
   job.id,
   job.priority,

@@ -1,4 +1,8 @@
--- Locks queue $1, whose row is of a lock that is dead, for worker $2, at $3, for job $4.
+-- Locks a queue whose row is a dead lock. Does nothing if another transaction has locked the row.
+--   $1 text: the queue
+--   $2 text: the worker's id
+--   $3 timestamptz: now
+--   $4 bigint: the job that runs
 update @extschema@.job_queues
 set job_count = 1, locked_by = $2, locked_at = $3, job_id = $4
 where job_queues.queue_name operator(pg_catalog.=) any (

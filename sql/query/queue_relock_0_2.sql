@@ -1,4 +1,7 @@
--- As version 0.2.0 of the extension has it. Locks queue $1, whose row is of a lock that is dead, for worker $2, at $3.
+-- Locks a queue whose row is a dead lock, in a schema of version 0.2.0 or before.
+--   $1 text: the queue
+--   $2 text: the worker's id
+--   $3 timestamptz: now
 update @extschema@.job_queues
 set job_count = 1, locked_by = $2, locked_at = $3
 where job_queues.queue_name operator(pg_catalog.=) any (

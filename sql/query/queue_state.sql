@@ -1,4 +1,7 @@
--- Whether queue $1 can be taken, if it has a row: a lock that is older than $2 is dead, unless it is one of $3, who are known to live.
+-- Returns whether a queue that has a row can be locked: the lock is dead.
+--   $1 text: the queue
+--   $2 timestamptz: locks before this time are dead
+--   $3 text[]: the ids of the workers that live: their locks are not
 select
   queue.locked_at is null
   or queue.locked_at operator(pg_catalog.<) $2 and queue.locked_by operator(pg_catalog.<>) all ($3)

@@ -1,3 +1,6 @@
+-- Releases the jobs of workers that do not live, and does not count the attempts.
+--   $1 text: what the ids of these workers begin with
+--   $2 text[]: the ids of the workers that live
 update @extschema@.jobs
 set
   attempts = greatest(jobs.attempts operator(pg_catalog.-) 1, 0),

@@ -1,4 +1,6 @@
--- Releases all queues whose lock begins with $1 and is of none of the workers $2.
+-- Releases the queues of workers that do not live.
+--   $1 text: what the ids of these workers begin with
+--   $2 text[]: the ids of the workers that live
 delete from @extschema@.job_queues
 where
   pg_catalog.starts_with(job_queues.locked_by, $1)

@@ -1,3 +1,5 @@
+-- Renews the locks of some workers' queues. Skips rows that another transaction has locked.
+--   $1 text[]: the ids of the workers
 update @extschema@.job_queues
 set locked_at = pg_catalog.now()
 where job_queues.queue_name operator(pg_catalog.=) any (

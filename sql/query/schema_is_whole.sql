@@ -1,4 +1,4 @@
--- Whether any table that is of no extension has an index or a trigger, or there is none that could.
+-- Returns whether a table of no extension has an index or a trigger, or there is no such table.
 select coalesce(pg_catalog.bool_or(class.relhasindex or class.relhastriggers), true)
 from pg_catalog.pg_class as class
 inner join pg_catalog.pg_namespace as namespace on class.relnamespace operator(pg_catalog.=) namespace.oid

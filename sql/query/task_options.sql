@@ -1,3 +1,8 @@
+-- Sets the options of a task.
+--   $1 text: the task identifier
+--   $2 integer: max_batch
+--   $3 boolean: in_place
+--   $4 interval: timeout
 update kongtask.tasks
 set max_batch = $2, in_place = $3, timeout = $4
 where tasks.identifier operator(pg_catalog.=) $1

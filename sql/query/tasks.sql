@@ -1,3 +1,4 @@
+-- Returns all tasks, each with its role, the role's name in the table, and whether that name is out of date.
 select
   tasks.identifier,
   tasks.handler,

@@ -1,4 +1,4 @@
--- Before ALTER EXTENSION UPDATE, the table of 0.1.0, which has no options.
+-- Returns all tasks, in a schema of version 0.1.0, which has no options.
 select
   tasks.identifier,
   tasks.handler,

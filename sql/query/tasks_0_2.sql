@@ -1,4 +1,4 @@
--- Before ALTER EXTENSION UPDATE, the table of 0.2.0.
+-- Returns all tasks, in a schema of version 0.2.0.
 select
   tasks.identifier,
   tasks.handler,

@@ -1,4 +1,4 @@
--- The names of roles that were renamed, and the numbers of those that were dropped, as regrole prints them.
+-- Updates the names of roles that were renamed, and those of dropped roles to their numbers, as regrole prints them.
 with stale as (
   select tasks.identifier, tasks.runs_as, tasks.runs_as::pg_catalog.text as name
   from kongtask.tasks

@@ -50,23 +50,23 @@ pub fn remind_of_subscription(database: &DbText, subscription: &DbText) {
     log_with(
         Level::Log,
         format!("no jobs run in database \"{database}\": subscription \"{subscription}\" feeds jobs"),
-        Some("They run where they come from.".into()),
-        Some("They run here once that subscription is disabled (ALTER SUBSCRIPTION ... DISABLE) or dropped.".into()),
+        Some("The jobs run on the publisher.".into()),
+        Some("To run them here, disable the subscription (ALTER SUBSCRIPTION ... DISABLE) or drop it.".into()),
     );
 }
 
 /// Logs why no job runs in a database, and what to do about it.
 pub fn remind(database: &DbText, restoring: Restoring) {
-    let release = format!("SELECT kongtask.release_holds() in database \"{database}\" has them run");
+    let release = format!("SELECT kongtask.release_holds() in database \"{database}\"");
     let (why, hint) = match restoring {
         Restoring::Loading { pid, .. } => (
-            format!("the session with pid {pid} has loaded a dump, and has not ended"),
-            format!("If it is done, SELECT pg_terminate_backend({pid}), or {release} without that."),
+            format!("the session with pid {pid} has loaded a dump and has not ended"),
+            format!("If the dump is complete, run SELECT pg_terminate_backend({pid}), or {release}."),
         ),
         Restoring::Waiting { until, .. } => (
             WAITING.into(),
             format!(
-                "Jobs run once a session has made those and ended, or in {} seconds. {release} at once.",
+                "Jobs run when a session has made them and has ended, or in {} seconds. To run jobs at once, run {release}.",
                 until.saturating_sub(clock::tick()) / 1_000_000
             ),
         ),

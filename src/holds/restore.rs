@@ -86,7 +86,7 @@ fn hold(whole: bool) {
         Level::Log,
         "a dump is being restored: kongtask runs no job in this database until this session ends",
         None,
-        Some("A session of a pool may stay: DISCARD ALL there, or SELECT kongtask.release_holds() anywhere in this database, has jobs run.".into()),
+        Some("If this session belongs to a connection pool and goes on, run DISCARD ALL in it, or SELECT kongtask.release_holds() in any session of this database.".into()),
     );
 }
 

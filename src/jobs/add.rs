@@ -5,22 +5,11 @@ use super::{add_plain, one_row, plan};
 use crate::error::Error;
 use crate::pg::spi::{Plan, Value};
 
-static ADD: Plan =
-    plan!(["add", "returning"], TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID);
+static ADD: Plan = plan!("add", TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID);
 static ADD_DEDUPE: Plan =
-    plan!(["add", "add_dedupe"], TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID);
-static ADD_REPLACE: Plan = plan!(
-    ["add", "add_replace"],
-    TEXTOID,
-    JSONOID,
-    TEXTOID,
-    TIMESTAMPTZOID,
-    INT4OID,
-    TEXTOID,
-    INT4OID,
-    TEXTARRAYOID,
-    BOOLOID
-);
+    plan!("add_dedupe", TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID);
+static ADD_REPLACE: Plan =
+    plan!("add_replace", TEXTOID, JSONOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TEXTOID, INT4OID, TEXTARRAYOID, BOOLOID);
 static SUPERSEDE: Plan = plan!("supersede", TEXTOID);
 
 /// Adds a job, or changes the one that has its key. Returns the row. Waits only for a transaction that adds, changes or

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 /// Checks the jobs as [`new_job::check`] checks one. Returns the keys among them.
 fn check(specs: Value) -> Result<Vec<DbText>, Error> {
-    static CHECK: Plan = plan!(["add_many_check", "specs"], RECORDARRAYOID);
+    static CHECK: Plan = plan!("add_many_check", RECORDARRAYOID);
     let session = schema::session()?;
     let rows = session.read(&CHECK, &[specs])?;
     let longest = |column| rows.get(0, column).unwrap_or(0);
@@ -23,8 +23,8 @@ fn check(specs: Value) -> Result<Vec<DbText>, Error> {
 /// belongs to one that is running, or has failed for good, is added and takes over the key. Waits as
 /// [`super::add::add`] does.
 pub fn add_many(call: &mut Call, specs: Value, preserve_run_at: bool) -> Result<(), Error> {
-    static ADD: Plan = plan!(["add_many", "specs", "add_many_replace"], RECORDARRAYOID, BOOLOID, TEXTARRAYOID);
-    static SUPERSEDE: Plan = plan!(["add_many_supersede", "specs", "add_many_supersede_end"], RECORDARRAYOID);
+    static ADD: Plan = plan!("add_many", RECORDARRAYOID, BOOLOID, TEXTARRAYOID);
+    static SUPERSEDE: Plan = plan!("add_many_supersede", RECORDARRAYOID);
     /// Another transaction can take a job just after this one has freed its key. If that is not the reason, a user's
     /// trigger keeps jobs out.
     const MOST_IN_VAIN: usize = 10;

@@ -9,10 +9,10 @@ use crate::pg::text::texts;
 use crate::schema;
 use crate::shared;
 
-static COMPLETE_MANY: Plan = plan!(["complete_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID);
-static FAIL_MANY: Plan = plan!(["fail_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID, TEXTOID);
+static COMPLETE_MANY: Plan = plan!("complete_many", INT8ARRAYOID, TEXTARRAYOID);
+static FAIL_MANY: Plan = plan!("fail_many", INT8ARRAYOID, TEXTARRAYOID, TEXTOID);
 static RESCHEDULE_MANY: Plan =
-    plan!(["reschedule_many", "many_unlocked"], INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID);
+    plan!("reschedule_many", INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID);
 
 fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
     let session = schema::session()?;

@@ -77,7 +77,7 @@ impl SearchResult {
 /// first that is not due.
 pub fn search(search: &Search) -> Result<SearchResult, Error> {
     static SCAN: Plan = plan!(
-        "scan",
+        "search",
         INT4OID,
         TIMESTAMPTZOID,
         INT8OID,
@@ -137,7 +137,8 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
 /// whole table must be searched. To be called within a transaction; takes a new snapshot.
 pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Error> {
     static DUE: Plan =
-        plan!("due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID).by_index();
+        plan!("search_due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID)
+            .by_index();
     let _snapshot = LatestSnapshot::take();
     if subscription::feeds_jobs()?.is_some() {
         return Ok(SearchResult::new());

@@ -29,7 +29,7 @@ pub struct Installed {
 /// Returns the table, locked, if it is as installed.
 pub fn table() -> Result<Option<Installed>, Error> {
     static WATCH: Watch = Watch::new();
-    static AS_INSTALLED: Plan = plan!("as_installed", OIDOID);
+    static AS_INSTALLED: Plan = plan!("table_shape", OIDOID);
     thread_local! {
         static INSTALLED: Cell<Option<Installed>> = const { Cell::new(None) };
     }

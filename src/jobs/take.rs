@@ -33,9 +33,7 @@ impl TakeRequest<'_> {
 /// Deletes plain jobs (no key, no queue, never tried): they are completed once this transaction commits. Does so
 /// without the executor where possible, which also saves locking each row first.
 pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
-    static DELETE: Plan =
-        plan!(["delete_plain", "plain", "delete_plain_end"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID)
-            .by_index();
+    static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let installed = if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table()? } else { None };
     let Some(installed) = installed else { return rows(&DELETE, &take.values()) };
     let now = clock::now();
@@ -53,7 +51,7 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
 
 /// Locks plain jobs until the transaction ends.
 pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
-    static LOCK: Plan = plan!(["lock_plain", "plain"], INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
+    static LOCK: Plan = plan!("lock_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     rows(&LOCK, &take.values())
 }
 

@@ -289,6 +289,6 @@ pub fn warn_of_no_slot(message: &(impl AsText + ?Sized)) {
         Level::Warning,
         message,
         Some("All slots for background workers are in use.".into()),
-        Some("Raise max_worker_processes, which needs a restart, or lower kongtask.workers.".into()),
+        Some("Increase max_worker_processes, which needs a restart, or decrease kongtask.workers.".into()),
     );
 }

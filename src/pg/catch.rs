@@ -45,6 +45,30 @@ impl PgError {
         unpack_sqlstate(unsafe { (*self.0).sqlerrcode }) == *b"40P01"
     }
 
+    /// Removes a statement of ours from the error's CONTEXT and QUERY. The user did not write it and cannot change it; statements
+    /// of the user, and the functions that they call, stay.
+    pub fn hide_statement(&self, statement: &CStr) {
+        // SAFETY: as in `read`; and nothing else refers to the copy.
+        let data = unsafe { &mut *self.0 };
+        if !data.context.is_null() {
+            // SAFETY: the strings of an ErrorData are NUL-terminated.
+            let kept = without_statement(unsafe { CStr::from_ptr(data.context) }.to_bytes(), statement.to_bytes());
+            if kept.is_empty() {
+                data.context = std::ptr::null_mut();
+            } else {
+                // SAFETY: what is kept is no longer than what is there.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(kept.as_ptr(), data.context.cast(), kept.len());
+                    *data.context.add(kept.len()) = 0;
+                }
+            }
+        }
+        // SAFETY: as above.
+        if !data.internalquery.is_null() && unsafe { CStr::from_ptr(data.internalquery) } == statement {
+            (data.internalquery, data.internalpos) = (std::ptr::null_mut(), 0);
+        }
+    }
+
     /// Raises the error again, as if it had never been caught.
     ///
     /// # Safety
@@ -61,6 +85,24 @@ fn text(pointer: *mut c_char) -> Option<DbText> {
     }
     // SAFETY: the strings of an ErrorData are NUL-terminated.
     Some(DbText::of_c(unsafe { CStr::from_ptr(pointer) }))
+}
+
+/// `context` without the entries that quote `statement`. An entry is found by the statement alone, because the words around it
+/// (`SQL statement "..."`) are in the language of lc_messages.
+fn without_statement(context: &[u8], statement: &[u8]) -> Vec<u8> {
+    let mut rest = context.to_vec();
+    let find = |text: &[u8]| text.windows(statement.len().max(1)).position(|window| window == statement);
+    while let Some(at) = find(&rest) {
+        let begin = rest[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+        let after = at + statement.len();
+        let end =
+            rest[after..].iter().position(|&byte| byte == b'\n').map_or(rest.len(), |newline| after + newline + 1);
+        rest.drain(begin..end);
+    }
+    if rest.last() == Some(&b'\n') {
+        rest.pop();
+    }
+    rest
 }
 
 /// Runs `f`, and returns the ERROR it raised, if it did.
@@ -230,4 +272,27 @@ pub fn log_with(level: Level, message: impl Into<DbText>, detail: Option<String>
     let sqlstate = if level == Level::Warning { *b"01000" } else { *b"00000" };
     let [detail, hint] = [detail, hint].map(|part| part.map(DbText::from));
     Raise { sqlstate, message: message.into(), detail, hint, context: None }.log(level);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_statement;
+
+    #[test]
+    fn a_statement_of_ours_is_left_out_of_a_context_in_any_language() {
+        let ours = b"insert into q.jobs\nvalues ($1)";
+        let context = |text: &str| String::from_utf8(without_statement(text.as_bytes(), ours)).expect("UTF-8");
+        let trigger = "PL/pgSQL function app.t() line 1 at RAISE";
+        let caller = "SQL statement \"select q.add_job('a')\"\nPL/pgSQL function app.f() line 2 at PERFORM";
+        for quoted in [
+            "SQL statement \"insert into q.jobs\nvalues ($1)\"",
+            "SQL-Anweisung \u{bb}insert into q.jobs\nvalues ($1)\u{ab}",
+        ] {
+            assert_eq!(context(quoted), "");
+            assert_eq!(context(&format!("{trigger}\n{quoted}")), trigger);
+            assert_eq!(context(&format!("{quoted}\n{caller}")), caller);
+            assert_eq!(context(&format!("{trigger}\n{quoted}\n{caller}\n{quoted}")), format!("{trigger}\n{caller}"));
+        }
+        assert_eq!(context(caller), caller);
+    }
 }

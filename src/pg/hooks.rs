@@ -158,7 +158,8 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
             | pg_sys::NodeTag::T_AlterSubscriptionStmt
             | pg_sys::NodeTag::T_DropSubscriptionStmt => Some(Statement::ChangesSubscriptions),
             // Dumps turn this off, and hardly any other session does.
-            _ if xact::checks_function_bodies() => None,
+            // Scripts of extensions run with it off, and are no dump.
+            _ if xact::checks_function_bodies() || pg_sys::creating_extension => None,
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
                 let into = (*copy).relation;

@@ -6,7 +6,7 @@ use super::text::{DbText, Read};
 use super::xact::{Settings, set_local};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_long};
+use std::ffi::{CString, c_char, c_int, c_long};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -52,8 +52,7 @@ pub struct Plan {
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// Defines a statement by its text and the types of its parameters. In the text, `@extschema@` stands for the
-    /// session's home.
+    /// Defines a statement by its text and the types of its parameters. See [`expand`] for what `@` stands for in the text.
     pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
         Plan { text, types, by_index: false, kept: Cell::new((std::ptr::null_mut(), 0)), planned: Cell::new(false) }
     }
@@ -80,6 +79,11 @@ impl Plan {
         Some(settings)
     }
 
+    /// Its text, about this home.
+    fn statement(&self, home: &Home) -> CString {
+        DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string()
+    }
+
     fn kept(&self, home: &Home) -> Result<pg_sys::SPIPlanPtr, PgError> {
         let (kept, number) = self.kept.get();
         if !kept.is_null() && number == home.number {
@@ -87,11 +91,17 @@ impl Plan {
         }
         // A plan for a former home is kept to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
-        let text = DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string();
+<<<<<<< HEAD
+        let text = DbText::from(expand(self.text, &home.schema.to_string())).c_string();
         let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+=======
+        let statement = self.statement(home);
+        let (text, nargs, types) = (statement.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
+>>>>>>> href
         let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
-        let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }?;
+        let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }
+            .inspect_err(|error| error.hide_statement(&statement))?;
         assert!(!plan.is_null(), "SPI_prepare_cursor takes any statement that parses");
         // SAFETY: a fresh plan.
         unsafe { pg_sys::SPI_keepplan(plan) };
@@ -101,15 +111,32 @@ impl Plan {
     }
 }
 
-/// Defines a statement by its files in `sql/query/` and the types of its parameters.
+/// What several statements have in common, each under the name by which they refer to it.
+const PARTS: [(&str, &str); 5] = [
+    ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
+    ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
+    ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
+    ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
+    ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
+];
+
+/// Returns the text of a statement with its parts filled in, for a schema whose name is quoted where SQL needs that.
+fn expand(text: &str, schema: &str) -> String {
+    let filled = PARTS.iter().fold(text.to_owned(), |text, (name, part)| match text.contains(name) {
+        true => text.replace(name, &format!("\n{part}")),
+        false => text,
+    });
+    filled.replace("@extschema@", schema)
+}
+
+/// Defines a statement by its file in `sql/query/` and the types of its parameters.
 macro_rules! plan {
-    ([$($file:literal),+] $(, $type:ident)*) => {
+    ($file:literal $(, $type:ident)*) => {
         $crate::pg::spi::Plan::new(
-            concat!($(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql"))),+),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/query/", $file, ".sql")),
             &[$(::pgrx::pg_sys::$type),*],
         )
     };
-    ($file:literal $(, $type:ident)*) => { $crate::pg::spi::plan!([$file] $(, $type)*) };
 }
 pub(crate) use plan;
 
@@ -165,6 +192,7 @@ impl Session {
         let (datums, nulls) = (datums.as_mut_ptr(), nulls.as_ptr());
         // SAFETY: the closure is one C call; the values are of the plan's types by its caller's word.
         let code = unsafe { catch(|| SPI_execute_plan(kept, datums, nulls, read_only, 0)) }.inspect_err(|error| {
+            error.hide_statement(&plan.statement(&self.home));
             if error.is_deadlock() {
                 MET_DEADLOCK.set(true);
             }

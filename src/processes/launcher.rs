@@ -130,11 +130,11 @@ impl Launcher {
                 log_with(
                     Level::Warning,
                     format!(
-                        "the kongtask scheduler of database \"{}\" failed, and is started again in {pause:?}",
+                        "kongtask scheduler of database \"{}\" failed and will be started again in {pause:?}",
                         database.name
                     ),
                     None,
-                    Some("Its own message is in the log before this one.".into()),
+                    Some("The scheduler's own error message precedes this line in the log.".into()),
                 );
             }
         }

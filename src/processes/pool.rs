@@ -231,7 +231,7 @@ impl Pool {
         if worker.must_leave.load(SeqCst) || latch::stop_asked() {
             // It was asked to end.
         } else if worker.id().is_none() {
-            let hint = "The role needs LOGIN and CONNECT on the database, or its tasks another role.";
+            let hint = "Give the role LOGIN, and CONNECT on the database, or register its tasks as another role.";
             self.failed(role, now, "log in to", hint);
         } else if after(worker.begun.load(SeqCst), AT_ONCE) <= now {
             self.short_lived.remove(&role);
@@ -243,8 +243,8 @@ impl Pool {
                 self.failed(
                     role,
                     now,
-                    "stay in",
-                    "Something is wrong with the tables of the queue, or who they belong to.",
+                    "keep running in",
+                    "Check whether the queue's tables, or their owner, have been changed.",
                 );
             }
         }
@@ -262,8 +262,10 @@ impl Pool {
         let name = background::role_name(role);
         log_with(
             Level::Warning,
-            format!("no kongtask worker could {to} database \"{}\" as role {name}", self.database_name),
-            Some(format!("Its own message is in the log before this one. It is tried again in {pause:?}.")),
+            format!("kongtask workers cannot {to} database \"{}\" as role {name}", self.database_name),
+            Some(format!(
+                "The worker's own error message precedes this line in the log. The next try is in {pause:?}."
+            )),
             Some(hint.into()),
         );
     }
@@ -283,8 +285,8 @@ impl Pool {
                 log_with(
                     Level::Warning,
                     format!("{} {pid} does not end its call{of}", worker::KIND),
-                    Some("It was asked to by a timeout, pg_cancel_backend or pg_terminate_backend. Until it does, it counts for none of kongtask.workers.".into()),
-                    Some(format!("A call that pg_terminate_backend({pid}) does not end ends with the server only, or by kill -9 {pid}, after which the server restarts all its processes. The job is run again then.")),
+                    Some("It was asked to by a timeout, pg_cancel_backend or pg_terminate_backend. Until it ends, another worker takes its place.".into()),
+                    Some(format!("If pg_terminate_backend({pid}) does not end it, only a stop of the server or kill -9 {pid} does. After kill -9 the server restarts all of its processes, and the job runs again.")),
                 );
             }
         }

@@ -329,7 +329,7 @@ impl Runner {
         log_with(
             Level::Warning,
             format!("job {} ({}) lost its lock while it ran", job.id, task.identifier),
-            Some("What its handler did was rolled back: another worker has taken the job, or completed it.".into()),
+            Some("The handler's effects were rolled back, because another session has claimed, completed or unlocked the job.".into()),
             None,
         );
     }
@@ -360,7 +360,7 @@ impl Failed {
     fn log(self) {
         let Failed { job, attempt, for_good, schema, error } = self;
         if for_good {
-            let hint = format!("It stays in the table; {schema}.reschedule_jobs can give it further attempts.");
+            let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
             Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }
                 .log(Level::Warning);

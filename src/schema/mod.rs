@@ -64,7 +64,7 @@ thread_local! {
 /// Returns where the queue is now. To be called within a transaction. Errors: 55000 if the extension is not installed.
 pub fn queue() -> Result<Rc<Queue>, Error> {
     static WATCH: Watch = Watch::new().and_schemas();
-    static WHERE: Plan = plan!("where");
+    static WHERE: Plan = plan!("locate_queue");
     let known = QUEUE.with_borrow(Clone::clone);
     if let Some(queue) = known.as_ref().filter(|_| !WATCH.is_stale()) {
         return Ok(queue.clone());

@@ -46,10 +46,10 @@ impl Flags {
                     log_with(
                         Level::Warning,
                         format!(
-                            "kongtask.forbidden_flags_function failed, and no job is run until it answers: {message}"
+                            "kongtask.forbidden_flags_function failed, and no job runs until it succeeds: {message}"
                         ),
                         None,
-                        Some("Mend the function, or set kongtask.forbidden_flags_function to ''.".into()),
+                        Some("Correct the function, or set kongtask.forbidden_flags_function to ''.".into()),
                     );
                 }
                 None

@@ -15,7 +15,7 @@ use postgres::{Client, SimpleQueryMessage};
 /// The versions compared with, and the last of their migrations.
 const VERSIONS: [(&str, usize); 3] = [("0.12.2", 9), ("0.9.0", 8), ("0.8.1", 5)];
 
-/// Where ours and a version's are known to differ, and README.md says so in these words.
+/// Where ours and a version's are known to differ, and the documentation says so in these words.
 struct Difference {
     says: &'static str,
     /// Whether it explains what a statement of the case does on a side of this version: what it answers, and the tables after it.
@@ -271,14 +271,14 @@ fn seed() -> [u8; 32] {
     bytes
 }
 
-/// README.md, its lines joined.
-fn readme() -> String {
-    kongtask_tests::readme::README.split_whitespace().collect::<Vec<_>>().join(" ")
+/// The page of the documentation that lists the differences.
+fn differences() -> String {
+    kongtask_tests::docs::page("docs/explanation/differences.md").words()
 }
 
 #[test]
-fn each_difference_is_in_the_readme() {
+fn each_difference_is_documented() {
     for difference in DIFFERENCES {
-        assert!(readme().contains(difference.says), "README.md does not say: {}", difference.says);
+        assert!(differences().contains(difference.says), "the page does not say: {}", difference.says);
     }
 }

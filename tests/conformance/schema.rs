@@ -3,7 +3,7 @@
 use super::Both;
 use std::collections::BTreeSet;
 
-/// What is only in ours, or only in theirs: how it begins, and what README.md says of it.
+/// What is only in ours, or only in theirs: how it begins, and what the documentation says of it.
 const DIFFERENCES: &[(&str, &str)] = &[
     ("COMMENT ON ", "every object has a COMMENT"),
     ("REVOKE ALL ON ", "nothing is granted to PUBLIC"),
@@ -67,7 +67,7 @@ fn statements(dump: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_dump_differs_from_the_references_as_the_readme_says() {
+fn a_dump_differs_from_the_references_as_documented() {
     let both = Both::new();
     // Members of an extension are not dumped.
     both.cluster.sql("delete from pg_depend where deptype = 'e'; delete from pg_init_privs where privtype = 'e'");
@@ -77,13 +77,13 @@ fn a_dump_differs_from_the_references_as_the_readme_says() {
     };
     let (ours, theirs) = (dump("postgres"), dump("0.12.2"));
     assert!(ours.len() > 40 && theirs.len() > 30, "{} and {} statements", ours.len(), theirs.len());
-    let readme = super::readme();
+    let documented = super::differences();
     let mut seen = BTreeSet::new();
     for statement in ours.symmetric_difference(&theirs) {
         let known = DIFFERENCES.iter().find(|(beginning, _)| statement.starts_with(beginning));
         let Some((beginning, says)) = known else { panic!("only in one of the two:\n{statement}") };
         seen.insert(*beginning);
-        assert!(readme.contains(says), "README.md does not say: {says}");
+        assert!(documented.contains(says), "the page does not say: {says}");
     }
     for (beginning, _) in DIFFERENCES {
         assert!(seen.contains(beginning), "no longer a difference: {beginning}");

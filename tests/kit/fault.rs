@@ -1,10 +1,9 @@
 //! Servers whose extension has fault points: built by `make fault-build`, and never installed into the server that is tested.
 
-use crate::{Cluster, Server, hand_over, pg_config, run, shared_folder};
+use crate::server_copy::copy_server;
+use crate::{Cluster, Server, hand_over, tested_version};
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Where a point is armed, in the data directory.
@@ -42,30 +41,16 @@ impl Cluster {
     }
 }
 
-/// A copy of the tested server with the library that has fault points: a server looks for its libraries beside its programs.
+/// A copy of the tested server with the library that has fault points.
 fn server() -> &'static Server {
     static COPY: OnceLock<Server> = OnceLock::new();
     COPY.get_or_init(|| {
-        let home = shared_folder("kongtask-server-");
-        let [programs, libraries, shared] =
-            ["--bindir", "--pkglibdir", "--sharedir"].map(|what| PathBuf::from(pg_config(what)));
-        let version = pg_config("--version");
-        let major: String =
-            version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        let built =
-            format!("{}/../target/fault/pg{major}{}/kongtask.so", env!("CARGO_MANIFEST_DIR"), libraries.display());
+        let built = format!("{}/../target/fault/pg{}/kongtask.so", env!("CARGO_MANIFEST_DIR"), tested_version());
         assert!(Path::new(&built).exists(), "no {built}: run make fault-build, for this PG_CONFIG");
-        let place = |folder: &Path| home.join(folder.strip_prefix("/").expect("an absolute path"));
-        for folder in [&programs, &libraries, &shared] {
-            fs::create_dir_all(place(folder).parent().expect("a folder")).expect("folders");
-        }
-        // Programs find out where they are, so that they must be there themselves.
-        run(Command::new("cp").arg("-aL").arg(&programs).arg(place(&programs)));
-        run(Command::new("cp").arg("-as").arg(&libraries).arg(place(&libraries)));
-        symlink(&shared, place(&shared)).expect("a link");
-        let library = place(&libraries).join("kongtask.so");
+        let (server, folders) = copy_server();
+        let library = folders.libraries.join("kongtask.so");
         fs::remove_file(&library).expect("the library that is installed");
         fs::copy(&built, &library).expect("copy");
-        Server(place(&programs))
+        server
     })
 }

@@ -1,11 +1,12 @@
 //! Throwaway clusters with the extension preloaded, run by an unprivileged user whoever runs the tests.
 
+pub mod docs;
 pub mod every_kind;
 pub mod fault;
 pub mod kongtask;
-pub mod readme;
 pub mod reference;
 pub mod schema;
+pub mod server_copy;
 
 use postgres::{Client, NoTls};
 use std::fs;
@@ -83,6 +84,13 @@ pub fn pg_config(what: &str) -> String {
     ask(&tested_pg_config(), what)
 }
 
+/// The major version of the server that is tested.
+pub fn tested_version() -> u32 {
+    let version = pg_config("--version");
+    let digits: String = version.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
 fn is_root() -> bool {
     // SAFETY: asks the kernel.
     unsafe { libc::geteuid() == 0 }
@@ -94,10 +102,11 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Runs one of the project's scripts.
-pub fn run_script(name: &str, arguments: &[&str]) {
+/// Runs one of the project's scripts, with these variables in its environment; what it prints.
+pub fn run_script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name);
-    run(Command::new(script).args(arguments));
+    let output = run(Command::new(script).args(arguments).envs(environment.iter().copied()));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// Gives a folder to the user that servers run as.
@@ -167,7 +176,7 @@ impl Cluster {
     }
 
     /// The same, of a server of the tested version.
-    pub(crate) fn stopped_of(server: Server, settings: &[&str]) -> Cluster {
+    pub fn stopped_of(server: Server, settings: &[&str]) -> Cluster {
         let cluster = Cluster::empty(server);
         let mut copy = if is_root() { Command::new("runuser") } else { Command::new("cp") };
         if is_root() {

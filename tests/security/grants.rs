@@ -1,4 +1,4 @@
-//! What is granted is what is meant: none of the grants that README.md names is a way to more.
+//! What is granted is what is meant: none of the grants that docs/how-to/roles.md names is a way to more.
 
 use crate::{cluster, outcome, run_as};
 use kongtask_tests::{Cluster, SOON, rows, text, wait_until};

@@ -6,7 +6,7 @@ use postgres::Client;
 
 /// The roles of the table, in the order of its columns. The owner made the extension while it was a superuser, as CREATE
 /// EXTENSION wants one, and is none any more: everything in both schemas is its own. The registrar and the enqueuer have the
-/// grants that README.md gives them, the worker that of kongtask.grant_worker, the stranger has none.
+/// grants that docs/how-to/roles.md gives them, the worker that of kongtask.grant_worker, the stranger has none.
 const ROLES: [&str; 6] = ["postgres", "owner", "registrar", "enqueuer", "worker", "stranger"];
 
 /// A function; a call, or for a trigger function nothing; and who may: a letter for each of [`ROLES`].

@@ -239,7 +239,7 @@ fn a_function_of_forbidden_flags_leaves_nothing_behind() {
     // Once it has raised no job runs, and no worker ends. NULL forbids nothing.
     cluster.reload(&["kongtask.forbidden_flags_function = 'hostile.raises()'"]);
     let warning =
-        "kongtask.forbidden_flags_function failed, and no job is run until it answers: terminating (SQLSTATE 57P01)";
+        "kongtask.forbidden_flags_function failed, and no job runs until it succeeds: terminating (SQLSTATE 57P01)";
     let warned = wait_until(SOON, || {
         // It is asked again when there is something to run.
         cluster.sql("select graphile_worker.add_job('find')");

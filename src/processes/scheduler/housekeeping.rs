@@ -27,7 +27,7 @@ impl Scheduler {
             let released = self.briefly("recovering", || recover::release_all_but(shared::ID_PREFIX, &living))?;
             self.released = released.is_some();
             if let Some(released @ 1..) = released {
-                log(Level::Log, format!("kongtask released {released} jobs whose workers are gone"));
+                log(Level::Log, format!("kongtask released {released} jobs of workers that have ended"));
             }
         }
         if !self.charged {
@@ -37,7 +37,10 @@ impl Scheduler {
             && let Some(released) = self.briefly("unlocking", queues::release_orphaned)?
         {
             self.has_orphaned_queues = false;
-            log(Level::Log, format!("kongtask released {released} queues that were locked for jobs that are gone"));
+            log(
+                Level::Log,
+                format!("kongtask released {released} queues that were locked for jobs that no longer exist"),
+            );
         }
         Ok(())
     }
@@ -50,9 +53,9 @@ impl Scheduler {
                 crash_records::suspect(self.database, charge.task);
                 log_with(
                     Level::Warning,
-                    "a worker crashed while many jobs shared one call of their handler",
+                    "kongtask worker crashed while many jobs shared one call of their handler",
                     Some(format!(
-                        "Jobs of this task are run one by one for {:?}, until it is found which it is.",
+                        "Jobs of this task run one at a time for {:?}, to find the one that crashes the server.",
                         crash_records::SUSPICION
                     )),
                     None,
@@ -90,8 +93,8 @@ impl Scheduler {
                 };
                 match released {
                     0 => (),
-                    1 => log(Level::Log, format!("job {} was released: the worker that ran it is gone", held.ids.0)),
-                    _ => log(Level::Log, format!("{released} jobs were released: the worker that ran them is gone")),
+                    1 => log(Level::Log, format!("job {} was released: its worker has ended", held.ids.0)),
+                    _ => log(Level::Log, format!("{released} jobs were released: their worker has ended")),
                 }
             }
             self.pool.gone(slot, now);
@@ -126,10 +129,10 @@ impl Scheduler {
             let named = tasks.waiting.iter().take(MOST).map(|(task, role)| format!("\"{task}\" (role {role})"));
             log_with(
                 Level::Warning,
-                format!("jobs of {} tasks wait, as the roles that these run as do not exist", tasks.waiting.len()),
+                format!("jobs of {} tasks wait because the roles of these tasks do not exist", tasks.waiting.len()),
                 Some(format!("Tasks: {}.", named.collect::<Vec<_>>().join(", "))),
                 Some(
-                    "Create the role, or register the task as another with kongtask.register_task, or unregister it."
+                    "Create the role, register the task as another role with kongtask.register_task, or remove it with kongtask.unregister_task."
                         .into(),
                 ),
             );

@@ -1,3 +1,0 @@
-  )
-)
-returning jobs

@@ -1,0 +1,40 @@
+-- Returns the schema of the queue, its table and row type, the owners of the table, the schema and the extension, whether
+-- queues have a job_id, and the index of the primary key.
+select
+  pg_catalog.quote_ident(namespace.nspname),
+  namespace.nspname::pg_catalog.text,
+  jobs.oid,
+  jobs.reltype,
+  jobs.relowner,
+  namespace.nspowner,
+  extension.extowner,
+  exists (
+    select 1
+    from pg_catalog.pg_class as queues
+    inner join pg_catalog.pg_attribute as attribute on queues.oid operator(pg_catalog.=) attribute.attrelid
+    where
+      queues.relnamespace operator(pg_catalog.=) jobs.relnamespace
+      and queues.relname operator(pg_catalog.=) 'job_queues'
+      and attribute.attname operator(pg_catalog.=) 'job_id'
+      and not attribute.attisdropped
+  ),
+  (
+    select index.indexrelid
+    from pg_catalog.pg_index as index
+    where index.indrelid operator(pg_catalog.=) jobs.oid and index.indisprimary
+  )
+from pg_catalog.pg_extension as extension
+inner join pg_catalog.pg_depend as member
+  on
+    member.refclassid operator(pg_catalog.=) extension.tableoid
+    and member.refobjid operator(pg_catalog.=) extension.oid
+    and member.deptype operator(pg_catalog.=) 'e'
+inner join pg_catalog.pg_class as jobs
+  on
+    member.classid operator(pg_catalog.=) jobs.tableoid
+    and member.objid operator(pg_catalog.=) jobs.oid
+inner join pg_catalog.pg_namespace as namespace
+  on jobs.relnamespace operator(pg_catalog.=) namespace.oid
+where
+  extension.extname operator(pg_catalog.=) 'kongtask'
+  and jobs.relname operator(pg_catalog.=) 'jobs'
