@@ -197,7 +197,7 @@ impl TenYears {
         let rows = db.query(
             &format!(
                 "select extract(epoch from run - timestamptz '{FROM}')::float8
-                 from kongtask.next_runs($1, $2, timestamptz '{FROM}' + $3 * interval '1 minute', $4) as run"
+                 from kongtask.next_runs($1, $2, timestamptz '{FROM}' + $3::int * interval '1 minute', $4) as run"
             ),
             &[&cron, &self.zone, &after_minutes, &(count as i32)],
         );

@@ -42,7 +42,7 @@ fn ask(version: &str, program: &str, texts: &[String]) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("node is installed");
-    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}").replace("\\'", "'")).collect();
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
     node.stdin
         .take()
         .expect("a pipe")

@@ -308,17 +308,13 @@ fn an_expression_that_is_wrong_says_where_and_what_would_be_right() {
         ("0 seconds", "\"0\" is not the number of an interval", 1, "An interval is"),
         ("-5 minutes", "\"-5\" is not the number of an interval", 1, "An interval is"),
         ("367 days", "\"367\" is not the number of an interval", 1, "An interval is"),
-        ("9223372036854775807 weeks", "\"92233720368547758...\" is not the number", 1, "An interval is"),
+        ("9223372036854775807 weeks", "\"9223372036854775807\" is not the number of an interval", 1, "An interval is"),
         ("* * * * \u{661f}", "a cron expression has ASCII characters only", 9, "Write five fields"),
     ] {
         let statement = format!("select kongtask.describe_cron('{cron}')");
         let (code, said, detail, hinted) = failure(&mut db, &statement);
         assert_eq!((code.as_str(), detail), ("22023", format!("At character {position}.")), "{cron}: {said}");
-        assert!(
-            said.starts_with(message)
-                || said.starts_with(&message[..20.min(message.len())]) && cron.contains("92233720368547758"),
-            "{cron}: {said}"
-        );
+        assert_eq!(said, message, "{cron}");
         assert!(hinted.starts_with(hint), "{cron}: {hinted}");
         let (code, ..) = failure(&mut db, &format!("select kongtask.next_runs('{cron}')"));
         assert_eq!(code, "22023", "{cron}");
@@ -376,10 +372,12 @@ fn the_worst_input_takes_milliseconds() {
 #[test]
 fn a_zone_is_one_of_pg_timezone_names() {
     let mut db = db();
-    let unlike = "select count(*)::text from pg_timezone_names as zone
+    let unlike = "select coalesce(string_agg(zone.name, ' '), 'none') from pg_timezone_names as zone
         cross join lateral kongtask.next_runs('0 12 * * *', zone.name, '2025-07-01', 1) as run
-        where (run at time zone zone.name)::time <> '12:00'";
-    assert_eq!(text(&mut db, unlike), "0");
+        where (run at time zone zone.name)::time <> '12:00'
+          -- AT TIME ZONE takes these for abbreviations, with no daylight saving.
+          and zone.name not in ('CET', 'EET', 'MET', 'WET')";
+    assert_eq!(text(&mut db, unlike), "none");
     assert_eq!(runs(&mut db, "0 12 * * *", "europe/paris", "2025-07-01", 1), ["2025-07-01 12:00:00+02"]);
     for zone in [
         "CEST",
