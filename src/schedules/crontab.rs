@@ -108,7 +108,11 @@ fn check_field(field: Word<'_>) -> Result<(), CronError> {
     let mut position = field.position;
     for part in field.text.split(',') {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_range = part.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last));
+        let value = |digits: &str| digits.parse().unwrap_or(u64::MAX);
+        let is_range = part
+            .split_once('-')
+            .is_some_and(|(first, last)| is_number(first) && is_number(last) && value(first) < value(last));
+
         let is_wildcard = part == "*" || part.strip_prefix("*/").is_some_and(is_number);
         if !(is_number(part) || is_range || is_wildcard) {
             return Err(error(

@@ -77,12 +77,12 @@ impl Cron {
     /// Reads five fields (minute, hour, day of month, month, day of week), six with the second first, a name such as `@hourly`, or an
     /// interval such as `30 seconds`.
     pub fn parse(text: &str) -> Result<Cron, CronError> {
-        if let Some(at) = text.bytes().position(|byte| !matches!(byte, b' '..=b'~' | b'\t'..=b'\r')) {
-            return Err(error("a cron expression has ASCII characters only", at + 1, HINT));
-        }
         if text.len() > LONGEST {
             let message = format!("a cron expression has at most {LONGEST} characters");
             return Err(error(&message, LONGEST + 1, "Make several schedules of it."));
+        }
+        if let Some(at) = text.bytes().position(|byte| !matches!(byte, b' '..=b'~' | b'\t'..=b'\r')) {
+            return Err(error("a cron expression has ASCII characters only", at + 1, HINT));
         }
         let words = words(text);
         match words[..] {
