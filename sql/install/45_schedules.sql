@@ -40,32 +40,6 @@ create table kongtask.crontab (
   scheduled_at timestamptz not null default now(),
   runs_as regrole generated always as (kongtask.role_named(role)) stored
 );
-comment on table kongtask.crontab is 'What kongtask.schedule was told; kongtask.schedules shows more';
-comment on column kongtask.crontab.name is 'The name of the schedule, and the identifier of its row in known_crontabs';
-comment on column kongtask.crontab.cron is 'When it fires: a cron expression or an interval';
-comment on column kongtask.crontab.task is 'The task of its jobs';
-comment on column kongtask.crontab.payload is 'What its jobs'' handler gets; an object has a member _cron added';
-comment on column kongtask.crontab.timezone is 'The time zone that the cron expression is read in';
-comment on column kongtask.crontab.queue_name is 'The queue of its jobs';
-comment on column kongtask.crontab.priority is 'The priority of its jobs; NULL: 0';
-comment on column kongtask.crontab.max_attempts is 'How often each job is tried; NULL: 25';
-comment on column kongtask.crontab.job_key is 'The key of its jobs';
-comment on column kongtask.crontab.job_key_mode is 'What add_job does where a job has that key';
-comment on column kongtask.crontab.flags is 'The flags of its jobs';
-comment on column kongtask.crontab.missed is
-  'What becomes of runs that fell due while no scheduler ran: skip (none is made up for), once (the latest is), all (each is)';
-comment on column kongtask.crontab.missed_within is 'Older missed runs are not made up for; NULL: they all may be';
-comment on column kongtask.crontab.overlap is
-  'What happens when it is due and an earlier job is unfinished: allow (a job is added), skip (none is), queue (its jobs run one at a time)';
-comment on column kongtask.crontab.jitter is 'Jobs run later by a random part of this';
-comment on column kongtask.crontab.starts_at is 'It does not fire before this';
-comment on column kongtask.crontab.ends_at is 'It does not fire after this';
-comment on column kongtask.crontab.active is 'False: it does not fire, and misses nothing';
-comment on column kongtask.crontab.role is 'The name of the role that scheduled it';
-comment on column kongtask.crontab.since is 'It fires for no instant up to this one';
-comment on column kongtask.crontab.scheduled_at is 'When its present times were set: what lies between since and this was missed';
-comment on column kongtask.crontab.runs_as is
-  'That role itself, whatever it is called by now; NULL if there was none of that name when the row was written';
 
 -- The scheduler's own: apart, so that a fire changes nothing that schedules are read from.
 create table kongtask.schedule_state (
@@ -76,28 +50,15 @@ create table kongtask.schedule_state (
   handled_until timestamptz,
   error text
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-comment on table kongtask.schedule_state is 'What the scheduler keeps of each schedule';
-comment on column kongtask.schedule_state.name is 'The schedule';
-comment on column kongtask.schedule_state.jobs is 'The latest job that the scheduler added, after earlier ones that overlap = skip has to know of';
-comment on column kongtask.schedule_state.missed_count is 'How many runs were missed, and not made up for';
-comment on column kongtask.schedule_state.skipped_count is 'How many runs were left out as an earlier job was unfinished';
-comment on column kongtask.schedule_state.handled_until is 'Up to this instant, runs have been made, skipped or counted as missed';
-comment on column kongtask.schedule_state.error is 'Why the latest try to fire failed';
 
 create table kongtask.schedule_runs (
   job_id bigint not null primary key,
   name text not null
 );
-comment on table kongtask.schedule_runs is
-  'Jobs that run_schedule has added, for overlap = skip. Apart from schedule_state, so that a fire waits for no transaction of a user''s';
-comment on column kongtask.schedule_runs.job_id is 'The job';
-comment on column kongtask.schedule_runs.name is 'The schedule';
 create index schedule_runs_name_idx on kongtask.schedule_runs (name);
-comment on index kongtask.schedule_runs_name_idx is 'The jobs of one schedule';
 
 create function kongtask.tg_crontab__changed() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_crontab_changed';
-comment on function kongtask.tg_crontab__changed is 'Tells the scheduler that kongtask.crontab has changed';
 
 create trigger _900_changed
   after insert or update or delete or truncate on kongtask.crontab for each statement
@@ -119,7 +80,6 @@ create function kongtask.schedule_status(
 ) returns setof record
   language c stable rows 1
   as 'MODULE_PATHNAME', 'kongtask_schedule_status';
-comment on function kongtask.schedule_status is 'What kongtask.schedules shows as next_run_at and problem';
 
 create view kongtask.schedules as
   select
@@ -167,10 +127,6 @@ create view kongtask.schedules as
     entry.ends_at,
     state.error
   ) as status on true;
-comment on view kongtask.schedules is
-  'Schedules: see kongtask.schedule. last_run_at: the latest instant that a job was added for; last_job_id: the latest job that '
-  'kongtask added; missed_count: runs that fell due while no scheduler ran, or the schedule was broken, and were not made up for; '
-  'skipped_count: runs that overlap = skip left out; problem: what is wrong, if anything is';
 
 create function kongtask.schedule(
   name text,
@@ -193,12 +149,6 @@ create function kongtask.schedule(
 ) returns kongtask.schedules
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_schedule';
-comment on function kongtask.schedule is
-  'Adds a job of a task at the times that a cron expression says, or replaces the schedule of this name. queue_name to flags: as '
-  'add_job''s. missed: whether runs that fell due while no scheduler ran are made up for (skip, once, all), if they are no older '
-  'than missed_within. overlap: what happens while an earlier job is unfinished (allow, skip, queue). jitter: jobs run later by a '
-  'random part of this. The caller needs EXECUTE on add_job, now and whenever the schedule fires. Only the role that scheduled it, '
-  'the owner of the extension or a superuser may replace a schedule';
 
 create function kongtask.alter_schedule(
   name text,
@@ -222,28 +172,261 @@ create function kongtask.alter_schedule(
 ) returns kongtask.schedules
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_alter_schedule';
-comment on function kongtask.alter_schedule is
-  'Changes what is given of a schedule; NULL leaves it as it is. What takes a value away: an empty queue_name, job_key or flags, '
-  'missed_within = ''0'', starts_at = ''-infinity'', ends_at = ''infinity''. active: false stops it, true lets it fire from now on. '
-  'Errors: 42704 if there is no schedule of this name, 42501 if it is another role''s';
 
 create function kongtask.unschedule(name text) returns boolean
   language c volatile strict
   as 'MODULE_PATHNAME', 'kongtask_unschedule';
-comment on function kongtask.unschedule is
-  'Removes a schedule; jobs that it has added stay. False if there is none of this name. Only the role that scheduled it, the owner of '
-  'the extension or a superuser may';
 
 create function kongtask.run_schedule(name text) returns jobs
   language c volatile strict
   as 'MODULE_PATHNAME', 'kongtask_run_schedule';
-comment on function kongtask.run_schedule is
-  'Adds a job of a schedule now, whether it is active or not, and returns it. The times at which the schedule fires stay the same. '
-  'Errors: 42704 if there is no schedule of this name, 42501 if it is another role''s';
 
 create function kongtask.import_crontab(crontab text) returns setof kongtask.schedules
   language c volatile strict
   as 'MODULE_PATHNAME', 'kongtask_import_crontab';
+
+-- What psql's \d+ and \df+ say, and what docs/reference is made from.
+comment on table kongtask.crontab is
+'Schedules, as they were set.
+
+kongtask.schedule and kongtask.alter_schedule change it. The view
+kongtask.schedules shows more.';
+comment on column kongtask.crontab.name is
+'Name of the schedule; its row in known_crontabs
+has it too.';
+comment on column kongtask.crontab.cron is 'When it fires: a cron expression or an interval.';
+comment on column kongtask.crontab.task is 'Task of its jobs.';
+comment on column kongtask.crontab.payload is
+'Payload of its jobs. An object gets a member
+_cron.';
+comment on column kongtask.crontab.timezone is 'Time zone in which cron is read.';
+comment on column kongtask.crontab.queue_name is 'Queue of its jobs. NULL: none.';
+comment on column kongtask.crontab.priority is 'Priority of its jobs. NULL: 0.';
+comment on column kongtask.crontab.max_attempts is 'Number of attempts of each job. NULL: 25.';
+comment on column kongtask.crontab.job_key is 'Key of its jobs. NULL: none.';
+comment on column kongtask.crontab.job_key_mode is 'What add_job does if a job has that key.';
+comment on column kongtask.crontab.flags is 'Flags of its jobs. NULL: none.';
+comment on column kongtask.crontab.missed is
+'What becomes of runs that fell due while no
+scheduler ran: skip, once or all.';
+comment on column kongtask.crontab.missed_within is
+'Age up to which missed runs are made up for.
+NULL: any.';
+comment on column kongtask.crontab.overlap is
+'What happens while an earlier job is unfinished:
+allow, skip or queue.';
+comment on column kongtask.crontab.jitter is 'Jobs run later by a random part of this.';
+comment on column kongtask.crontab.starts_at is 'It does not fire before this time.';
+comment on column kongtask.crontab.ends_at is 'It does not fire after this time.';
+comment on column kongtask.crontab.active is 'False if it does not fire.';
+comment on column kongtask.crontab.role is 'Name of the role that scheduled it.';
+comment on column kongtask.crontab.since is 'It does not fire for instants up to this one.';
+comment on column kongtask.crontab.scheduled_at is
+'Time when its cron expression or zone was set,
+or it became active. What lies before was
+missed.';
+comment on column kongtask.crontab.runs_as is
+'The role itself, whatever its name is now. NULL
+if there was no role of that name when the row
+was written.';
+comment on table kongtask.schedule_state is
+'What the scheduler notes of each schedule.
+
+It is apart from kongtask.crontab, so that a fire changes nothing that
+schedules are read from.';
+comment on column kongtask.schedule_state.name is 'Name of the schedule.';
+comment on column kongtask.schedule_state.jobs is
+'The latest job that the scheduler has added, and
+unfinished earlier ones.';
+comment on column kongtask.schedule_state.missed_count is
+'Number of runs that were missed and not made up
+for.';
+comment on column kongtask.schedule_state.skipped_count is 'Number of runs that overlap = skip left out.';
+comment on column kongtask.schedule_state.handled_until is
+'Up to this instant, each run was made, skipped
+or missed.';
+comment on column kongtask.schedule_state.error is
+'Why the latest attempt to fire failed. NULL: it
+did not.';
+comment on table kongtask.schedule_runs is
+'Jobs that run_schedule has added, until they have finished.
+
+It is apart from schedule_state, so that a fire does not wait for the
+transaction that called run_schedule.';
+comment on column kongtask.schedule_runs.job_id is 'Number of the job.';
+comment on column kongtask.schedule_runs.name is 'Name of the schedule.';
+comment on index kongtask.schedule_runs_name_idx is 'Jobs of one schedule.';
+comment on function kongtask.tg_crontab__changed() is 'Reports a change of kongtask.crontab to the scheduler.';
+comment on function kongtask.schedule_status is 'Returns next_run_at and problem of a row of kongtask.schedules.';
+comment on view kongtask.schedules is
+'Schedules, with what they did last and will do next.
+
+Rights: a role that reads it needs EXECUTE on kongtask.schedule_status too.';
+comment on column kongtask.schedules.name is
+'Name of the schedule; its row in known_crontabs
+has it too.';
+comment on column kongtask.schedules.cron is 'When it fires: a cron expression or an interval.';
+comment on column kongtask.schedules.task is 'Task of its jobs.';
+comment on column kongtask.schedules.payload is
+'Payload of its jobs. An object gets a member
+_cron.';
+comment on column kongtask.schedules.timezone is 'Time zone in which cron is read.';
+comment on column kongtask.schedules.queue_name is 'Queue of its jobs. NULL: none.';
+comment on column kongtask.schedules.priority is 'Priority of its jobs. NULL: 0.';
+comment on column kongtask.schedules.max_attempts is 'Number of attempts of each job. NULL: 25.';
+comment on column kongtask.schedules.job_key is 'Key of its jobs. NULL: none.';
+comment on column kongtask.schedules.job_key_mode is 'What add_job does if a job has that key.';
+comment on column kongtask.schedules.flags is 'Flags of its jobs. NULL: none.';
+comment on column kongtask.schedules.missed is
+'What becomes of runs that fell due while no
+scheduler ran: skip, once or all.';
+comment on column kongtask.schedules.missed_within is
+'Age up to which missed runs are made up for.
+NULL: any.';
+comment on column kongtask.schedules.overlap is
+'What happens while an earlier job is unfinished:
+allow, skip or queue.';
+comment on column kongtask.schedules.jitter is 'Jobs run later by a random part of this.';
+comment on column kongtask.schedules.starts_at is 'It does not fire before this time.';
+comment on column kongtask.schedules.ends_at is 'It does not fire after this time.';
+comment on column kongtask.schedules.active is 'False if it does not fire.';
+comment on column kongtask.schedules.role is 'Name of the role that scheduled it.';
+comment on column kongtask.schedules.scheduled_at is
+'Time when its cron expression or zone was set,
+or it became active.';
+comment on column kongtask.schedules.last_run_at is 'Latest instant for which a job was added.';
+comment on column kongtask.schedules.next_run_at is 'Next instant at which it fires. NULL: none.';
+comment on column kongtask.schedules.last_job_id is 'Latest job that kongtask added for it.';
+comment on column kongtask.schedules.missed_count is
+'Number of runs that were missed and not made up
+for.';
+comment on column kongtask.schedules.skipped_count is 'Number of runs that overlap = skip left out.';
+comment on column kongtask.schedules.problem is 'What is wrong. NULL: nothing.';
+comment on function kongtask.schedule is
+'Adds a schedule, which adds jobs at the times that a cron expression says,
+and returns it.
+
+A schedule of the same name is replaced; where nothing changes, it is left
+alone. A schedule never fires for the time before it was made.
+
+Arguments:
+- name: name of the schedule, 1 to 120 characters.
+- cron: when it fires: five fields (minute, hour, day of month, month, day
+  of week), six with the second first, a name such as @hourly, or an
+  interval such as 30 seconds.
+- task: task of the jobs.
+- payload: payload of the jobs. An object gets a member _cron, with ts (the
+  instant) and backfilled.
+- timezone: time zone in which cron is read: a full name of
+  pg_timezone_names.
+- queue_name: queue of the jobs.
+- priority: priority of the jobs.
+- max_attempts: number of attempts of each job.
+- job_key: key of the jobs.
+- job_key_mode: what add_job does if a job has that key.
+- flags: flags of the jobs.
+- missed: what becomes of runs that fell due while no scheduler ran: skip
+  (nothing), once (the latest is made up for) or all (each is).
+- missed_within: age up to which missed runs are made up for. NULL: any.
+- overlap: what happens while an earlier job is unfinished: allow (a job is
+  added), skip (none is) or queue (jobs run one at a time).
+- jitter: jobs run later by a random part of this.
+- starts_at: it does not fire before this time.
+- ends_at: it does not fire after this time.
+
+Errors:
+- 22004: an argument that must not be NULL is.
+- 22023: an argument is invalid.
+- 42501: the current role may not execute add_job, or the schedule is
+  another role''s.
+- GWBID: the task identifier is too long.
+- GWBQN: queue_name is too long.
+- GWBJK: job_key is too long.
+- GWBMA: max_attempts is less than 1.
+- GWBKM: job_key_mode is unknown.
+
+Rights: the current role needs EXECUTE on add_job, then and at each run. A
+schedule of another role can be replaced by its members, the owner of the
+extension and superusers.';
+comment on function kongtask.alter_schedule is
+'Changes a schedule, and returns it.
+
+NULL leaves a value as it is. What takes a value away: an empty queue_name,
+job_key or flags, ''0'' for missed_within, ''-infinity'' for starts_at,
+''infinity'' for ends_at.
+
+Arguments:
+- name: name of the schedule, 1 to 120 characters.
+- cron: when it fires: five fields (minute, hour, day of month, month, day
+  of week), six with the second first, a name such as @hourly, or an
+  interval such as 30 seconds.
+- task: task of the jobs.
+- payload: payload of the jobs. An object gets a member _cron, with ts (the
+  instant) and backfilled.
+- timezone: time zone in which cron is read: a full name of
+  pg_timezone_names.
+- queue_name: queue of the jobs.
+- priority: priority of the jobs.
+- max_attempts: number of attempts of each job.
+- job_key: key of the jobs.
+- job_key_mode: what add_job does if a job has that key.
+- flags: flags of the jobs.
+- missed: what becomes of runs that fell due while no scheduler ran: skip
+  (nothing), once (the latest is made up for) or all (each is).
+- missed_within: age up to which missed runs are made up for. NULL: any.
+- overlap: what happens while an earlier job is unfinished: allow (a job is
+  added), skip (none is) or queue (jobs run one at a time).
+- jitter: jobs run later by a random part of this.
+- starts_at: it does not fire before this time.
+- ends_at: it does not fire after this time.
+- active: false stops it; true lets it fire from now on.
+
+Errors:
+- 22004: an argument that must not be NULL is.
+- 22023: an argument is invalid.
+- 42501: the current role may not execute add_job, or the schedule is
+  another role''s.
+- 42704: there is no schedule of this name.
+- GWBID: the task identifier is too long.
+- GWBQN: queue_name is too long.
+- GWBJK: job_key is too long.
+- GWBMA: max_attempts is less than 1.
+- GWBKM: job_key_mode is unknown.
+
+Rights: the role that scheduled it, its members, the owner of the extension
+and superusers may.';
+comment on function kongtask.unschedule is
+'Removes a schedule, and returns true if there was one.
+
+Jobs that it has added stay.
+
+Errors:
+- 42501: the current role may not execute add_job, or the schedule is
+  another role''s.
+
+Rights: the role that scheduled it, its members, the owner of the extension
+and superusers may.';
+comment on function kongtask.run_schedule is
+'Adds a job of a schedule now, and returns it.
+
+The schedule may be inactive. When it fires next stays the same.
+
+Errors:
+- 42501: the current role may not execute add_job, or the schedule is
+  another role''s.
+- 42704: there is no schedule of this name.
+
+Rights: the role that scheduled it, its members, the owner of the extension
+and superusers may.';
 comment on function kongtask.import_crontab is
-  'Makes a schedule of each line of a crontab as graphile-worker reads it, under the line''s identifier, and returns them. Where '
-  'graphile-worker has run the crontab, they go on from what it last ran. Its process may run beside: each instant fires once';
+'Makes a schedule of each line of a crontab of graphile-worker, and returns
+them.
+
+Each has the name of the line''s identifier. A line with fill goes on from
+what graphile-worker last ran. Its process may run beside: each instant
+fires once.
+
+Errors:
+- 22023: an argument is invalid.
+- 42501: the current role may not execute add_job, or the schedule is
+  another role''s.';

@@ -1,4 +1,22 @@
--- $1: a schedule; the rest is what changes, where it is not NULL.
+-- Changes what is not NULL of a schedule.
+--   $1 text: the schedule's name
+--   $2 text: cron
+--   $3 text: task
+--   $4 json: payload
+--   $5 text: timezone
+--   $6 text: queue_name
+--   $7 integer: priority
+--   $8 integer: max_attempts
+--   $9 text: job_key
+--   $10 text: job_key_mode
+--   $11 text[]: flags
+--   $12 text: missed
+--   $13 interval: missed_within
+--   $14 text: overlap
+--   $15 interval: jitter
+--   $16 timestamptz: starts_at
+--   $17 timestamptz: ends_at
+--   $18 boolean: active
 update kongtask.crontab as entry
 set
   cron = coalesce($2, entry.cron),

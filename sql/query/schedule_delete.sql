@@ -1,3 +1,5 @@
+-- Removes a schedule.
+--   $1 text: the schedule's name
 with state as (
   delete from kongtask.schedule_state as state where state.name operator(pg_catalog.=) $1
 ),

@@ -1,4 +1,5 @@
--- $1: a schedule. Locks its row of known_crontabs, unless another transaction has that, and tells what its jobs are like.
+-- Locks the row of a schedule in known_crontabs, unless another transaction has that, and returns what its jobs are like.
+--   $1 text: the schedule's name
 with locked as materialized (
   select known.last_execution
   from @extschema@.known_crontabs as known

@@ -1,4 +1,5 @@
--- $1: a schedule. What its jobs are like: the columns of schedule_lock.
+-- Returns what the jobs of a schedule are like: the columns of schedule_lock.
+--   $1 text: the schedule's name
 select
   true,
   null::pg_catalog.timestamptz,

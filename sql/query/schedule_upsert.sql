@@ -1,4 +1,24 @@
--- Adds a schedule, or replaces it. One whose times stay the same goes on from where it is; one that stays the same is left alone.
+-- Adds a schedule, or replaces it. One whose times stay the same goes on from where it is; one that stays the same is left
+-- alone.
+--   $1 text: the schedule's name
+--   $2 text: cron
+--   $3 text: task
+--   $4 json: payload
+--   $5 text: timezone
+--   $6 text: queue_name
+--   $7 integer: priority
+--   $8 integer: max_attempts
+--   $9 text: job_key
+--   $10 text: job_key_mode
+--   $11 text[]: flags
+--   $12 text: missed
+--   $13 interval: missed_within
+--   $14 text: overlap
+--   $15 interval: jitter
+--   $16 timestamptz: starts_at
+--   $17 timestamptz: ends_at
+--   $18 oid: the role
+--   $19 timestamptz: the instant up to which it does not fire, NULL for now
 insert into kongtask.crontab as entry (
   name, cron, task, payload, timezone, queue_name, priority, max_attempts, job_key, job_key_mode, flags, missed, missed_within,
   overlap, jitter, starts_at, ends_at, role, since, scheduled_at

@@ -1,4 +1,4 @@
--- The schedules that are active.
+-- Reads the schedules that are active.
 select
   entry.name,
   entry.cron,

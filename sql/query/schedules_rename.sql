@@ -1,4 +1,4 @@
--- The names of roles that were renamed, and the numbers of those that were dropped, as regrole prints them.
+-- Writes down the names of roles that were renamed, and the numbers of those that were dropped, as regrole prints them.
 with stale as (
   select entry.name, entry.runs_as, entry.runs_as::pg_catalog.text as role
   from kongtask.crontab as entry

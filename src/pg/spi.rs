@@ -112,11 +112,12 @@ impl Plan {
 }
 
 /// What several statements have in common, each under the name by which they refer to it.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
     ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
     ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
     ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
     ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
+    ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
     ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
 ];
 

@@ -246,7 +246,7 @@ impl Schedules {
     fn fire_one(&mut self, name: &DbText, now: Timestamp) -> Result<Fired, Error> {
         static LOCK: Plan = plan!("schedule_lock", TEXTOID).by_index();
         static MARK: Plan = plan!(
-            ["schedule_mark", "schedule_unfinished", "schedule_mark_end"],
+            "schedule_mark",
             TEXTOID,
             TIMESTAMPTZOID,
             BOOLOID
@@ -401,7 +401,7 @@ struct Noted {
 
 fn note(name: &DbText, noted: &Noted) -> Result<(), Error> {
     static NOTE: Plan = plan!(
-        ["schedule_note", "schedule_unfinished", "schedule_note_end"],
+        "schedule_note",
         TEXTOID,
         INT8ARRAYOID,
         INT8OID,

@@ -1,3 +1,4 @@
+-- The jobs of schedule $1 that have not finished and may run again, as far as kongtask has added them.
 select job.id
 from @extschema@.jobs as job
 where
