@@ -109,9 +109,6 @@ fn every_statement_can_be_prepared() {
         };
         let mut count = 0;
         for (name, Statement { text, types }) in statements().iter().filter(|(name, _)| of_version(name)) {
-            // PREPARE takes no pseudo-types: these are for the executor to know.
-            let types: Vec<&str> =
-                types.iter().map(|kind| if kind == "record[]" { "graphile_worker.job_spec[]" } else { kind }).collect();
             let types = if types.is_empty() { String::new() } else { format!("({})", types.join(", ")) };
             // Names are qualified: none of them needs a path.
             sql.batch_execute(&format!("set search_path = ''; prepare {name}{types} as {text}; deallocate {name}"))

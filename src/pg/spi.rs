@@ -81,7 +81,7 @@ impl Plan {
 
     /// Its text, about this home.
     fn statement(&self, home: &Home) -> CString {
-        DbText::from(self.text.replace("@extschema@", &home.schema.to_string())).c_string()
+        DbText::from(expand(self.text, &home.schema.to_string())).c_string()
     }
 
     fn kept(&self, home: &Home) -> Result<pg_sys::SPIPlanPtr, PgError> {
@@ -91,13 +91,8 @@ impl Plan {
         }
         // A plan for a former home is kept to the end of the backend: it may be running further up the stack, in a
         // statement whose trigger renamed the schema.
-<<<<<<< HEAD
-        let text = DbText::from(expand(self.text, &home.schema.to_string())).c_string();
-        let (text, nargs, types) = (text.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
-=======
         let statement = self.statement(home);
         let (text, nargs, types) = (statement.as_ptr(), self.types.len() as c_int, self.types.as_ptr().cast_mut());
->>>>>>> href
         let options = if self.by_index { pg_sys::CURSOR_OPT_GENERIC_PLAN as c_int } else { 0 };
         // SAFETY: the closure is one C call; SPI only reads the types.
         let plan = unsafe { catch(|| SPI_prepare_cursor(text, nargs, types, options)) }
