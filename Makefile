@@ -152,3 +152,8 @@ fmt:
 
 clean:
 	cargo clean
+
+# The tests in SQL, on any running server that has the extension installed and preloaded, as PGHOST, PGPORT and PGUSER say.
+.PHONY: installcheck
+installcheck:
+	@scripts/installcheck

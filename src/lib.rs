@@ -56,7 +56,7 @@ pub extern "C-unwind" fn _PG_init() {
     if pg::background::is_preloading() {
         shared::request();
         shared::crash_records::prepare(shared::capacity());
-        schedules::uptime::prepare(shared::capacity());
+        shared::uptime::prepare(shared::capacity());
         signals::ddl_hooks::watch();
         processes::launcher::register();
     }

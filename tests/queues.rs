@@ -1,11 +1,9 @@
 //! Queues and their locks: nobody waits for who adds to one, no lock outlives its job, and no number of jobs makes one slow.
 
-use kongtask_tests::{Cluster, LOCKED, describe, text};
+use kongtask_tests::fixtures::with_note;
+use kongtask_tests::{Cluster, JOBS, LOCKED, RUNNING, describe, text};
 use postgres::Client;
 use std::time::Instant;
-
-const JOBS: &str = "select count(*) from graphile_worker.jobs";
-const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
 
 /// A cluster whose task `run` runs its payload as SQL, and notes the job and the time in `done` before it.
 fn cluster(settings: &[&str]) -> Cluster {
@@ -393,4 +391,32 @@ fn what_falls_due_is_not_late_however_many_priorities_are_in_use() {
     }
     let median = "select percentile_cont(0.5) within group (order by late) from lateness";
     assert_eq!(cluster.text(&format!("select ({median}) < interval '100 ms'")), "t", "{}", cluster.text(median));
+}
+
+#[test]
+fn a_queue_runs_one_job_at_a_time_in_order_while_others_go_on() {
+    let cluster = with_note(&["kongtask.workers = 4"]);
+    cluster.sql(
+        "create function slow(p json) returns void language plpgsql as $$ begin
+           if not pg_try_advisory_xact_lock(42) then raise exception 'two at once'; end if;
+           perform pg_sleep(0.01);
+           insert into done (job, what) values ((kongtask.current_job()).id, 'q');
+         end $$;
+         select kongtask.register_task('slow', 'slow(json)');
+         select graphile_worker.add_job('slow', queue_name := 'q') from generate_series(1, 40);
+         select graphile_worker.add_job('note', '1') from generate_series(1, 40);",
+    );
+    cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
+    let mut db = cluster.connect();
+    assert_eq!(text(&mut db, "select count(*) from done"), "80");
+    assert_eq!(
+        text(
+            &mut db,
+            "select bool_and(job > before) from (select job, lag(job) over (order by at) as before from done where what = 'q') d where before is not null"
+        ),
+        "t"
+    );
+    assert_eq!(text(&mut db, "select count(*) from graphile_worker.job_queues"), "0");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+    assert!(!cluster.log().contains("two at once"));
 }

@@ -1,6 +1,7 @@
-//! Who may do what, and as whom handlers run.
+//! Roles: who may do what, as whom handlers run, and roles that are missing, renamed, dropped or kept out.
 
-use kongtask_tests::{Cluster, describe, error, rows, text};
+use kongtask_tests::fixtures::with_every_kind;
+use kongtask_tests::{Cluster, JOBS, RUNNING, describe, error, rows, text};
 use std::time::{Duration, Instant};
 
 fn cluster(settings: &[&str]) -> Cluster {
@@ -277,4 +278,157 @@ fn a_role_that_cannot_log_in_takes_no_place() {
     assert!(tries <= 8, "{tries} tries\n{}", cluster.log());
     cluster.sql(back);
     cluster.wait_for("select count(*) from app.alice_was", "1");
+}
+
+/// What the role may no longer do while its jobs wait, and what gives it back.
+#[test]
+fn jobs_of_a_role_that_may_not_log_in_wait_until_it_may() {
+    let cluster = with_every_kind(&["kongtask.workers = 2"]);
+    cluster.sql("select kongtask.register_task('ours', 'note(json)')");
+    let mut db = cluster.connect();
+    for (n, (take, give)) in [
+        ("alter role alice nologin", "alter role alice login"),
+        ("revoke connect on database postgres from public", "grant connect on database postgres to public"),
+        ("alter role alice valid until '2000-01-01' nologin", "alter role alice login"),
+    ]
+    .iter()
+    // Since 17, a worker needs no LOGIN.
+    .filter(|(take, _)| cluster.version() < 17 || !take.contains("nologin"))
+    .enumerate()
+    {
+        let (n, theirs) = (n + 1, format!("select count(*) from done where n = {}", n + 1));
+        db.batch_execute(take).expect(take);
+        // Those that are there may stay; new ones are what is refused.
+        db.batch_execute("select pg_terminate_backend(pid) from kongtask.workers where role = 'alice'")
+            .expect("terminate");
+        cluster.wait_for(
+            "select count(*) from kongtask.workers where role = 'alice' and state in ('idle', 'running')",
+            "0",
+        );
+        db.batch_execute(&format!(
+            "select graphile_worker.add_job('note', '{n}'), graphile_worker.add_job('ours', '{}')",
+            n + 100
+        ))
+        .expect("add_job");
+        cluster.wait_for(&format!("select count(*) from done where n = {}", n + 100), "1");
+        assert_eq!(text(&mut db, &theirs), "0", "{take}");
+        db.batch_execute(give).expect(give);
+        cluster.wait_for(&theirs, "1");
+        assert_eq!(text(&mut db, "select max(attempts) from graphile_worker.jobs"), "", "{take}");
+    }
+}
+
+#[test]
+fn a_role_can_be_dropped_and_its_tasks_taken_over() {
+    let cluster = with_every_kind(&["kongtask.workers = 2", "kongtask.shutdown_timeout = '1s'"]);
+    cluster.sql("select kongtask.register_task('ours', 'note(json)')");
+    cluster.wait_for("select count(*) > 0 from kongtask.workers where role = 'alice' and state = 'idle'", "t");
+    cluster.sql("update naps set seconds = 60; select graphile_worker.add_job('rest', '1')");
+    cluster.wait_for(RUNNING, "1");
+    cluster.sql("reassign owned by alice to postgres; drop owned by alice; drop role alice");
+    // As any session of a role that was dropped, it goes on until it ends. None comes after it, and others do not suffer.
+    cluster.sql(
+        "update naps set seconds = 0; select pg_terminate_backend(pid) from kongtask.workers where state = 'running'",
+    );
+    cluster.wait_for(RUNNING, "0");
+    cluster.sql("select graphile_worker.add_job('ours', '2'), graphile_worker.add_job('note', '3')");
+    cluster.wait_for("select count(*) from done where n = 2", "1");
+    assert_eq!(cluster.text("select count(*) from done"), "1");
+    cluster.stop("fast");
+    cluster.start();
+    cluster.sql("select graphile_worker.add_job('ours', '4')");
+    cluster.wait_for("select count(*) from done where n = 4", "1");
+    // It is said, and no worker is started as that role.
+    cluster.wait_for_log("tasks wait because the roles of these tasks do not exist");
+    assert!(!cluster.log().contains("could log in"), "{}", cluster.log());
+    // A role of the same name is another; whoever registers them has them.
+    cluster.sql(
+        "create role alice login; grant usage on schema kongtask, graphile_worker to alice;
+        grant execute on function kongtask.register_task to alice; grant insert on done to alice;
+        grant usage on sequence done_at_seq to alice; grant select on naps to alice;",
+    );
+    cluster.sql("select kongtask.unregister_task(identifier) from kongtask.tasks where identifier in ('note', 'rest')");
+    cluster
+        .connect_as("alice", "postgres")
+        .batch_execute(
+            "select kongtask.register_task('note', 'note(json)'), kongtask.register_task('rest', 'rest(json)')",
+        )
+        .unwrap_or_else(|e| panic!("{}", describe(&e)));
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select string_agg(n::text, ',' order by n) from done"), "1,2,3,4");
+}
+
+/// Roles, each with a task that notes its jobs, and a job of each.
+fn with_tasks_of(roles: &[&str]) -> Cluster {
+    let cluster = Cluster::with_extension(&["kongtask.databases = ''"]);
+    cluster.sql(
+        "create table done (who text, job text primary key); grant insert on done to public;
+         create function note(payload json) returns void language sql as
+           $$ insert into public.done values (current_user, payload #>> '{}') $$;
+         grant usage on schema kongtask to public; grant execute on function kongtask.register_task to public",
+    );
+    for role in roles {
+        cluster.sql(&format!("create role {role} login"));
+        let task = role.trim_matches('"');
+        cluster
+            .connect_as(task, "postgres")
+            .batch_execute(&format!("select kongtask.register_task('of {task}', 'note(json)')"))
+            .unwrap_or_else(|e| panic!("{}", describe(&e)));
+        cluster.sql(&format!("select graphile_worker.add_job('of {task}', '\"{task}\"')"));
+    }
+    cluster
+}
+
+#[test]
+fn tasks_of_a_role_that_is_missing_wait_for_it_and_others_run() {
+    let source = with_tasks_of(&["alice", "\"Bob\""]);
+    let dump = source.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    let target = Cluster::with(&[]);
+    target.sql("create role \"Bob\" login");
+    // What it says of grants to a role that is not there is for whoever reads it.
+    target.restore(&dump, "postgres", &["--no-privileges"]);
+    target.sql("grant insert on done to public");
+    target.wait_for("select who from done", "Bob");
+    assert_eq!(
+        rows(&mut target.connect(), "select identifier, role, runs_as from kongtask.tasks order by 1"),
+        ["of Bob|\"Bob\"|\"Bob\"", "of alice|alice|"]
+    );
+    target.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
+    target.wait_for_log("DETAIL:  Tasks: \"of alice\" (role alice).");
+    // It is registered here all the same.
+    assert_eq!(text(&mut target.connect(), JOBS), "1");
+    target.sql("create role alice login");
+    target.wait_for("select string_agg(who, ',' order by who) from done", "Bob,alice");
+    target.wait_for(JOBS, "0");
+    assert_eq!(target.log().matches("jobs of 1 tasks wait").count(), 1);
+    assert_eq!(target.log_lines(&["ERROR"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_role_keeps_its_tasks_and_another_of_its_former_name_has_none() {
+    let cluster = with_tasks_of(&["alice"]);
+    cluster.reload(&["kongtask.databases = '*'"]);
+    cluster.wait_for("select who from done", "alice");
+    cluster.sql("alter role alice rename to \"Alice\"; create role alice login; truncate done");
+    cluster.sql("select graphile_worker.add_job('of alice', '1')");
+    cluster.wait_for("select who from done", "Alice");
+    // As a dump is to have it.
+    cluster.wait_for("select role || ' ' || runs_as from kongtask.tasks", "\"Alice\" \"Alice\"");
+    let register = "select kongtask.register_task('of alice', 'note(json)')";
+    let refused = cluster.connect_as("alice", "postgres").batch_execute(register).expect_err("another's");
+    assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
+    // A role that is dropped and made again has nothing of the former one's.
+    cluster.sql("drop role \"Alice\"; create role \"Alice\" login; truncate done");
+    cluster.wait_for_log("jobs of 1 tasks wait because the roles of these tasks do not exist");
+    cluster.wait_for("select role ~ '^[0-9]+$' and runs_as is null from kongtask.tasks", "t");
+    cluster.sql("select graphile_worker.add_job('of alice', '2')");
+    let mut alice = cluster.connect_as("Alice", "postgres");
+    let refused = alice.batch_execute(register).expect_err("another's");
+    assert!(describe(&refused).starts_with("42501"), "{}", describe(&refused));
+    assert_eq!(text(&mut cluster.connect(), "select count(*) from done"), "0");
+    // A superuser's word gives it away.
+    cluster.sql("select kongtask.unregister_task('of alice')");
+    alice.batch_execute(register).expect("nobody's");
+    cluster.wait_for("select who from done", "Alice");
+    assert_eq!(cluster.log_lines(&["FATAL"]), Vec::<String>::new());
 }

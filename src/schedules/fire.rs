@@ -12,7 +12,6 @@
 
 use super::entries::Entries;
 use super::plan::iso;
-use super::uptime::{self, Uptime};
 use crate::error::{Error, headline};
 use crate::pg::args::{Row, Text};
 use crate::pg::catch::{Level, Raise, log_with};
@@ -25,6 +24,7 @@ use crate::jobs::new_job::{KeyMode, NewJob};
 use crate::schema::job_row::{attribute, timestamp};
 use crate::schema;
 use crate::shared::DatabaseEntry;
+use crate::shared::uptime::{self, Uptime};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -88,7 +88,7 @@ impl Schedules {
     }
 
     /// Fires what is due, for a while.
-    pub fn fire(&mut self, database: &DatabaseEntryEntry) -> Result<(), Error> {
+    pub fn fire(&mut self, database: &DatabaseEntry) -> Result<(), Error> {
         if !self.refresh(database)? {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl Schedules {
 
     /// Reads the schedules again if they may have changed. False if a lock keeps that from being done for now: then none is fired, as
     /// it may be none any more.
-    fn refresh(&mut self, database: &DatabaseEntryEntry) -> Result<bool, Error> {
+    fn refresh(&mut self, database: &DatabaseEntry) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(100);
         if self.entries.are_current() {
             return Ok(true);

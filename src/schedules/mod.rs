@@ -8,7 +8,6 @@ pub mod fire;
 mod plan;
 pub mod status;
 pub mod table;
-pub mod uptime;
 mod describe;
 mod json5;
 mod parse;

@@ -3,6 +3,7 @@
 pub mod docs;
 pub mod every_kind;
 pub mod fault;
+pub mod fixtures;
 pub mod kongtask;
 pub mod reference;
 pub mod schema;
@@ -21,6 +22,15 @@ use tempfile::TempDir;
 
 /// How long anything that should happen at once may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// How many jobs there are.
+pub const JOBS: &str = "select count(*) from graphile_worker.jobs";
+
+/// How many workers wait for jobs.
+pub const IDLE: &str = "select count(*) from kongtask.workers where state = 'idle'";
+
+/// How many workers run jobs.
+pub const RUNNING: &str = "select count(*) from kongtask.workers where state = 'running'";
 
 /// How many jobs and queues somebody has locked.
 pub const LOCKED: &str = "select (select count(*) from graphile_worker.jobs where locked_by is not null) +
@@ -431,6 +441,18 @@ impl Cluster {
         assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), logs());
     }
 
+    /// Copies the server's log to target/logs, named after the test, and returns where it is then. The cluster's folder is
+    /// deleted in the end.
+    fn keep_log(&self) -> PathBuf {
+        let test = std::thread::current().name().unwrap_or("unnamed").replace("::", ".");
+        let cluster = self.home.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/logs");
+        let kept = folder.join(format!("{test}.{cluster}.log"));
+        let copied = fs::create_dir_all(&folder).and_then(|()| fs::write(&kept, self.log()));
+        // A test has failed already: that its log could not be kept is not what it is to be told of.
+        copied.map_or_else(|_| self.home.path().join("log"), |()| kept)
+    }
+
     /// Runs another of the server's programs against this cluster.
     pub fn client_program(&self, name: &str, arguments: &[&str]) -> Output {
         run(self.server.program(name).arg("-h").arg(self.home.path()).args(["-U", "postgres"]).args(arguments))
@@ -440,7 +462,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("---- log of {:?}\n{}", self.home.path(), self.log());
+            eprintln!("---- server log, kept in {}\n{}", self.keep_log().display(), self.log());
         }
         // It may be stopped already, or killed.
         let _ = self

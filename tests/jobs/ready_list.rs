@@ -1,0 +1,109 @@
+//! The ready list: the order in which jobs are taken, and that none is lost between the list and the table.
+
+use kongtask_tests::fixtures::{with_note, without_polling};
+use kongtask_tests::{JOBS, SOON, rows, text, wait_until};
+use std::thread;
+
+/// More than a shelf holds, added in every way at once, with the safety net away: all of it runs, once.
+#[test]
+fn no_job_is_lost_between_the_shelves_and_the_table() {
+    let cluster = without_polling(&["kongtask.workers = 3", "max_worker_processes = 12"]);
+    cluster.sql(
+        "create role other login; grant usage on schema public to other; grant insert on done to other;
+         grant usage on sequence done_at_seq to other; grant usage on schema kongtask to other;
+         grant execute on function kongtask.register_task to other;
+         create function fails_once(p json, j graphile_worker.jobs) returns void language plpgsql as $$ begin
+           if j.attempts = 1 then raise 'first'; end if;
+           insert into done (n) values ((p #>> '{}')::int); end $$;
+         select kongtask.register_task('note', 'note(json)'), kongtask.register_task('set', 'note_all(json[])'),
+                kongtask.register_task('batch', 'note(json)', max_batch := 20),
+                kongtask.register_task('again', 'fails_once(json, graphile_worker.jobs)');
+         set role other; select kongtask.register_task('theirs', 'note(json)')",
+    );
+    let (threads, each) = (4, 3000);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let mut db = cluster.connect();
+            scope.spawn(move || {
+                let mut n = thread * each;
+                let end = n + each;
+                let mut step = thread;
+                while n < end {
+                    // One, some, or more than a list has room for, at random priorities and times, keyed and queued.
+                    step += 1;
+                    let count = [1, 7, 1, 400][step % 4].min(end - n);
+                    let (first, last) = (n + 1, n + count);
+                    db.batch_execute(&format!(
+                        // Queues in order: no enqueuer waits for another in a circle.
+                        "select graphile_worker.add_job(
+                           (array['note', 'set', 'batch', 'theirs', 'again'])[1 + n % 5], to_json(n),
+                           priority := n * 7 % 5,
+                           run_at := now() + (n % 3 - 1) * interval '10 ms',
+                           job_key := case when n % 11 = 0 then 'k' || n end,
+                           queue_name := case when n % 13 = 0 then 'q' || n % 4 end)
+                         from (
+                           select n from generate_series({first}, {last}) n order by case when n % 13 = 0 then n % 4 end
+                         ) ns"
+                    ))
+                    .expect("add_job");
+                    n += count;
+                }
+            });
+        }
+    });
+    // Beside them, everything that is to be found by a search.
+    cluster.sql(&format!(
+        "begin; select count(graphile_worker.add_job('note', to_json(n))) from generate_series({0}, {0} + 24999) n; commit",
+        threads * each + 1
+    ));
+    let total = threads * each + 25_000;
+    let mut db = cluster.connect();
+    let done = wait_until(SOON * 2, || text(&mut db, JOBS) == "0");
+    assert!(done, "{:?}\n{}", rows(&mut db, "select * from graphile_worker.jobs limit 10"), cluster.log());
+    assert_eq!(text(&mut db, "select count(*) || ' ' || count(distinct n) from done"), format!("{total} {total}"));
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+    // No statement reads an index from end to end, whatever the planner thought of a table that was empty once.
+    let read = "select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = 'graphile_worker'";
+    let read: usize = text(&mut db, read).parse().expect("a number");
+    assert!(read < total * 20, "{read} index entries read for {total} jobs");
+}
+
+#[test]
+fn what_was_passed_runs_once_nothing_keeps_it() {
+    let cluster = without_polling(&["kongtask.workers = 2", "kongtask.forbidden_flags = 'later'"]);
+    cluster.sql("select kongtask.register_task('note', 'note(json)')");
+    cluster.sql(
+        "select count(graphile_worker.add_job('note', to_json(n), flags := '{later}')) from generate_series(1, 700) n;
+         select count(graphile_worker.add_job('unknown', to_json(n))) from generate_series(701, 1400) n;
+         select graphile_worker.add_job('note', to_json(0))",
+    );
+    cluster.wait_for("select string_agg(n::text, ',') from done", "0");
+    cluster.reload(&["kongtask.forbidden_flags = ''"]);
+    cluster.wait_for("select count(*) from done", "701");
+    cluster.sql("select kongtask.register_task('unknown', 'note(json)')");
+    cluster.wait_for("select count(distinct n) || ' ' || count(*) from done", "1401 1401");
+}
+
+#[test]
+fn order_is_priority_then_run_at_then_id() {
+    let cluster = with_note(&["kongtask.workers = 1"]);
+    cluster.wait_for("select count(*) from kongtask.workers where state = 'idle'", "1");
+    // Workers are told of those that are added now, and have to search for those whose task nobody has registered yet.
+    for task in ["note", "later"] {
+        cluster.sql(&format!(
+            "truncate done;
+             select graphile_worker.add_job('{task}', '3', run_at := now() - interval '1 min'),
+                    graphile_worker.add_job('{task}', '4'),
+                    graphile_worker.add_job('{task}', '5'),
+                    graphile_worker.add_job('{task}', '2', run_at := now() - interval '2 min'),
+                    graphile_worker.add_job('{task}', '7', priority := 2147483647),
+                    graphile_worker.add_job('{task}', '1', priority := -1),
+                    graphile_worker.add_job('{task}', '0', priority := -2147483648),
+                    graphile_worker.add_job('{task}', '6', priority := 1, run_at := '2000-01-01')"
+        ));
+        if task == "later" {
+            cluster.sql("select kongtask.register_task('later', 'note(json)')");
+        }
+        cluster.wait_for("select string_agg(what, '' order by at) from done", "01234567");
+    }
+}

@@ -1,0 +1,9 @@
+//! The launcher, schedulers and workers: who starts, sleeps, is woken, and leaves.
+
+mod create_and_drop_extension;
+mod databases;
+mod interrupts;
+mod shutdown;
+mod slots;
+mod wakeup;
+mod workers;
