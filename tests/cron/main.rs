@@ -339,7 +339,7 @@ fn the_worst_input_takes_milliseconds() {
         ("'0 0 31 2 *'", false),
         ("'0 0 31 2 +1-7'", false),
         ("repeat('* ', 500)", false),
-        ("repeat('1,', 10000000) || '1 * * * *'", false),
+        ("repeat('1,', 1000000) || '1 * * * *'", false),
         ("repeat('\u{661f}', 1000000)", false),
         ("repeat('-', 900)", false),
         ("'*/' || repeat('9', 900) || ' * * * *'", true),
