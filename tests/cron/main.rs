@@ -435,3 +435,16 @@ fn an_expression_is_described_in_english() {
         assert_eq!(text(&mut db, &format!("select kongtask.describe_cron('{cron}')")), english, "{cron}");
     }
 }
+
+/// What the documentation says of AT TIME ZONE, beside which it puts ours.
+#[test]
+fn at_time_zone_differs_where_clocks_change() {
+    let mut db = db();
+    db.batch_execute("set timezone = 'Europe/Paris'").expect("a zone");
+    for (shown, instant) in
+        [("2025-03-30 02:30", "2025-03-30 03:30:00+02"), ("2024-10-27 02:30", "2024-10-27 02:30:00+01")]
+    {
+        let query = format!("select (timestamp '{shown}' at time zone 'Europe/Paris')::text");
+        assert_eq!(text(&mut db, &query), instant);
+    }
+}
