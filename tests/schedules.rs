@@ -7,7 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// A task that notes when it runs and for which instant.
-const PREPARE: &str = "create table done (name text, ts timestamptz, backfilled boolean, at timestamptz default clock_timestamp());
+const PREPARE: &str =
+    "create table done (name text, ts timestamptz, backfilled boolean, at timestamptz default clock_timestamp());
     create function note(p json) returns void language sql as $$
       insert into public.done (name, ts, backfilled)
       select p ->> 'name', (p -> '_cron' ->> 'ts')::timestamptz, (p -> '_cron' ->> 'backfilled')::boolean $$;
@@ -16,7 +17,8 @@ const PREPARE: &str = "create table done (name text, ts timestamptz, backfilled 
     select kongtask.register_task('nap', 'nap(json)');";
 
 fn cluster(settings: &[&str]) -> Cluster {
-    let cluster = Cluster::with_extension(&[&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"], settings].concat());
+    let cluster =
+        Cluster::with_extension(&[&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"], settings].concat());
     cluster.sql(PREPARE);
     cluster
 }
@@ -28,7 +30,8 @@ fn schedule(cluster: &Cluster, name: &str, cron: &str, more: &str) {
 }
 
 /// The runs of a schedule that each second is due for are those of consecutive seconds, once each.
-const CONSECUTIVE: &str = "select count(*) = count(distinct ts) and count(*) = extract(epoch from max(ts) - min(ts)) + 1 from done";
+const CONSECUTIVE: &str =
+    "select count(*) = count(distinct ts) and count(*) = extract(epoch from max(ts) - min(ts)) + 1 from done";
 
 #[test]
 fn a_schedule_fires_each_instant_once_and_on_time() {
@@ -36,7 +39,10 @@ fn a_schedule_fires_each_instant_once_and_on_time() {
     schedule(&cluster, "each second", "* * * * * *", "");
     cluster.wait_for("select count(*) >= 4 from done", "t");
     assert_eq!(cluster.text(CONSECUTIVE), "t");
-    assert_eq!(cluster.text("select max(at - ts) < '0.5 s' and min(at) >= min(ts) and not bool_or(backfilled) from done"), "t");
+    assert_eq!(
+        cluster.text("select max(at - ts) < '0.5 s' and min(at) >= min(ts) and not bool_or(backfilled) from done"),
+        "t"
+    );
     assert_eq!(
         cluster.text(
             "select last_run_at >= now() - interval '3 s' and next_run_at > now() and next_run_at <= now() + interval '1 s'
@@ -72,7 +78,10 @@ fn a_job_is_as_the_schedule_says() {
     assert_eq!(run("full"), r#"elsewhere {"a": [1, {}], "_cron": {"backfilled": false}} q 3 4 k {"f": true}"#);
     assert_eq!(run("array"), "elsewhere [1] cron:array 0 25");
     assert_eq!(cluster.text("select count(*) from graphile_worker.jobs"), "3");
-    assert_eq!(cluster.text("select string_agg(last_job_id::text, ' ' order by last_job_id) from kongtask.schedules"), "1 2 3");
+    assert_eq!(
+        cluster.text("select string_agg(last_job_id::text, ' ' order by last_job_id) from kongtask.schedules"),
+        "1 2 3"
+    );
     // What is scheduled again as it is stays where it is; what fires at other times is new.
     let since = "select since::text || xmin from kongtask.crontab where name = 'plain'";
     let before = cluster.text(since);
@@ -105,7 +114,8 @@ fn what_is_wrong_is_said_at_once() {
     ] {
         assert_eq!(error(&mut db, &format!("select kongtask.schedule({arguments})")).0, code, "{arguments}");
     }
-    let wrong = db.batch_execute("select kongtask.schedule('n', '@daily', 'note', missed := 'never')").expect_err("wrong");
+    let wrong =
+        db.batch_execute("select kongtask.schedule('n', '@daily', 'note', missed := 'never')").expect_err("wrong");
     assert!(describe(&wrong).contains("'skip', 'once', 'all'"), "{}", describe(&wrong));
     for call in ["alter_schedule('n', active := false)", "run_schedule('n')"] {
         assert_eq!(error(&mut db, &format!("select kongtask.{call}")).0, "42704");
@@ -126,11 +136,18 @@ fn a_schedule_belongs_to_its_role() {
     alice.batch_execute("select kongtask.schedule('hers', '@daily', 'note')").expect("she may add jobs");
     let mut bob = cluster.connect_as("bob", "postgres");
     assert_eq!(error(&mut bob, "select kongtask.schedule('his', '@daily', 'note')").0, "42501");
-    for call in ["schedule('hers', '@hourly', 'note')", "alter_schedule('hers', active := false)", "unschedule('hers')", "run_schedule('hers')"] {
+    for call in [
+        "schedule('hers', '@hourly', 'note')",
+        "alter_schedule('hers', active := false)",
+        "unschedule('hers')",
+        "run_schedule('hers')",
+    ] {
         assert_eq!(error(&mut bob, &format!("select kongtask.{call}")).0, "42501", "{call}");
     }
     let mut carol = cluster.connect_as("carol", "postgres");
-    carol.batch_execute("select kongtask.alter_schedule('hers', cron := '@weekly'), kongtask.run_schedule('hers')").expect("a member may");
+    carol
+        .batch_execute("select kongtask.alter_schedule('hers', cron := '@weekly'), kongtask.run_schedule('hers')")
+        .expect("a member may");
     cluster.sql("select kongtask.alter_schedule('hers', active := false)");
     assert_eq!(rows(&mut cluster.connect(), "select cron, active, role from kongtask.schedules"), ["@weekly|f|alice"]);
     // A search_path of theirs changes nothing.
@@ -205,7 +222,12 @@ fn an_overlap_is_allowed_skipped_or_queued() {
     cluster.sql("select kongtask.alter_schedule(name, active := false) from kongtask.schedules");
     assert_eq!(cluster.text("select skipped_count from kongtask.schedules where name = 'allow'"), "0");
     assert_eq!(cluster.text("select count(*) > 1 from graphile_worker.jobs where queue_name = 'cron:queue'"), "t");
-    assert_eq!(cluster.text("select count(*) from graphile_worker.jobs where queue_name = 'cron:queue' and locked_at is not null"), "1");
+    assert_eq!(
+        cluster.text(
+            "select count(*) from graphile_worker.jobs where queue_name = 'cron:queue' and locked_at is not null"
+        ),
+        "1"
+    );
     let added: i64 = cluster.text("select last_value from graphile_worker.jobs_id_seq").parse().expect("a number");
     assert!(added >= 2 * 5, "{added}");
 }
@@ -219,7 +241,8 @@ fn a_run_by_hand_is_an_unfinished_job_too_and_is_waited_for_by_nobody() {
     db.batch_execute("begin; select kongtask.run_schedule('s')").expect("run_schedule");
     cluster.wait_for("select last_run_at > now() - interval '3 s' from kongtask.schedules", "t");
     cluster.wait_for("select skipped_count > 1 from kongtask.schedules", "t");
-    db.batch_execute("commit; select graphile_worker.complete_jobs(array[id]) from graphile_worker.jobs where id > 1").expect("commit");
+    db.batch_execute("commit; select graphile_worker.complete_jobs(array[id]) from graphile_worker.jobs where id > 1")
+        .expect("commit");
     let skipped = cluster.text("select skipped_count from kongtask.schedules");
     cluster.wait_for(&format!("select skipped_count > {skipped} + 1 from kongtask.schedules"), "t");
     assert_eq!(cluster.text("select count(*) from graphile_worker.jobs"), "1");
@@ -238,12 +261,19 @@ fn jitter_start_and_end_are_kept_to() {
     );
     cluster.wait_for("select count(*) >= 5 from graphile_worker.jobs", "t");
     assert_eq!(
-        cluster.text("select bool_and(late >= '0' and late < '1 h') and count(distinct late) > 3 from
-          (select run_at - (payload -> '_cron' ->> 'ts')::timestamptz as late from graphile_worker.jobs) j"),
+        cluster.text(
+            "select bool_and(late >= '0' and late < '1 h') and count(distinct late) > 3 from
+          (select run_at - (payload -> '_cron' ->> 'ts')::timestamptz as late from graphile_worker.jobs) j"
+        ),
         "t"
     );
     assert_eq!(cluster.text("select count(*) || ' ' || count(distinct ts) from done"), "3 3");
-    assert_eq!(cluster.text("select count(*) from kongtask.schedules where name = 'b' and next_run_at is null and problem is null"), "1");
+    assert_eq!(
+        cluster.text(
+            "select count(*) from kongtask.schedules where name = 'b' and next_run_at is null and problem is null"
+        ),
+        "1"
+    );
 }
 
 #[test]
@@ -280,7 +310,10 @@ fn what_is_broken_costs_its_own_schedule_only() {
     assert_eq!(cluster.text("select count(*) > 0 from graphile_worker.jobs where task_identifier = 'unknown'"), "t");
     // What is mended fires again, and not for what it has missed.
     cluster.sql("drop owned by alice; drop role alice; drop trigger refuse on graphile_worker.jobs");
-    cluster.wait_for("select problem like 'role %, which scheduled it, does not exist' from kongtask.schedules where name = 'role'", "t");
+    cluster.wait_for(
+        "select problem like 'role %, which scheduled it, does not exist' from kongtask.schedules where name = 'role'",
+        "t",
+    );
     cluster.sql("select kongtask.schedule('role', '* * * * * *', 'note', '{\"name\": \"role\"}')");
     cluster.wait_for("select count(*) > 1 from done where name = 'role'", "t");
     assert_eq!(cluster.text("select count(*) from done where name = 'role' and backfilled"), "0");
@@ -294,13 +327,23 @@ fn a_locked_row_or_table_keeps_nothing_else_and_is_fired_once_it_is_free() {
     schedule(&cluster, "free", "* * * * * *", "");
     cluster.wait_for("select count(distinct name) from done", "2");
     let mut db = cluster.connect();
-    db.batch_execute("begin; select from graphile_worker.known_crontabs where identifier = 'locked' for update; select pg_sleep(3)")
-        .expect("a lock");
+    db.batch_execute(
+        "begin; select from graphile_worker.known_crontabs where identifier = 'locked' for update; select pg_sleep(3)",
+    )
+    .expect("a lock");
     let since = "select count(*) from done where name = 'locked' and at > now() - interval '2 s'";
     assert_eq!(cluster.text(since), "0");
-    assert_eq!(cluster.text("select max(at - ts) < '0.5 s' and max(ts) > now() - interval '1.5 s' from done where name = 'free'"), "t");
+    assert_eq!(
+        cluster
+            .text("select max(at - ts) < '0.5 s' and max(ts) > now() - interval '1.5 s' from done where name = 'free'"),
+        "t"
+    );
     db.batch_execute("commit").expect("commit");
-    let consecutive = |name| format!("select count(*) = extract(epoch from max(ts) - min(ts)) + 1 and max(ts) > now() - interval '2 s' from done where name = '{name}'");
+    let consecutive = |name| {
+        format!(
+            "select count(*) = extract(epoch from max(ts) - min(ts)) + 1 and max(ts) > now() - interval '2 s' from done where name = '{name}'"
+        )
+    };
     cluster.wait_for(&consecutive("locked"), "t");
     // A lock of the table: jobs that are due run meanwhile, all the same.
     db.batch_execute("begin; lock table graphile_worker.known_crontabs").expect("a lock");
@@ -318,7 +361,8 @@ fn a_kill_at_any_step_of_a_fire_leaves_each_instant_fired_once() {
     cluster.sql(PREPARE);
     schedule(&cluster, "s", "*/3 * * * * *", ", missed := 'all'");
     schedule(&cluster, "t", "*/3 * * * * *", "");
-    let fired = || cluster.try_connect_as("postgres", "postgres").ok().map(|mut db| text(&mut db, "select count(*) from done"));
+    let fired =
+        || cluster.try_connect_as("postgres", "postgres").ok().map(|mut db| text(&mut db, "select count(*) from done"));
     for point in ["fire_locked", "fire_marked", "fire_added", "firing", "fired"] {
         for action in ["kill", "exit", "error"] {
             if (point, action) == ("fired", "error") {
@@ -334,7 +378,9 @@ fn a_kill_at_any_step_of_a_fire_leaves_each_instant_fired_once() {
         }
     }
     let settled = "select max(ts) > now() - interval '5 s' from done where name = 's'";
-    assert!(wait_until(SOON, || cluster.try_connect_as("postgres", "postgres").is_ok_and(|mut db| text(&mut db, settled) == "t")));
+    assert!(wait_until(SOON, || cluster
+        .try_connect_as("postgres", "postgres")
+        .is_ok_and(|mut db| text(&mut db, settled) == "t")));
     cluster.wait_for("select count(*) from graphile_worker.jobs where task_identifier = 'note'", "0");
     // What fell due while no scheduler ran is made up for, or counted; nothing else is missing, and nothing is there twice.
     for name in ["s", "t"] {
@@ -343,7 +389,11 @@ fn a_kill_at_any_step_of_a_fire_leaves_each_instant_fired_once() {
              from done join kongtask.schedules using (name) where name = '{name}' group by missed_count"
         ));
         let numbers: Vec<&str> = found.split(' ').collect();
-        assert!(numbers.len() == 3 && numbers.iter().all(|number| *number == numbers[0]), "{name}: {found}\n{}", cluster.log());
+        assert!(
+            numbers.len() == 3 && numbers.iter().all(|number| *number == numbers[0]),
+            "{name}: {found}\n{}",
+            cluster.log()
+        );
     }
 }
 
@@ -356,18 +406,28 @@ fn beside_graphile_worker_each_minute_fires_once() {
         "select string_agg(concat_ws(' ', name, cron, task, payload::text, missed, missed_within), E'\\n')
          from kongtask.import_crontab($${crontab}$$)"
     ));
-    assert_eq!(imported, "here * * * * * note {\"name\":\"here\"} all 00:04:00\nnew * * * * * note {\"name\":\"new\"} skip");
+    assert_eq!(
+        imported,
+        "here * * * * * note {\"name\":\"here\"} all 00:04:00\nnew * * * * * note {\"name\":\"new\"} skip"
+    );
     let worker = Worker::start(&cluster, ("postgres", "postgres"), "0.12.2", &[("other", "")], crontab, &[]);
     cluster.wait_for("select count(*) between 3 and 5 from done where name = 'here' and backfilled", "t");
     let begun = Instant::now();
     let twice = "select min(count) from (select count(distinct ts) from done where not backfilled group by name) c having count(*) = 2";
     let mut db = cluster.connect();
-    assert!(wait_until(Duration::from_secs(130), || ["2", "3"].contains(&text(&mut db, twice).as_str())), "{}", worker.log());
+    assert!(
+        wait_until(Duration::from_secs(130), || ["2", "3"].contains(&text(&mut db, twice).as_str())),
+        "{}",
+        worker.log()
+    );
     assert!(begun.elapsed() > Duration::from_secs(50));
     // Whoever came second would have been by now.
     sleep(Duration::from_secs(1));
     assert_eq!(text(&mut db, "select count(*) - count(distinct (name, ts)) from done"), "0");
-    assert_eq!(text(&mut db, "select count(*) = extract(epoch from max(ts) - min(ts)) / 60 + 1 from done where name = 'here'"), "t");
+    assert_eq!(
+        text(&mut db, "select count(*) = extract(epoch from max(ts) - min(ts)) / 60 + 1 from done where name = 'here'"),
+        "t"
+    );
 }
 
 #[test]

@@ -13,16 +13,16 @@
 use super::entries::Entries;
 use super::plan::iso;
 use crate::error::{Error, headline};
+use crate::jobs::add;
+use crate::jobs::new_job::{KeyMode, NewJob};
 use crate::pg::args::{Row, Text};
 use crate::pg::catch::{Level, Raise, log_with};
 use crate::pg::clock::{self, NEVER, Timestamp, after};
 use crate::pg::spi::{Plan, Rows, Value, plan};
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, fault, procedure, role, version, xact};
-use crate::jobs::add;
-use crate::jobs::new_job::{KeyMode, NewJob};
-use crate::schema::job_row::{attribute, timestamp};
 use crate::schema;
+use crate::schema::job_row::{attribute, timestamp};
 use crate::shared::DatabaseEntry;
 use crate::shared::uptime::{self, Uptime};
 use pgrx::IntoDatum;
@@ -245,13 +245,7 @@ impl Schedules {
 
     fn fire_one(&mut self, name: &DbText, now: Timestamp) -> Result<Fired, Error> {
         static LOCK: Plan = plan!("schedule_lock", TEXTOID).by_index();
-        static MARK: Plan = plan!(
-            "schedule_mark",
-            TEXTOID,
-            TIMESTAMPTZOID,
-            BOOLOID
-        )
-        .by_index();
+        static MARK: Plan = plan!("schedule_mark", TEXTOID, TIMESTAMPTZOID, BOOLOID).by_index();
         let Some(entry) = self.entries.get_mut(name) else { return Ok(Fired::Gone) };
         let session = schema::session()?;
         let rows = session.execute(&LOCK, &[text(name)])?;
@@ -400,17 +394,8 @@ struct Noted {
 }
 
 fn note(name: &DbText, noted: &Noted) -> Result<(), Error> {
-    static NOTE: Plan = plan!(
-        "schedule_note",
-        TEXTOID,
-        INT8ARRAYOID,
-        INT8OID,
-        INT8OID,
-        TIMESTAMPTZOID,
-        TEXTOID,
-        BOOLOID
-    )
-    .by_index();
+    static NOTE: Plan =
+        plan!("schedule_note", TEXTOID, INT8ARRAYOID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, BOOLOID).by_index();
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX).into_datum();
     let values = [
         text(name),

@@ -196,7 +196,12 @@ mod tests {
     const HOUR: i64 = 60 * MINUTE;
 
     /// A round of `* * * * *`, with times in minutes.
-    fn minutes(missed: Missed, within: Option<i64>, due: i64, [former, begun, now]: [i64; 3]) -> (Vec<i64>, bool, u64, i64) {
+    fn minutes(
+        missed: Missed,
+        within: Option<i64>,
+        due: i64,
+        [former, begun, now]: [i64; 3],
+    ) -> (Vec<i64>, bool, u64, i64) {
         let cron = Cron::parse("* * * * *").expect("a cron expression");
         let times = Times { cron: &cron, zone: &Utc, ends_at: i64::MAX };
         let past =

@@ -8,8 +8,8 @@ use crate::pg::function::Call;
 use crate::pg::role;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
-use crate::schema::job_row::timestamp;
 use crate::schema;
+use crate::schema::job_row::timestamp;
 use crate::tasks::registry;
 use pgrx::IntoDatum;
 

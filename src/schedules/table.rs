@@ -3,6 +3,7 @@
 use super::fire::{Kind, forbids};
 use super::{Cron, CrontabEntry, crontab, zone};
 use crate::error::Error;
+use crate::jobs::new_job::{self, KeyMode};
 use crate::pg::args::{self, Row, Text};
 use crate::pg::clock;
 use crate::pg::function::Call;
@@ -11,7 +12,6 @@ use crate::pg::role;
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text, texts};
 use crate::pg::xact::Settings;
-use crate::jobs::new_job::{self, KeyMode};
 use crate::schema::job_row::attribute;
 use crate::schema::{self, affected, one_row};
 use pgrx::IntoDatum;

@@ -1,9 +1,9 @@
 //! Until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so that the next
 //! scheduler can tell what the former was about to fire as it was killed from what fell due while none ran.
 
+use super::crash_records;
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::Timestamp;
-use super::crash_records;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;

@@ -7,8 +7,8 @@ use crate::pg::invalidation;
 use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::pg::trigger::{Trigger, nothing};
-use crate::schedules::table::{self, Terms};
 use crate::schedules;
+use crate::schedules::table::{self, Terms};
 use crate::signals::commit_notes;
 use pgrx::IntoDatum;
 

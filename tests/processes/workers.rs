@@ -11,10 +11,9 @@ fn workers_that_cannot_stay_are_not_started_for_ever_and_come_back() {
     cluster.sql("alter table graphile_worker.jobs rename column locked_at to taken_at");
     cluster.sql("insert into graphile_worker.jobs (task_identifier, payload) values ('note', '1')");
     let came = wait_until(SOON, || {
-        cluster
-            .log_lines(&["WARNING"])
-            .iter()
-            .any(|line| line.contains("kongtask workers cannot keep running in") || line.contains("scheduler of database"))
+        cluster.log_lines(&["WARNING"]).iter().any(|line| {
+            line.contains("kongtask workers cannot keep running in") || line.contains("scheduler of database")
+        })
     });
     assert!(came, "{}", cluster.log());
     std::thread::sleep(Duration::from_secs(3));
