@@ -3,6 +3,7 @@
 use crate::report::{Section, Target, number};
 use crate::server::{SETTINGS, Server, scaled};
 use kongtask_tests::{Cluster, text, wait_until};
+use postgres::Client;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -45,14 +46,9 @@ pub fn measure(_: &Server, section: &mut Section) {
         });
         assert!(came, "the schedule does not fire");
         let cpu = (scheduler_cpu(&cluster) - cpu) * 1e3 / fires as f64;
-        let quantile = |column: &str, share: f64| -> f64 {
-            let query = format!("select percentile_cont({share}) within group (order by {column}) from late");
-            text(&mut db, &query).parse().expect("a number")
-        };
         let beside = format!("beside {others} others");
         let mut row = vec![beside.clone()];
-        let mut cells = |column: &str| [0.5, 0.99].map(|share| quantile(column, share));
-        let (added, began) = (cells("added"), cells("began"));
+        let [added, began] = ["added", "began"].map(|column| quantiles(&mut db, column));
         row.extend(added.iter().chain(&began).map(|ms| number(*ms)));
         row.push(number(cpu));
         table.push(row);
@@ -86,6 +82,14 @@ fn first_job_ms(cluster: &Cluster) -> f64 {
     cluster.start();
     cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
     begun.elapsed().as_secs_f64() * 1e3
+}
+
+/// The median and the 99th percentile, in ms.
+fn quantiles(db: &mut Client, column: &str) -> [f64; 2] {
+    [0.5, 0.99].map(|share| {
+        let query = format!("select percentile_cont({share}) within group (order by {column}) from late");
+        text(db, &query).parse().expect("a number")
+    })
 }
 
 fn scheduler(cluster: &Cluster) -> String {
