@@ -2,6 +2,7 @@
 
 use kongtask_tests::reference::Worker;
 use kongtask_tests::schema::{assert_same, snapshot};
+use kongtask_tests::shifted_clock::ShiftedClock;
 use kongtask_tests::{Cluster, SOON, describe, error, rows, text, wait_until};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -488,4 +489,40 @@ fn many_that_are_due_at_once_are_all_fired_and_idle_ones_write_nothing() {
         quiet = idle() == before;
         quiet
     }));
+}
+
+#[test]
+fn a_clock_that_jumps_fires_nothing_twice_and_is_caught_up_with() {
+    const HOUR: i64 = 3600;
+    let cluster = Cluster::stopped(&["kongtask.workers = 2", "kongtask.poll_interval = '500ms'"]);
+    let mut clock = ShiftedClock::of(&cluster);
+    cluster.start_with(&clock.environment());
+    cluster.sql("create extension kongtask");
+    cluster.sql(PREPARE);
+    schedule(&cluster, "some", "* * * * *", "");
+    schedule(&cluster, "all", "* * * * *", ", missed := 'all'");
+    cluster.wait_for("select count(*) from pg_stat_activity where backend_type = 'kongtask scheduler'", "1");
+    let count = |name: &str| format!("select count(*) from done where name = '{name}'");
+    let at_least = |name: &str, least: i64| cluster.wait_for(&format!("select ({}) >= {least}", count(name)), "t");
+    clock.shift(HOUR);
+    at_least("some", 60);
+    at_least("all", 60);
+    clock.shift(0);
+    sleep(Duration::from_secs(2));
+    assert!(count_of(&cluster, &count("some")) <= 61);
+    clock.shift(6 * HOUR);
+    at_least("all", 360);
+    cluster.wait_for("select missed_count between 238 and 241 from kongtask.schedules where name = 'some'", "t");
+    at_least("some", 120);
+    clock.shift(HOUR);
+    sleep(Duration::from_secs(2));
+    assert_eq!(
+        cluster.text("select count(*) - count(distinct (name, ts)) + count(*) filter (where backfilled) from done"),
+        "0"
+    );
+    assert!(count_of(&cluster, &count("some")) <= 122 && count_of(&cluster, &count("all")) <= 362);
+}
+
+fn count_of(cluster: &Cluster, query: &str) -> i64 {
+    cluster.text(query).parse().expect("a number")
 }
