@@ -20,6 +20,7 @@ mod peers;
 mod pgbench;
 mod queue;
 mod report;
+mod schedules;
 mod server;
 mod wal;
 
@@ -45,6 +46,7 @@ const MEASURES: &[Measure] = &[
     Measure { name: "xmin", run: backlogs::held_xmin },
     Measure { name: "backlogs", run: backlogs::backlogs },
     Measure { name: "wal", run: wal::measure },
+    Measure { name: "schedules", run: schedules::measure },
     Measure { name: "memory", run: footprint::memory },
     Measure { name: "startup", run: footprint::startup },
 ];

@@ -26,6 +26,26 @@ pub enum Error {
         is_set: bool,
     },
     InvalidTimeout,
+    InvalidCron {
+        message: String,
+        detail: String,
+        hint: String,
+    },
+    UnknownZone(DbText),
+    InvalidScheduleOption {
+        message: String,
+        hint: String,
+    },
+    NoSuchSchedule(DbText),
+    ScheduleOfAnother {
+        schedule: DbText,
+        role: DbText,
+    },
+    MayNotAddJobs {
+        role: DbText,
+        hint: String,
+    },
+    NegativeCount,
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -102,6 +122,15 @@ impl Error {
                 (b"22023", format!("max_batch must be between 1 and {most} for this handler"))
             }
             Error::InvalidTimeout => (b"22023", "timeout must be between 1 millisecond and 24 days".into()),
+            Error::InvalidCron { message, .. } => (b"22023", message.clone()),
+            Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
+            Error::NoSuchSchedule(name) => (b"42704", format!("schedule \"{name}\" does not exist")),
+            Error::ScheduleOfAnother { schedule, .. } => {
+                (b"42501", format!("permission denied for schedule \"{schedule}\""))
+            }
+            Error::MayNotAddJobs { .. } => (b"42501", "permission denied to schedule jobs".into()),
+            Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
+            Error::NegativeCount => (b"22023", "count must not be negative".into()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
@@ -138,6 +167,9 @@ impl Error {
                     .into(),
             ),
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered the task.")),
+            Error::ScheduleOfAnother { role, .. } => Some(format!("Role \"{role}\" scheduled it.")),
+            Error::MayNotAddJobs { role, .. } => Some(format!("Role \"{role}\" may not execute add_job.")),
+            Error::InvalidCron { detail, .. } => Some(detail.clone()),
             Error::ForeignMigration { .. } => {
                 Some("The extension's tables correspond to migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
             }
@@ -157,6 +189,16 @@ impl Error {
             }
             Error::NoSuchHandler(_) => {
                 "Create the function, or register another one with kongtask.register_task.".into()
+            }
+            Error::InvalidCron { hint, .. } => hint.clone(),
+            Error::InvalidScheduleOption { hint, .. } | Error::MayNotAddJobs { hint, .. } => hint.clone(),
+            Error::NoSuchSchedule(_) => "SELECT name FROM kongtask.schedules lists those that there are.".into(),
+            Error::ScheduleOfAnother { .. } => {
+                "Only the role that scheduled it, the owner of the extension or a superuser can change it.".into()
+            }
+            Error::UnknownZone(_) => {
+                "Give a full name of pg_timezone_names, such as Europe/Paris: an abbreviation or a POSIX string does not say when clocks change."
+                    .into()
             }
             Error::RoleCannotLogIn(role) => {
                 format!("Run ALTER ROLE {role} LOGIN, or register the task as another role.")

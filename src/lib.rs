@@ -30,6 +30,8 @@ mod holds;
 mod signals;
 /// The tables `jobs` and `job_queues`: one operation a file.
 mod jobs;
+/// Schedules: the instants that a cron expression stands for, what SQL can do with them, and firing them.
+mod schedules;
 /// Running the jobs that a worker has taken.
 mod run;
 /// The background workers: launcher, scheduler, worker.
@@ -43,7 +45,8 @@ pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requi
 pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["schedules"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 
@@ -53,6 +56,7 @@ pub extern "C-unwind" fn _PG_init() {
     if pg::background::is_preloading() {
         shared::request();
         shared::crash_records::prepare(shared::capacity());
+        shared::uptime::prepare(shared::capacity());
         signals::ddl_hooks::watch();
         processes::launcher::register();
     }

@@ -18,7 +18,7 @@ const END: &str = "<!-- end -->";
 const BY_HAND: [&str; 2] = ["errors", "processes"];
 
 /// Functions that users do not call, beside those of triggers.
-const INTERNAL: [&str; 3] = ["live_workers", "live_holds", "role_named"];
+const INTERNAL: [&str; 4] = ["live_workers", "live_holds", "role_named", "schedule_status"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference")

@@ -86,3 +86,6 @@ select pg_catalog.pg_extension_config_dump('job_queues', 'where false');
 select pg_catalog.pg_extension_config_dump('migrations', 'where id > 9');
 select pg_catalog.pg_extension_config_dump('known_crontabs', '');
 select pg_catalog.pg_extension_config_dump('kongtask.tasks', '');
+select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
+select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
+select pg_catalog.pg_extension_config_dump('kongtask.schedule_runs', '');

@@ -86,6 +86,16 @@ impl Row {
     }
 }
 
+/// An `interval` of so many milliseconds, in the current memory context.
+pub fn interval(milliseconds: i64) -> Datum {
+    // SAFETY: a fresh palloc of an interval's size, filled in.
+    unsafe {
+        let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        (*interval).time = milliseconds.saturating_mul(1000);
+        Datum::from(interval)
+    }
+}
+
 /// Converts an `interval` to milliseconds, counting a month as 30 days and a day as 24 hours.
 pub fn milliseconds(interval: Datum) -> i64 {
     const DAY: i64 = 24 * 3600 * 1000;

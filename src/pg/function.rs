@@ -2,6 +2,7 @@
 
 use super::args::Text;
 use super::catch::{Failure, Raise, unpack_sqlstate};
+use super::clock::Timestamp;
 use super::spi::{Rows, Value};
 use super::text::DbText;
 use pgrx::pg_sys::panic::CaughtError;
@@ -57,6 +58,11 @@ impl Call {
     /// Returns argument `n`, an `integer`.
     pub fn int4(&self, n: usize) -> Option<i32> {
         self.value(n).map(|datum| datum.value() as i32)
+    }
+
+    /// Argument `n`, a `timestamptz`.
+    pub fn timestamp(&self, n: usize) -> Option<Timestamp> {
+        self.value(n).map(|datum| datum.value() as Timestamp)
     }
 
     /// Returns argument `n`, a `boolean`.

@@ -31,3 +31,4 @@ pub mod text;
 pub mod trigger;
 pub mod version;
 pub mod xact;
+pub mod zone;

@@ -20,6 +20,7 @@ unsafe extern "C-unwind" {
     ) -> Datum;
     fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
     fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn json_in(call: pg_sys::FunctionCallInfo) -> Datum;
     fn jsonb_out(call: pg_sys::FunctionCallInfo) -> Datum;
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
 }
@@ -151,6 +152,14 @@ pub fn json(jsonb: Datum) -> Result<Datum, PgError> {
             Datum::from(pg_sys::cstring_to_text(text.cast_mut_ptr()))
         })
     }
+}
+
+/// A text as `json`. Errors: 22P02 if it is none.
+pub fn json_of(text: &DbText) -> Result<Datum, PgError> {
+    let text = text.c_string();
+    let text = Datum::from(text.as_ptr());
+    // SAFETY: the closure is one C call, and the text is only read.
+    unsafe { catch(|| DirectFunctionCall1Coll(Some(json_in), pg_sys::InvalidOid, text)) }
 }
 
 /// A copy of a composite value, in the current memory context.

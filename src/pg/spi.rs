@@ -107,11 +107,12 @@ impl Plan {
 }
 
 /// What several statements have in common, each under the name by which they refer to it.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
     ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
     ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
     ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
     ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
+    ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
     ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
 ];
 
@@ -173,7 +174,7 @@ impl Session {
     }
 
     fn run(&self, plan: &Plan, values: &[Value], read_only: bool) -> Result<Rows<'_>, PgError> {
-        const MOST: usize = 9;
+        const MOST: usize = 24;
         assert!(values.len() == plan.types.len() && values.len() <= MOST);
         let mut datums = [Datum::from(0); MOST];
         let mut nulls = [b'n' as c_char; MOST];
@@ -195,6 +196,14 @@ impl Session {
         assert!(code > 0, "SPI_execute_plan: {code}");
         // SAFETY: SPI's own result variables, just set.
         Ok(unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize, session: PhantomData } })
+    }
+}
+
+impl Session {
+    /// A composite value, copied to where the session was opened from.
+    pub fn carry(&self, row: Value) -> Value {
+        // SAFETY: a by-reference varlena.
+        row.map(|row| unsafe { pg_sys::SPI_datumTransfer(row, false, -1) })
     }
 }
 

@@ -235,6 +235,14 @@ impl PartialEq<str> for DbText {
     }
 }
 
+/// How many characters of the database's encoding a text has.
+pub fn characters(text: &(impl AsText + ?Sized)) -> usize {
+    let bytes = text.encoded();
+    // SAFETY: reads so many bytes.
+    let count = unsafe { pg_sys::pg_mbstrlen_with_len(bytes.as_ptr().cast(), bytes.len() as c_int) };
+    usize::try_from(count).unwrap_or(0)
+}
+
 /// Makes a `text` value in the current memory context.
 pub fn text(value: &(impl AsText + ?Sized)) -> Value {
     let bytes = value.encoded();

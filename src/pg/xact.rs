@@ -69,6 +69,14 @@ pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");
 }
 
+/// Lets this transaction's commit wait for no standby: for a process that others wait for.
+pub fn commit_here() {
+    // SAFETY: reads a variable.
+    if unsafe { pg_sys::synchronous_commit } > pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32 {
+        set_local(c"synchronous_commit", c"local");
+    }
+}
+
 /// Sets a setting as SET LOCAL does.
 pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
     // SAFETY: GUC_ACTION_LOCAL is undone at the end of the transaction.

@@ -164,3 +164,10 @@ pub fn one_row(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
 pub fn affected(plan: &Plan, values: &[Value]) -> Result<usize, Error> {
     Ok(session()?.execute(plan, values)?.count())
 }
+
+/// Runs one statement as the owner of the tables; what it returns, a value that is passed by itself, such as a timestamp.
+pub fn value(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
+    let session = session()?;
+    let rows = session.execute(plan, values)?;
+    Ok(if rows.count() == 0 { None } else { rows.value(0, 0) })
+}

@@ -95,9 +95,9 @@ thread_local! {
     static RECORDS: Cell<Option<CrashRecords>> = const { Cell::new(None) };
 }
 
-/// Maps the file, which is made or made as long. The mapping lasts as long as the process, and its children inherit it.
-fn map(size: usize) -> std::io::Result<*mut u8> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(FILE)?;
+/// Maps a file, which is made or made as long. The mapping lasts as long as the process, and its children inherit it.
+pub(super) fn map(file: &str, size: usize) -> std::io::Result<*mut u8> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file)?;
     file.set_len(size as u64)?;
     // SAFETY: only this server changes the file, and through this mapping.
     let mapping = unsafe { MmapOptions::new().len(size).map_mut(&file)? };
@@ -107,7 +107,7 @@ fn map(size: usize) -> std::io::Result<*mut u8> {
 /// Maps the records. To be called once, by the postmaster, in its data directory.
 pub fn prepare(capacity: usize) {
     let size = size_of::<FileHeader>() + 2 * capacity * size_of::<CrashRecord>();
-    let memory = match map(size) {
+    let memory = match map(FILE, size) {
         Ok(memory) => memory,
         Err(error) => {
             let detail = format!("{FILE}: {error}");

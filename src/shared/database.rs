@@ -2,6 +2,7 @@
 
 use super::protocols::{Attendance, NextDue, Request};
 use super::{Restores, SharedOid};
+use crate::pg::clock::NEVER;
 use crate::pg::latch::LatchOf;
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
@@ -61,11 +62,11 @@ pub struct DatabaseEntry {
     /// True if the scheduler found no extension. Handed over as `ended_in_order` is.
     pub lacks_extension: AtomicBool,
     /// The scheduler's request to be woken by commits that find too few idle workers: it could start one, or have another role give
-    /// up a position. Written by the scheduler after each pass; read by sessions at commit, after their jobs are on the
+    /// up a slot. Written by the scheduler after each pass; read by sessions at commit, after their jobs are on the
     /// ready list.
     pub can_rebalance: Request,
     /// The scheduler's request to be woken by workers that become idle: an understaffed role, or one without a worker, waits for
-    /// another role's position. Written by the scheduler after each pass; read by workers that have gone Idle.
+    /// another role's slot. Written by the scheduler after each pass; read by workers that have gone Idle.
     pub wants_idle_notice: Request,
     /// True while the database has jobs, no worker and no slot for one (written by the scheduler), or no slot for a scheduler
     /// (written by the launcher while there is no scheduler). Read by workers of other databases that have gone Idle, which wake both, and by
@@ -85,6 +86,9 @@ pub struct DatabaseEntry {
     pub has_unnoted_jobs: AtomicBool,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
+    /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER` if there is
+    /// none. Lowered by the session that commits one, before it wakes the scheduler; taken by the scheduler before it reads them.
+    pub schedules_changed: AtomicI64,
 }
 
 impl DatabaseEntry {
@@ -119,6 +123,7 @@ impl DatabaseEntry {
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
         self.next_due.reset();
+        self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);
     }
 }

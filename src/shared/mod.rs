@@ -22,6 +22,7 @@ mod database;
 mod worker;
 mod shared_ready_list;
 pub mod crash_records;
+pub mod uptime;
 
 pub use database::DatabaseEntry;
 pub use protocols::State;

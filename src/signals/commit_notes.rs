@@ -6,7 +6,7 @@
 //! ready list once more. See [`crate::shared::State`]'s protocol.
 
 use super::wake::{offer, wake};
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::{background, fault, xact};
 use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
@@ -22,6 +22,7 @@ struct Notes {
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
+    schedules_changed: bool,
     /// The extension is new in this database.
     created: bool,
     /// It may have added anything, for now or for later.
@@ -83,6 +84,11 @@ pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
 }
 
+/// Notes that the transaction changes kongtask.crontab.
+pub fn note_schedules_changed() {
+    note(|notes| notes.schedules_changed = true);
+}
+
 /// Notes that the transaction creates the extension.
 pub fn note_created() {
     note(|notes| notes.created = true);
@@ -113,7 +119,12 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
-    if notes.created || notes.tasks_changed {
+    if notes.schedules_changed
+        && let Some(entry) = board.database(oid)
+    {
+        entry.schedules_changed.fetch_min(clock::now(), SeqCst);
+    }
+    if notes.created || notes.tasks_changed || notes.schedules_changed {
         // Not only the scheduler's latch: it may be about to end, because it has found no extension.
         board.want(oid);
     }

@@ -3,6 +3,8 @@
 mod holds;
 mod install;
 mod jobs;
+mod schedule_admin;
+mod schedules;
 mod tasks;
 mod workers;
 
@@ -38,7 +40,17 @@ sql_function!(kongtask_register_task, tasks::register_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);
 sql_function!(kongtask_role_named, tasks::role_named);
 sql_function!(kongtask_tasks_changed, tasks::tasks_changed);
+sql_function!(kongtask_next_runs, schedules::next_runs);
+sql_function!(kongtask_describe_cron, schedules::describe_cron);
 sql_function!(kongtask_current_job, workers::current_job);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
+
+sql_function!(kongtask_schedule, schedule_admin::schedule);
+sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);
+sql_function!(kongtask_unschedule, schedule_admin::unschedule);
+sql_function!(kongtask_run_schedule, schedule_admin::run_schedule);
+sql_function!(kongtask_import_crontab, schedule_admin::import_crontab);
+sql_function!(kongtask_schedule_status, schedule_admin::schedule_status);
+sql_function!(kongtask_crontab_changed, schedule_admin::crontab_changed);

@@ -1,42 +1,8 @@
 //! A wall clock that is set back by an hour while the server runs.
 
+use kongtask_tests::shifted_clock::ShiftedClock;
 use kongtask_tests::{Cluster, SOON, text, wait_until};
-use std::fs;
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// What Postgres asks for the time, in a library that goes before the system's: it adds what is in a file, to all processes
-/// at once.
-const SHIFTED: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-static const volatile long *shift;
-__attribute__((constructor)) static void map(void) {
-  const char *path = getenv("CLOCK_SHIFT");
-  int file = path ? open(path, O_RDONLY) : -1;
-  void *memory = file < 0 ? MAP_FAILED : mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
-  if (memory != MAP_FAILED) shift = memory;
-}
-int gettimeofday(struct timeval *time, void *zone) {
-  int (*of_the_system)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
-  int result = of_the_system(time, zone);
-  if (shift) time->tv_sec += *shift;
-  return result;
-}
-"#;
-
-fn compile(source: &str, library: &str) {
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o", library, "-ldl"]);
-    let mut cc = cc.stdin(Stdio::piped()).spawn().expect("cc");
-    cc.stdin.take().expect("a pipe").write_all(source.as_bytes()).expect("cc reads");
-    assert!(cc.wait().expect("cc").success());
-}
 
 #[test]
 fn a_clock_that_jumps_back_an_hour_stops_nothing() {
@@ -45,11 +11,8 @@ fn a_clock_that_jumps_back_an_hour_stops_nothing() {
         "kongtask.poll_interval = '500ms'",
         "kongtask.shutdown_timeout = '1s'",
     ]);
-    let path = |name: &str| format!("{}/{name}", cluster.host());
-    let (shift, library) = (path("shift"), path("shifted.so"));
-    fs::write(&shift, 0_i64.to_ne_bytes()).expect("write");
-    compile(SHIFTED, &library);
-    cluster.start_with(&[("LD_PRELOAD", &library), ("CLOCK_SHIFT", &shift)]);
+    let mut clock = ShiftedClock::of(&cluster);
+    cluster.start_with(&clock.environment());
     cluster.sql(
         "create extension kongtask;
          create table done (n int);
@@ -59,9 +22,7 @@ fn a_clock_that_jumps_back_an_hour_stops_nothing() {
          select graphile_worker.add_job('note', '1')",
     );
     cluster.wait_for("select count(*) from done", "1");
-    // In place: the file is mapped.
-    let mut file = fs::OpenOptions::new().write(true).open(&shift).expect("the file");
-    file.write_all(&(-3600_i64).to_ne_bytes()).expect("write");
+    clock.shift(-3600);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     // Workers tell since when they do what they do.
     cluster.sql("select graphile_worker.add_job('note', '0') from generate_series(1, 4)");

@@ -7,6 +7,7 @@ pub mod fixtures;
 pub mod kongtask;
 pub mod reference;
 pub mod schema;
+pub mod shifted_clock;
 pub mod server_copy;
 
 use postgres::{Client, NoTls};

@@ -7,6 +7,7 @@ use crate::jobs::{queues, recover, renew};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{Tick, after};
 use crate::pg::text::DbText;
+use crate::schedules::table;
 use crate::settings;
 use crate::shared::{self, State, crash_records};
 use crate::tasks::registry;
@@ -138,6 +139,9 @@ impl Scheduler {
         }
         if tasks.has_former_names {
             self.briefly("renaming", registry::rename_roles)?;
+        }
+        if self.schedules.has_former_names() {
+            self.briefly("renaming", table::rename_roles)?;
         }
         Ok(())
     }

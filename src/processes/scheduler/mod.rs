@@ -27,6 +27,7 @@ use crate::pg::catch::{Failure, Level, log};
 use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
 use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
+use crate::schedules::fire::Schedules;
 use crate::shared::ready_list::Position;
 use crate::shared::{self, Board, DatabaseEntry};
 use crate::tasks::registry::{self, Tasks};
@@ -96,6 +97,7 @@ fn serve(
         name,
         fed_by: None,
         fed: Reminder::default(),
+        schedules: Schedules::new(database),
     };
     if !this.stays()? {
         return Ok(());
@@ -174,6 +176,7 @@ struct Scheduler {
     fed_by: Option<DbText>,
     /// Limits how often the log says so.
     fed: Reminder,
+    schedules: Schedules,
 }
 
 impl Scheduler {
@@ -203,6 +206,8 @@ impl Scheduler {
             return self.keep_still(now);
         }
         self.end_keeping_still(now)?;
+        // Before all that may take longer, as schedules are to be punctual.
+        self.schedules.fire(self.entry)?;
         self.release_jobs_of_ended_workers(now)?;
         self.recover()?;
         xact::begin_for_queue();
@@ -266,18 +271,20 @@ impl Scheduler {
         registry::tell_of_changes()?;
         xact::commit()?;
         (self.search_at, self.may_search_at) = (now, now);
+        self.schedules.start_over(self.database);
         Ok(())
     }
 
     /// Returns how long the scheduler may sleep; `None` until it is woken.
-    fn next_pass(&self) -> Option<Duration> {
+    fn next_pass(&mut self) -> Option<Duration> {
         let has_to_recover = !self.released || self.has_orphaned_queues;
         if self.retry_writes_at.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
         let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
-        next.into_iter().chain(until(self.entry.next_due.get())).min()
+        let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
+        next.into_iter().chain(until(self.entry.next_due.get())).chain(fires).min()
     }
 
     /// Begins a pass: writes may be tried again once their time has come.

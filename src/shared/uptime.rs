@@ -1,0 +1,71 @@
+//! Until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so that the next
+//! scheduler can tell what the former was about to fire as it was killed from what fell due while none ran.
+
+use super::crash_records;
+use crate::pg::catch::{Level, log_with};
+use crate::pg::clock::Timestamp;
+use pgrx::pg_sys::Oid;
+use std::cell::Cell;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI64, AtomicU32};
+
+/// With what other programs keep there: no base backup holds it.
+const FILE: &str = "pg_stat_tmp/kongtask.uptime";
+
+/// What is kept of one database.
+#[repr(C)]
+pub struct Uptime {
+    /// 0: none.
+    database: AtomicU32,
+    until: AtomicI64,
+}
+
+thread_local! {
+    static UPTIMES: Cell<&'static [Uptime]> = const { Cell::new(&[]) };
+}
+
+/// Maps the file. To be called once, by the postmaster, in its data directory.
+pub fn prepare(capacity: usize) {
+    match crash_records::map(FILE, capacity * size_of::<Uptime>()) {
+        // SAFETY: as large as that, for the life of the process; every field is an atomic number, and any is valid.
+        Ok(memory) => UPTIMES.set(unsafe { std::slice::from_raw_parts(memory.cast(), capacity) }),
+        Err(error) => {
+            let detail = format!("{FILE}: {error}");
+            let what = "kongtask cannot tell what a scheduler that crashes was about to fire";
+            log_with(Level::Warning, what, Some(detail), None);
+        }
+    }
+}
+
+/// The record of a database, of which this process is the scheduler. One that has none gets a free one, or that of the database whose
+/// scheduler has been gone for longest.
+pub fn of(database: Oid) -> Option<&'static Uptime> {
+    let all = UPTIMES.get();
+    if let Some(mine) = all.iter().find(|uptime| uptime.database.load(SeqCst) == database.to_u32()) {
+        return Some(mine);
+    }
+    loop {
+        let oldest = all.iter().min_by_key(|uptime| uptime.age())?;
+        let of = oldest.database.load(SeqCst);
+        if oldest.database.compare_exchange(of, database.to_u32(), SeqCst, SeqCst).is_ok() {
+            oldest.until.store(i64::MIN, SeqCst);
+            return Some(oldest);
+        }
+    }
+}
+
+impl Uptime {
+    fn age(&self) -> i64 {
+        if self.database.load(SeqCst) == 0 { i64::MIN } else { self.until.load(SeqCst) }
+    }
+
+    /// When a scheduler of the database was last known to be alive.
+    pub fn until(&self) -> Timestamp {
+        self.until.load(SeqCst)
+    }
+
+    /// It is alive now.
+    pub fn extend(&self, now: Timestamp) {
+        self.until.store(now, SeqCst);
+    }
+}
