@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build models torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs
+        cluster-test fault-build models torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -43,6 +43,7 @@ help:
 	@echo "make pgxn      the distribution for PGXN"
 	@echo "make test      run every test, on PostgreSQL 15 and 18; fetches what it needs"
 	@echo "make test-one  run every test on the server of PG_CONFIG"
+	@echo "make installcheck  run the tests in SQL on the server that PG* variables name"
 	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
@@ -152,13 +153,13 @@ reference: install
 docs:
 	@scripts/docs
 
+
+# The tests in SQL, on any running server that has the extension installed and preloaded, as PGHOST, PGPORT and PGUSER say.
+installcheck:
+	@scripts/installcheck
+
 fmt:
 	cargo fmt --all
 
 clean:
 	cargo clean
-
-# The tests in SQL, on any running server that has the extension installed and preloaded, as PGHOST, PGPORT and PGUSER say.
-.PHONY: installcheck
-installcheck:
-	@scripts/installcheck

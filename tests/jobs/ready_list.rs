@@ -4,7 +4,7 @@ use kongtask_tests::fixtures::{with_note, without_polling};
 use kongtask_tests::{JOBS, SOON, rows, text, wait_until};
 use std::thread;
 
-/// More than a shelf holds, added in every way at once, with the safety net away: all of it runs, once.
+/// More than a ready list holds, added in every way at once, with the safety net away: all of it runs, once.
 #[test]
 fn no_job_is_lost_between_the_shelves_and_the_table() {
     let cluster = without_polling(&["kongtask.workers = 3", "max_worker_processes = 12"]);
