@@ -11,6 +11,8 @@ pub mod table;
 mod describe;
 mod json5;
 mod parse;
+// Waits for import_pg_cron: nothing but its tests calls it.
+#[cfg(test)]
 mod pg_cron;
 
 pub use crate::pg::zone::Zone;
