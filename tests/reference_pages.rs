@@ -15,7 +15,7 @@ const BEGIN: &str =
 const END: &str = "<!-- end -->";
 
 /// Pages that are written by hand.
-const BY_HAND: [&str; 2] = ["errors", "processes"];
+const BY_HAND: [&str; 3] = ["cron", "errors", "processes"];
 
 /// Functions that users do not call, beside those of triggers.
 const INTERNAL: [&str; 4] = ["live_workers", "live_holds", "role_named", "schedule_status"];
