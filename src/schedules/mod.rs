@@ -11,9 +11,6 @@ pub mod table;
 mod describe;
 mod json5;
 mod parse;
-// Waits for import_pg_cron, which will be the first to call it.
-#[expect(dead_code)]
-mod pg_cron;
 
 pub use crate::pg::zone::Zone;
 pub use cron::{Cron, CronError};
