@@ -101,7 +101,7 @@ pg-test: setup-test
 cluster-test: setup-test install fault-build
 	@scripts/peers
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
-	cargo test --locked -p kongtask-tests -- --test-threads 2
+	cargo test --locked --no-fail-fast -p kongtask-tests -- --test-threads 2
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build:

@@ -1,4 +1,5 @@
-//! kongtask: a job queue that lives inside Postgres. ARCHITECTURE.md has the processes, the life of a job and a glossary.
+//! kongtask: a job queue that lives inside Postgres. ARCHITECTURE.md has the processes, the life of a job and a
+//! glossary.
 //!
 //! The modules are layers, lowest first. A module imports from those above it in this list and never from those below:
 //! `scripts/layers`, a part of `make lint`, reads the list and fails on an import that runs the other way.
@@ -26,7 +27,8 @@ mod schema;
 mod tasks;
 /// Why no job may run in a database for a while: a dump is being restored, or a subscription feeds the queue.
 mod holds;
-/// How a session tells the processes that there is work for them: notes handed over at commit, and hooks for statements.
+/// How a session tells the processes that there is work for them: notes handed over at commit, and hooks for
+/// statements.
 mod signals;
 /// The tables `jobs` and `job_queues`: one operation a file.
 mod jobs;

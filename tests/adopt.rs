@@ -215,7 +215,7 @@ fn a_worker_that_runs_meanwhile_goes_on() {
         "",
         &[],
     );
-    worker.wait_for("looking for jobs");
+    worker.wait_until_it_listens(&cluster);
     let mut done = |jobs: &str| {
         app.batch_execute("select graphile_worker.add_job('there')").expect("add_job");
         let came = kongtask_tests::wait_until(kongtask_tests::SOON, || {

@@ -33,10 +33,7 @@ fn their_workers_share_the_work_and_change_nothing() {
         let before = snapshot(&mut db, "graphile_worker");
         let tasks = [("there", NOTE), ("both", NOTE), ("failing", "throw new Error('not today');")];
         let worker = Worker::start(&cluster, POSTGRES, version, &tasks, "", &["-j", "2"]);
-        worker.wait_for("looking for jobs");
-        // It listens by now, or soon: the first job is found in either case.
-        let listening = "select count(*) from pg_stat_activity where query ~* 'listen \"jobs:insert\"'";
-        assert!(wait_until(SOON, || text(&mut db, listening) != "0"), "{}", worker.log());
+        worker.wait_until_it_listens(&cluster);
 
         for task in ["here", "there"] {
             db.batch_execute(&format!("select graphile_worker.add_job('{task}', '{{}}', 'q')")).expect("add_job");
@@ -99,7 +96,7 @@ fn a_role_that_is_granted_it_runs_their_worker_and_no_other_does() {
     );
     let crontab = "* * * * * there ?fill=1m\n";
     let worker = Worker::start(&cluster, ("node", "postgres"), "0.12.2", &[("there", NOTE)], crontab, &[]);
-    worker.wait_for("looking for jobs");
+    worker.wait_until_it_listens(&cluster);
     cluster.sql("select graphile_worker.add_job('there')");
     cluster.wait_for("select count(*) from done where by = 'there'", "1");
     cluster.wait_for("select count(*) from graphile_worker.known_crontabs", "1");
@@ -159,7 +156,7 @@ fn five_thousand_jobs_of_three_tasks_are_done_once_each() {
          select kongtask.register_task('two', 'here(graphile_worker.jobs)')",
     );
     let worker = Worker::start(&cluster, POSTGRES, "0.12.2", &[("three", NOTE)], "", &["-j", "4", "-m", "8"]);
-    worker.wait_for("looking for jobs");
+    worker.wait_until_it_listens(&cluster);
     let begun = std::time::Instant::now();
     std::thread::scope(|scope| {
         for enqueuer in 0..4 {

@@ -1,5 +1,5 @@
 -- Charges a job with the attempt that a crash ended. Its last_error tells how many crashes came one after another. A job
--- that was killed once may have been in somebody's way: it runs again at once, and the attempt is not counted.
+-- that was killed once may have been killed for another reason: it runs again at once, and the attempt is not counted.
 --   $1 bigint: the job
 --   $2 text: the format of last_error
 --   $3 boolean: whether the worker crashed, rather than was killed

@@ -1,5 +1,5 @@
-//! Why no job runs in a database for a while: a dump is being restored there, a subscription feeds its queue, or a statement
-//! needs it empty.
+//! Why no job runs in a database for a while: a dump is being restored there, a subscription feeds its queue, or a
+//! statement needs it empty.
 
 // Lowest first.
 pub mod subscription;

@@ -1,5 +1,5 @@
-//! Adds a job that has no key, no queue and no flags, as most have none, without the executor. It repeats what an
-//! INSERT would do: see [`super::table_shape`].
+//! Adds a job that has no key, no queue and no flags, as most jobs do, without the executor. It repeats what an INSERT
+//! would do: see [`super::table_shape`].
 
 use super::new_job::NewJob;
 use super::{table_shape, triggers};

@@ -21,7 +21,7 @@ fn many(call: &mut Call, plan: &Plan, values: &[Value]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The ids of the live workers, however old their locks are by the clock.
+/// Returns the ids of the live workers, however old their locks are by the clock.
 fn living() -> Value {
     texts(&shared::living_workers())
 }

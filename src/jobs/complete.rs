@@ -19,8 +19,8 @@ pub fn complete(worker_id: Value, job_id: Value) -> Result<Value, Error> {
 
 static COMPLETE_HELD: Plan = plan!("complete_fenced", INT8ARRAYOID, TEXTOID).by_index();
 
-/// Deletes jobs of this worker that are in no queue. Returns true if the worker still held all of them. If not, another
-/// worker has one, and the transaction must be rolled back.
+/// Deletes jobs of this worker, and leaves their queues to the caller. Returns true if the worker still held all of
+/// them. If not, another worker has one, and the transaction must be rolled back.
 pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
     let count = ids.len();
     Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)

@@ -1,6 +1,6 @@
-//! The jobs and their queues. No other module names the tables `jobs` and `job_queues`. Each file is one operation; its
-//! statements are in `sql/query`. All of them run in the caller's transaction, as the owner of the tables, and take row
-//! locks only (ROW EXCLUSIVE on the tables).
+//! Operations on jobs and queues. Their statements are in `sql/query`. All of them run in the caller's transaction, as
+//! the owner of the tables. Apart from the lock on a queue's name (see [`queues`]), they take row locks only (ROW
+//! EXCLUSIVE on the tables).
 
 // Lowest first.
 mod table_shape;
@@ -22,8 +22,8 @@ pub mod admin;
 use crate::pg::spi::plan;
 use crate::schema::{affected, one_row};
 
-/// Locks `jobs` in the mode of a write, before a statement locks its indexes. REINDEX locks the table first and its
-/// indexes then, and would deadlock with a transaction that reads first and writes then.
+/// Locks `jobs` in the mode of a write, before a statement locks its indexes. REINDEX locks the table and then its
+/// indexes, and would deadlock with a transaction that reads first and writes then.
 fn lock_table() -> Result<(), crate::error::Error> {
     Ok(crate::pg::heap::lock(crate::schema::queue()?.table)?)
 }

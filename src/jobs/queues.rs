@@ -80,7 +80,7 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes whom the commit must wake, as the next job of this queue can run.
+/// Notes the next job of a queue, as the commit makes it ready.
 pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
     let tasks = registry::tasks()?;
     let now = clock::now();

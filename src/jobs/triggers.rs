@@ -91,7 +91,7 @@ pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     Ok(nothing())
 }
 
-/// After a job was added, or changed and left unlocked: notes whom the commit must wake.
+/// After a job was added, or changed and left unlocked: notes what the commit must tell.
 pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let (row, is_news) = match trigger.updated_row() {
@@ -133,7 +133,7 @@ pub struct Changed {
     pub is_news: bool,
 }
 
-/// Notes whom the commit must wake: workers, if the task is registered here, or listeners otherwise.
+/// Notes a job that the commit makes ready for workers here, or notifies external workers of it.
 pub fn note(job: &Changed) -> Result<(), Error> {
     if job.attempts >= job.max_attempts || job.is_locked {
         return Ok(());

@@ -45,8 +45,8 @@ impl PgError {
         unpack_sqlstate(unsafe { (*self.0).sqlerrcode }) == *b"40P01"
     }
 
-    /// Removes a statement of ours from the error's CONTEXT and QUERY. The user did not write it and cannot change it; statements
-    /// of the user, and the functions that they call, stay.
+    /// Removes a statement of ours from the error's CONTEXT and QUERY. The user did not write it and cannot change it;
+    /// statements of the user, and the functions that they call, stay.
     pub fn hide_statement(&self, statement: &CStr) {
         // SAFETY: as in `read`; and nothing else refers to the copy.
         let data = unsafe { &mut *self.0 };
@@ -87,8 +87,8 @@ fn text(pointer: *mut c_char) -> Option<DbText> {
     Some(DbText::of_c(unsafe { CStr::from_ptr(pointer) }))
 }
 
-/// `context` without the entries that quote `statement`. An entry is found by the statement alone, because the words around it
-/// (`SQL statement "..."`) are in the language of lc_messages.
+/// `context` without the entries that quote `statement`. An entry is found by the statement alone, because the words
+/// around it (`SQL statement "..."`) are in the language of lc_messages.
 fn without_statement(context: &[u8], statement: &[u8]) -> Vec<u8> {
     let mut rest = context.to_vec();
     let find = |text: &[u8]| text.windows(statement.len().max(1)).position(|window| window == statement);

@@ -65,8 +65,8 @@ impl Drop for Held {
 /// Returns the elements of a text[] that has no NULLs.
 fn elements(array: Datum) -> &'static [Datum] {
     let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-    // SAFETY: text is a varlena, aligned as an int; the elements live until the current memory context is emptied, which is
-    // after they are used here.
+    // SAFETY: text is a varlena, aligned as an int; the elements live until the current memory context is emptied,
+    // which is after they are used here.
     unsafe {
         let array = array.cast_mut_ptr();
         pg_sys::deconstruct_array(

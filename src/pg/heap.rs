@@ -107,8 +107,8 @@ pub fn insert<const COLUMNS: usize>(
 ) -> Result<Datum, PgError> {
     let nulls = values.map(|value| value.is_none());
     let values = values.map(|value| value.unwrap_or(Datum::from(0)));
-    // SAFETY: in the closure are C calls, plain arrays and references only; a relation that is open when one of them raises is
-    // closed by the transaction's end.
+    // SAFETY: in the closure are C calls, plain arrays and references only; a relation that is open when one of them
+    // raises is closed by the transaction's end.
     unsafe {
         catch(|| {
             let relation = table_open(table, LOCK);
@@ -176,7 +176,8 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
 /// Returns true if the current transaction has deleted or updated a row whose first attribute, a bigint, has a value.
 /// `index` is as in [`find`].
 pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgError> {
-    // SAFETY: as in `insert`; a version of the row is looked at before the scan goes on, and its infomask says what its xmax is.
+    // SAFETY: as in `insert`; a version of the row is looked at before the scan goes on, and its infomask says what its
+    // xmax is.
     unsafe {
         catch(|| {
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();

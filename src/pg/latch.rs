@@ -33,7 +33,7 @@ impl LatchOf {
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Ordering::Release);
     }
 
-    pub fn is_nobodys(&self) {
+    pub fn disown(&self) {
         self.0.store(0, Ordering::Release);
     }
 
@@ -214,8 +214,8 @@ pub fn receive_signals() {
 
 static ENDED_ITSELF: AtomicBool = AtomicBool::new(false);
 
-/// Whether what runs here has called `pg_terminate_backend` for this process since the last call. Ending the process would
-/// release the job, to do the same in the next one, and so for ever: what runs is cancelled instead.
+/// Whether what runs here has called `pg_terminate_backend` for this process since the last call. Ending the process
+/// would release the job, to do the same in the next one, and so for ever: what runs is cancelled instead.
 pub fn ended_itself() -> bool {
     ENDED_ITSELF.swap(false, Ordering::Relaxed)
 }
@@ -238,8 +238,8 @@ pub fn tell_how_it_ends(how: &'static AtomicU32, crashed: u32, innocent: u32) {
 }
 
 extern "C" fn on_crash(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: what was stored lives as long as the process; the calls are those that a signal handler may make. The signal
-    // is raised again, to do what it does by default.
+    // SAFETY: what was stored lives as long as the process; the calls are those that a signal handler may make. The
+    // signal is raised again, to do what it does by default.
     unsafe {
         if let Some(how) = HOW_IT_ENDS.load(Ordering::SeqCst).as_ref()
             && how.load(Ordering::SeqCst) != INNOCENT.load(Ordering::Relaxed)
@@ -276,8 +276,8 @@ pub(super) fn keeping_sigint<T>(f: impl FnOnce() -> T) -> T {
     }
 }
 
-/// While it lives, a system call that waits is ended by the signals that have a call end, so that an interpreter sees them.
-/// Elsewhere it goes on: Postgres expects that of files. What ran may also have installed handlers of its own.
+/// While it lives, a system call that waits is ended by the signals that have a call end, so that an interpreter sees
+/// them. Elsewhere it goes on: Postgres expects that of files. What ran may also have installed handlers of its own.
 pub struct Impatience(());
 
 impl Impatience {

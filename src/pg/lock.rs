@@ -1,4 +1,5 @@
-//! Locks: lightweight ones, for shared memory, for as long as a few instructions take; and heavyweight ones, until a transaction ends.
+//! Locks: lightweight ones, for shared memory, for as long as a few instructions take; and heavyweight ones, until a
+//! transaction ends.
 
 use super::catch::{PgError, catch};
 use pgrx::pg_sys;
@@ -14,8 +15,8 @@ unsafe extern "C-unwind" {
     ) -> pg_sys::LockAcquireResult::Type;
 }
 
-/// Takes the lock of a number in this database until the transaction ends, unless another transaction has it; whether it was taken. Errors:
-/// 53200 if the server's table of locks is full.
+/// Takes the lock of a number in this database until the transaction ends, unless another transaction has it; whether
+/// it was taken. Errors: 53200 if the server's table of locks is full.
 pub fn try_until_end(number: u64) -> Result<bool, PgError> {
     /// pg_advisory_lock uses 1 and 2.
     const KIND: u16 = 3;

@@ -69,8 +69,8 @@ pub fn language_name(language: Oid) -> Option<CString> {
     }
 }
 
-/// The function's name with argument types, as [`find`] reads it: `app.send_email(json)`. What is found along `path` is not
-/// qualified.
+/// The function's name with argument types, as [`find`] reads it: `app.send_email(json)`. What is found along `path` is
+/// not qualified.
 pub fn name(function: Oid, path: &CStr) -> DbText {
     let _path = Settings::with(c"search_path", path);
     // SAFETY: catalog look-ups; the texts are palloc'd.
@@ -88,8 +88,8 @@ pub fn find(name: &DbText, path: &CStr) -> Result<Oid, PgError> {
     Ok(Oid::from(datum.value() as u32))
 }
 
-/// A function that is about to be called, once or often, within one transaction. What a language keeps for a caller (plpgsql the
-/// compiled function) is kept in it.
+/// A function that is about to be called, once or often, within one transaction. What a language keeps for a caller
+/// (plpgsql the compiled function) is kept in it.
 pub struct Callable(*mut pg_sys::FmgrInfo);
 
 impl Callable {
@@ -168,8 +168,8 @@ pub fn copy_row(row: Datum) -> Datum {
     unsafe { datumCopy(row, false, -1) }
 }
 
-/// An array of non-null `elements`, by-reference varlenas of type `of`, in the current memory context. Errors: 54000 if it would
-/// be too large.
+/// An array of non-null `elements`, by-reference varlenas of type `of`, in the current memory context. Errors: 54000 if
+/// it would be too large.
 pub fn array(elements: &[Datum], of: Oid) -> Result<Datum, PgError> {
     let (mut length, mut by_value, mut alignment) = (0, false, 0);
     // SAFETY: a catalog look-up, and a copy of values of that type; the closure is one C call.

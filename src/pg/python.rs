@@ -105,7 +105,8 @@ pub(super) fn forget_interrupt() {
     if check.is_null() || clear.is_null() {
         return;
     }
-    // SAFETY: those are their signatures. This thread is the interpreter's main one, and outside of its code it has the lock.
+    // SAFETY: those are their signatures. This thread is the interpreter's main one, and outside of its code it has the
+    // lock.
     unsafe {
         let check = transmute::<*mut c_void, extern "C" fn() -> c_int>(check);
         let clear = transmute::<*mut c_void, extern "C" fn()>(clear);

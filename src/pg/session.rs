@@ -52,7 +52,8 @@ unsafe fn forget_unguarded() {
 /// Resets what outlives a transaction whether it commits or not: prepared statements, currval, temporary replication
 /// slots, and the seed of random(). To be called after each call, as others may share its transaction.
 pub fn forget_what_no_rollback_does() {
-    // SAFETY: these look at this process's own memory, and raise nothing; also after an error. The seed is from -1 to 1.
+    // SAFETY: these look at this process's own memory, and raise nothing; also after an error. The seed is from -1 to
+    // 1.
     unsafe {
         DropAllPreparedStatements();
         ResetSequenceCaches();

@@ -52,7 +52,8 @@ pub struct Plan {
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    /// Defines a statement by its text and the types of its parameters. See [`expand`] for what `@` stands for in the text.
+    /// Defines a statement by its text and the types of its parameters. See [`expand`] for what `@` stands for in the
+    /// text.
     pub const fn new(text: &'static str, types: &'static [Oid]) -> Plan {
         Plan { text, types, by_index: false, kept: Cell::new((std::ptr::null_mut(), 0)), planned: Cell::new(false) }
     }

@@ -144,7 +144,8 @@ fn convert(character: &[u8], from: i32, to: i32) -> Option<Vec<u8>> {
         let mut converted = [0u8; 64];
         let mut source = bytes.to_vec();
         source.push(0);
-        // SAFETY: a look-up, and a conversion between buffers of these sizes, which ends them with a NUL and raises nothing.
+        // SAFETY: a look-up, and a conversion between buffers of these sizes, which ends them with a NUL and raises
+        // nothing.
         let read = unsafe {
             let function = pg_sys::FindDefaultConversionProc(from, to);
             if function == pg_sys::InvalidOid {

@@ -182,8 +182,8 @@ pub fn forget_before_commit() {
             return;
         }
         const KEPT: &std::ffi::CStr = c"synchronous_commit";
-        // SAFETY: the transaction can still fail. Closes its own level, which is 1, and opens it again. What the commit itself
-        // goes by stays: its name is one of a few words that Postgres has.
+        // SAFETY: the transaction can still fail. Closes its own level, which is 1, and opens it again. What the commit
+        // itself goes by stays: its name is one of a few words that Postgres has.
         unsafe {
             session::forget_before_commit();
             let (before, name) = (pg_sys::synchronous_commit, pg_sys::GetConfigOption(KEPT.as_ptr(), false, false));

@@ -17,7 +17,8 @@ const EPOCH: i64 = 946_684_800;
 /// What a zone's name has at most, its NUL included.
 const LONGEST_NAME: usize = 256;
 
-/// A time zone of pg_timezone_names. A process keeps the zones that it has loaded, and what it knows of them, until it ends.
+/// A time zone of pg_timezone_names. A process keeps the zones that it has loaded, and what it knows of them, until it
+/// ends.
 #[derive(Clone, Copy)]
 pub struct Zone(*mut pg_tz);
 
@@ -44,11 +45,12 @@ impl Zone {
         DbText::of_c(unsafe { CStr::from_ptr(pg_sys::pg_get_timezone_name(self.0)) })
     }
 
-    /// Returns the offset from UTC at an instant (seconds since 2000-01-01 00:00 UTC), and the first change after it: when, and
-    /// the offset from then on.
+    /// Returns the offset from UTC at an instant (seconds since 2000-01-01 00:00 UTC), and the first change after it:
+    /// when, and the offset from then on.
     pub fn clocks_at(&self, utc: i64) -> (i64, Option<(i64, i64)>) {
         let (offset, change) = self.boundary_after(utc);
-        // At the last instant of the 400 years that Postgres has a table of, it knows of no change to come; one second later it does.
+        // At the last instant of the 400 years that Postgres has a table of, it knows of no change to come; one second
+        // later it does.
         let change = change.or_else(|| self.boundary_after(utc + 1).1);
         (offset, change)
     }
@@ -73,7 +75,8 @@ impl Zone {
     }
 }
 
-/// Loads a zone that has a file. Postgres makes a zone of a POSIX string as well, and keeps it for ever: so it is not asked for that.
+/// Loads a zone that has a file. Postgres makes a zone of a POSIX string as well, and keeps it for ever: so it is not
+/// asked for that.
 fn load(name: &DbText) -> Option<Zone> {
     let name = name.c_string();
     if name.as_bytes().is_empty() || name.as_bytes().len() >= LONGEST_NAME {

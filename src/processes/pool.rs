@@ -175,7 +175,7 @@ impl Pool {
             }
             again = again.into_iter().chain(others().filter_map(may_give_from)).min();
         }
-        // No role is understaffed.
+        // No donor can give a slot now: let a spare worker make room for a role without one.
         let spare = |worker: &&&Worker| {
             worker.state() == State::Idle
                 && count_of(&staying, worker.role.get()) > 1

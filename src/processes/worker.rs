@@ -76,7 +76,7 @@ fn main(argument: usize) -> Result<(), Failure> {
 fn leave(slot: usize) {
     let Some(board) = shared::board() else { return };
     let me = &board.workers()[slot];
-    me.latch.is_nobodys();
+    me.latch.disown();
     if let Some(record) = crash_records::of(slot) {
         record.clear();
     }
@@ -176,7 +176,8 @@ impl WorkerLoop {
         !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held()
     }
 
-    /// Returns true if the database is held. Jobs of a dump are on the ready list only after that.
+    /// Returns true if the database is held. A hold begins before a dump's jobs can get on a list, so a look after
+    /// taking them is enough.
     fn is_held(&self) -> bool {
         self.board.database(self.database).is_some_and(DatabaseEntry::is_held)
     }
@@ -202,7 +203,10 @@ impl WorkerLoop {
             self.look_around()?;
         }
         // If the task is not this role's now and becomes so later, the table is searched again.
-        let Some(task) = self.own_task(first).cloned() else { return Ok(true) };
+        let Some(task) = self.own_task(first).cloned() else {
+            self.runner.me.let_go();
+            return Ok(true);
+        };
         let taken = TakenJobs { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
         let left = self.runner.run(&taken)?;
         if !left.is_empty() {

@@ -154,7 +154,7 @@ impl Runner {
         }
         let left: Vec<i64> = outcomes.left.iter().map(|job| job.id).collect();
         if mode == RunMode::Claimed && !left.is_empty() {
-            // This puts them back on the ready list.
+            // The trigger on `jobs` puts them back on the ready list.
             self.release(&left)?;
             return Ok(Vec::new());
         }
@@ -213,7 +213,7 @@ impl Runner {
         let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let mut prepared = handler.prepare()?;
-        // The largest number that a job has taken so far.
+        // The most subtransactions that a job has used so far.
         let mut subtransactions = 1;
         for job in jobs {
             let before = xact::subtransactions();

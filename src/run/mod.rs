@@ -61,7 +61,7 @@ pub struct Runner {
     pub id: DbText,
     /// The memory of the rows of running jobs, and of messages about them.
     pub arena: Arena,
-    /// The tasks, by their tags, whose jobs have lately failed in a batch, and since when.
+    /// The tasks, by their tags, whose last batch in place did not finish in one go, and since when.
     pub recently_failed: HashMap<u32, Instant>,
 }
 

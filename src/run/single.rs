@@ -33,8 +33,8 @@ impl Runner {
                     Ok(xact::commit()?)
                 }
             },
-            // A user's trigger may have raised. That is the job's failure, and only a claimed job can be recorded as
-            // failed.
+            // A user's trigger may have raised while the row was deleted, so that there is no row to record the failure
+            // for. A claimed attempt has one.
             Err(_) => {
                 xact::abort();
                 self.run_single(taken, RunMode::Claimed)

@@ -1,15 +1,17 @@
-//! What a cron expression needs to know of dates and of time zones. All times are whole seconds since 2000-01-01 00:00, either by UTC
-//! or as the clocks of a zone show them.
+//! What a cron expression needs to know of dates and of time zones. All times are whole seconds since 2000-01-01 00:00,
+//! either by UTC or as the clocks of a zone show them.
 
 pub const DAY: i64 = 24 * 60 * 60;
 
 /// The clocks of a time zone.
 pub trait Calendar {
-    /// Returns the offset from UTC that is in force at an instant, and the first change after it; `None` if there is none.
+    /// Returns the offset from UTC that is in force at an instant, and the first change after it; `None` if there is
+    /// none.
     fn offset_at(&self, utc: i64) -> (i64, Option<Change>);
 }
 
-/// A change of a zone's offset from UTC. The offset before it may be the same, where only the name of the offset changes.
+/// A change of a zone's offset from UTC. The offset before it may be the same, where only the name of the offset
+/// changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change {
     /// The first instant with the new offset.

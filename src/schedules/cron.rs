@@ -1,9 +1,10 @@
 //! Cron expressions and intervals: `30 2 * * MON-FRI`, `@daily`, `30 seconds`.
 //!
-//! An expression says what the clocks of a zone show when it fires. Where clocks are set forward, a time that they skip fires at
-//! the first instant after the gap; where they are set back, a time that they show twice fires the first time. An expression with a
-//! wildcard among its times of day follows the clocks instead: it does not fire for what they skip, and fires again for what they
-//! show again. An interval counts seconds from 2000-01-01 00:00 UTC, whatever clocks show.
+//! An expression says what the clocks of a zone show when it fires. Where clocks are set forward, a time that they skip
+//! fires at the first instant after the gap; where they are set back, a time that they show twice fires the first time.
+//! An expression with a wildcard among its times of day follows the clocks instead: it does not fire for what they
+//! skip, and fires again for what they show again. An interval counts seconds from 2000-01-01 00:00 UTC, whatever
+//! clocks show.
 
 use super::calendar::{Calendar, DAY, LENGTHS, Month, weekday};
 
@@ -74,8 +75,8 @@ const TIME_ENDS: i64 = 9_223_371_331_199;
 const LONGEST_FOLD: i64 = 2 * DAY;
 
 impl Cron {
-    /// Returns the first instant after `after` (exclusive) at which it fires; `None` if that is later than a timestamptz can be. Both
-    /// in microseconds since 2000-01-01 00:00 UTC.
+    /// Returns the first instant after `after` (exclusive) at which it fires; `None` if that is later than a
+    /// timestamptz can be. Both in microseconds since 2000-01-01 00:00 UTC.
     pub fn next_after(&self, zone: &impl Calendar, after: i64) -> Option<i64> {
         let from = (after.div_euclid(SECOND) + 1).max(TIME_BEGINS);
         let next = match self {
@@ -102,8 +103,8 @@ impl Fields {
         None
     }
 
-    /// Returns the first instant from `from` on at which the clocks, for the first time, show a time that matches or a later one than
-    /// one that matches.
+    /// Returns the first instant from `from` on at which the clocks, for the first time, show a time that matches or a
+    /// later one than one that matches.
     fn next_first_shown(&self, zone: &impl Calendar, from: i64) -> Option<i64> {
         // The latest time that the clocks have shown is known only by where they have been set back from.
         let mut start = from - LONGEST_FOLD;

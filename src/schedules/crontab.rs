@@ -242,7 +242,8 @@ fn duration(text: &str) -> Option<i64> {
     total.filter(|_| number.is_none())
 }
 
-/// Decodes what a query string has: `+` for a space, and `%41`; what is not the code of a character stays as it is. `None` if one is not ASCII.
+/// Decodes what a query string has: `+` for a space, and `%41`; what is not the code of a character stays as it is.
+/// `None` if one is not ASCII.
 fn decode(text: &str) -> Option<String> {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;

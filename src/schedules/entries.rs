@@ -1,6 +1,6 @@
-//! The schedules of this database as the scheduler knows them: when each is due next, in a heap, so that a fire costs no look at the
-//! others. What its jobs are like is read when it fires. The schedules are read again when `kongtask.crontab`, or a role, has changed;
-//! what has stayed the same keeps its place.
+//! The schedules of this database as the scheduler knows them: when each is due next, in a heap, so that a fire costs
+//! no look at the others. What its jobs are like is read when it fires. The schedules are read again when
+//! `kongtask.crontab`, or a role, has changed; what has stayed the same keeps its place.
 
 use super::cron::Cron;
 use super::plan::{Missed, Past, Round, Times, round};
@@ -93,8 +93,8 @@ impl Entries {
         self.table.is_some() && !WATCH.is_stale()
     }
 
-    /// Reads them again: for the first time in a scheduler that has `begun`, or as it has `heard_of` a change, since when a schedule that
-    /// is new, or whose times have changed, fires. Within a transaction.
+    /// Reads them again: for the first time in a scheduler that has `begun`, or as it has `heard_of` a change, since
+    /// when a schedule that is new, or whose times have changed, fires. Within a transaction.
     pub fn read(&mut self, begun: Timestamp, heard_of: Option<Timestamp>) -> Result<(), Error> {
         static ALL: Plan = plan!("schedules");
         // Before ALTER EXTENSION UPDATE there is none.
@@ -189,7 +189,8 @@ impl Entries {
         }
     }
 
-    /// Takes up to `most` of those that are to be fired. Each is given back by [`Entries::fired`] or [`Entries::put_off`].
+    /// Takes up to `most` of those that are to be fired. Each is given back by [`Entries::fired`] or
+    /// [`Entries::put_off`].
     pub fn take(&mut self, now: Timestamp, most: usize) -> Vec<Rc<DbText>> {
         let mut taken = Vec::new();
         while taken.len() < most

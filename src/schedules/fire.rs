@@ -6,9 +6,9 @@
 //!             └─► again in a moment                        └─► due next
 //! ```
 //!
-//! All of it is one transaction, so that a crash anywhere leaves both or neither. It waits for no row, and for tables no longer than a
-//! scheduler may, which has others to serve. Many that are due at once share a transaction; where that fails, each has its own, and what
-//! fails again is tried later, alone.
+//! All of it is one transaction, so that a crash anywhere leaves both or neither. It waits for no row, and for tables
+//! no longer than a scheduler may, which has others to serve. Many that are due at once share a transaction; where that
+//! fails, each has its own, and what fails again is tried later, alone.
 
 use super::entries::Entries;
 use super::plan::iso;
@@ -119,8 +119,8 @@ impl Schedules {
         }
     }
 
-    /// Reads the schedules again if they may have changed. False if a lock keeps that from being done for now: then none is fired, as
-    /// it may be none any more.
+    /// Reads the schedules again if they may have changed. False if a lock keeps that from being done for now: then
+    /// none is fired, as it may be none any more.
     fn refresh(&mut self, database: &DatabaseEntry) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(100);
         if self.entries.are_current() {

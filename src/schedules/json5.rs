@@ -1,7 +1,7 @@
 //! JSON5, made into JSON as JavaScript's JSON5.parse and JSON.stringify do.
 //!
-//! Characters that are not ASCII stand for themselves in strings, comments and names: whatever encoding they are in, they come out as
-//! they went in.
+//! Characters that are not ASCII stand for themselves in strings, comments and names: whatever encoding they are in,
+//! they come out as they went in.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

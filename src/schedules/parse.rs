@@ -74,8 +74,8 @@ pub struct Word<'a> {
 }
 
 impl Cron {
-    /// Reads five fields (minute, hour, day of month, month, day of week), six with the second first, a name such as `@hourly`, or an
-    /// interval such as `30 seconds`.
+    /// Reads five fields (minute, hour, day of month, month, day of week), six with the second first, a name such as
+    /// `@hourly`, or an interval such as `30 seconds`.
     pub fn parse(text: &str) -> Result<Cron, CronError> {
         if text.len() > LONGEST {
             let message = format!("a cron expression has at most {LONGEST} characters");

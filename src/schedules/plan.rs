@@ -1,4 +1,5 @@
-//! What becomes of the instants that a schedule has fallen due for: which are run, which are missed, and how far it has come by then.
+//! What becomes of the instants that a schedule has fallen due for: which are run, which are missed, and how far it has
+//! come by then.
 //!
 //! ```text
 //!             the former scheduler was last alive      this one began
@@ -6,8 +7,8 @@
 //!       late: it runs    │  missed: as the schedule says │  late: it runs
 //! ```
 //!
-//! What the former scheduler was about to fire as it was killed is late, not missed. What lies before the times of the schedule were
-//! set (an imported crontab goes on from its last run) is missed.
+//! What the former scheduler was about to fire as it was killed is late, not missed. What lies before the times of the
+//! schedule were set (an imported crontab goes on from its last run) is missed.
 
 use super::Cron;
 use super::calendar::Calendar;
@@ -117,8 +118,8 @@ pub struct Round {
     pub done: Timestamp,
 }
 
-/// What to do about a schedule whose first instant that is not done with is `due`, which is not later than now. Older missed runs than
-/// `within` are not made up for.
+/// What to do about a schedule whose first instant that is not done with is `due`, which is not later than now. Older
+/// missed runs than `within` are not made up for.
 pub fn round<C: Calendar>(
     times: &Times<'_, C>,
     (missed, within): (Missed, Option<i64>),

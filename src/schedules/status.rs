@@ -13,8 +13,8 @@ use crate::schema::job_row::timestamp;
 use crate::tasks::registry;
 use pgrx::IntoDatum;
 
-/// When it fires next, and what is wrong: of its row, as the arguments have it. An expression or a zone that is invalid is told, not
-/// raised: the view shows the others too.
+/// When it fires next, and what is wrong: of its row, as the arguments have it. An expression or a zone that is invalid
+/// is told, not raised: the view shows the others too.
 pub fn of(call: &Call) -> Result<[Value; 2], Error> {
     let texts = [0, 1, 2, 3].map(|n| call.text(n).map(|text| text.read()).unwrap_or_default());
     let [cron, timezone, task, named] = texts;

@@ -1,4 +1,5 @@
-//! What SQL can do with schedules: `kongtask.crontab`, as the owner of the tables. Each function checks that the caller may.
+//! What SQL can do with schedules: `kongtask.crontab`, as the owner of the tables. Each function checks that the caller
+//! may.
 
 use super::fire::{Kind, forbids};
 use super::{Cron, CrontabEntry, crontab, zone};
@@ -95,7 +96,8 @@ fn pinned_path() -> Settings {
     Settings::with(c"search_path", c"pg_catalog, pg_temp")
 }
 
-/// Locks a schedule for its role, whoever has its rights, and the owners of the extension; `None` if there is none. Errors: 42501.
+/// Locks a schedule for its role, whoever has its rights, and the owners of the extension; `None` if there is none.
+/// Errors: 42501.
 fn find(name: &DbText, caller: Oid) -> Result<Option<()>, Error> {
     static OWNER: Plan = plan!("schedule_owner", TEXTOID);
     let session = schema::session()?;
@@ -120,7 +122,8 @@ fn row(name: &DbText) -> Result<Value, Error> {
     one_row(&ROW, &[text(name)])
 }
 
-/// Adds a schedule for `caller`, or replaces it. Where it is new, or its times are, it fires for what comes after `since`, or after now.
+/// Adds a schedule for `caller`, or replaces it. Where it is new, or its times are, it fires for what comes after
+/// `since`, or after now.
 fn put(name: &DbText, terms: Terms, caller: Oid, since: Value) -> Result<(), Error> {
     static UPSERT: Plan = plan!(
         "schedule_upsert",
@@ -259,8 +262,8 @@ pub fn unschedule(name: &DbText) -> Result<bool, Error> {
     Ok(affected(&DELETE, &[text(name)])? > 0)
 }
 
-/// Adds a job of a schedule, for now; its row. Errors: 42704, 42501. Waits for nobody, and nobody waits for it: a handler may run its
-/// own schedule.
+/// Adds a job of a schedule, for now; its row. Errors: 42704, 42501. Waits for nobody, and nobody waits for it: a
+/// handler may run its own schedule.
 pub fn run(name: &DbText) -> Result<Value, Error> {
     static LOOK: Plan = plan!("schedule_look", TEXTOID);
     static RUN: Plan = plan!("schedule_run", INT8OID, TEXTOID);

@@ -165,7 +165,8 @@ pub fn affected(plan: &Plan, values: &[Value]) -> Result<usize, Error> {
     Ok(session()?.execute(plan, values)?.count())
 }
 
-/// Runs one statement as the owner of the tables; what it returns, a value that is passed by itself, such as a timestamp.
+/// Runs one statement as the owner of the tables; what it returns, a value that is passed by itself, such as a
+/// timestamp.
 pub fn value(plan: &Plan, values: &[Value]) -> Result<Value, Error> {
     let session = session()?;
     let rows = session.execute(plan, values)?;

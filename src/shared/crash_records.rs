@@ -1,5 +1,5 @@
-//! Records of what each worker runs, which outlive a crash of the server. The job that caused the crash left no other trace, as its
-//! transaction is gone; without a record it would run again, and take the server down for ever.
+//! Records of what each worker runs, which outlive a crash of the server. The job that caused the crash left no other
+//! trace, as its transaction is gone; without a record it would run again, and take the server down for ever.
 //!
 //! ```text
 //! a worker takes jobs ──► record ──► they are settled ──► no record

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 
 /// A database that is served, or about to be, or that must be left alone for a while.
 ///
-/// Entries are taken and freed under the board's lock. Three things keep an entry from being freed. Each is set under that lock,
-/// together with finding or taking the entry, and [`super::Board::forget`] reads all three under it. So what a process has set
-/// there stays on the entry until that process, or the one it is for, clears it.
+/// Entries are taken and freed under the board's lock. Three things keep an entry from being freed. Each is set under
+/// that lock, together with finding or taking the entry, and [`super::Board::forget`] reads all three under it. So what
+/// a process has set there stays on the entry until that process, or the one it is for, clears it.
 ///
 /// | what keeps an entry | set by | cleared by |
 /// |---|---|---|
@@ -20,74 +20,79 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 /// | `holds`, `restores` | a session whose statement needs the database empty, or that restores a dump | that session, which sets `wanted` first |
 /// | `wanted`, in `attendance` | a session that has committed CREATE EXTENSION or a task; one that ends a hold; a scheduler whose extension is gone, before it ends | the launcher, before it starts a scheduler, or where the database is not to be served |
 ///
-/// [`Attendance`] says why no CREATE EXTENSION is missed by a scheduler that ends at that moment. A scheduler that serves the
-/// database is woken, and reads the catalog; `wanted` then stays set until the next start, and costs one look more, once.
+/// [`Attendance`] says why no CREATE EXTENSION is missed by a scheduler that ends at that moment. A scheduler that
+/// serves the database is woken, and reads the catalog; `wanted` then stays set until the next start, and costs one
+/// look more, once.
 ///
-/// Processes find an entry without the lock, by its OID. It may be freed and taken for another database before they write to it.
-/// That is harmless for all fields below the first two, because each is a hint: the other database's scheduler is woken for
-/// nothing, and the database that was meant has no scheduler, whose first pass looks at everything anyway.
+/// Processes find an entry without the lock, by its OID. It may be freed and taken for another database before they
+/// write to it. That is harmless for all fields below the first two, because each is a hint: the other database's
+/// scheduler is woken for nothing, and the database that was meant has no scheduler, whose first pass looks at
+/// everything anyway.
 ///
-/// While a scheduler's pid is there, the entry's other fields are the scheduler's, unless they say otherwise. A scheduler
-/// that crashes leaves them as they are; the server then restarts with an empty board.
+/// While a scheduler's pid is there, the entry's other fields are the scheduler's, unless they say otherwise. A
+/// scheduler that crashes leaves them as they are; the server then restarts with an empty board.
 pub struct DatabaseEntry {
     /// Written under the board's lock; read by everyone.
     pub oid: SharedOid,
     /// Whether there is a scheduler, and whether one is wanted.
     pub attendance: Attendance,
-    /// The scheduler's latch. Written by the scheduler, after its pid and before it first looks at `holds` and `restores`; set by
-    /// everyone. A process that sees the pid but no latch yet need not wake it: the scheduler looks at everything before
-    /// it first sleeps.
+    /// The scheduler's latch. Written by the scheduler, after its pid and before it first looks at `holds` and
+    /// `restores`; set by everyone. A process that sees the pid but no latch yet need not wake it: the scheduler looks
+    /// at everything before it first sleeps.
     pub scheduler: LatchOf,
-    /// How many sessions run a statement that needs the database empty. While there are any, no kongtask process connects. Counted by
-    /// those sessions, under the board's lock; read by launcher, scheduler and workers.
+    /// How many sessions run a statement that needs the database empty. While there are any, no kongtask process
+    /// connects. Counted by those sessions, under the board's lock; read by launcher, scheduler and workers.
     ///
-    /// A session counts itself first and then waits for the scheduler's pid to go; a scheduler stores its pid first and then
-    /// looks here. Both do the former under the board's lock, so at least one sees the other.
+    /// A session counts itself first and then waits for the scheduler's pid to go; a scheduler stores its pid first and
+    /// then looks here. Both do the former under the board's lock, so at least one sees the other.
     pub holds: AtomicI32,
     /// The dumps that are being loaded. While there are any, no kongtask process connects either.
     pub restores: Restores,
-    /// Since when, by the wall clock, a subscription has fed the queue, as far as the scheduler knows; 0 while none does. Written
-    /// by the scheduler; read by `kongtask.holds`.
+    /// Since when, by the wall clock, a subscription has fed the queue, as far as the scheduler knows; 0 while none
+    /// does. Written by the scheduler; read by `kongtask.holds`.
     pub fed_since: AtomicI64,
-    /// Tells the scheduler to end: the database is no longer to be served. Set by the launcher, which then sets the scheduler's
-    /// latch; cleared by the launcher before it starts another. Read by the scheduler before each pass.
+    /// Tells the scheduler to end: the database is no longer to be served. Set by the launcher, which then sets the
+    /// scheduler's latch; cleared by the launcher before it starts another. Read by the scheduler before each pass.
     pub must_leave: AtomicBool,
-    /// True once the scheduler has found the extension, until it ends. Written by the scheduler, which wakes the launcher
-    /// afterwards, because the launcher lets only a few schedulers find out at once.
+    /// True once the scheduler has found the extension, until it ends. Written by the scheduler, which wakes the
+    /// launcher afterwards, because the launcher lets only a few schedulers find out at once.
     pub serving: AtomicBool,
-    /// True if the scheduler ended because it should, and not because it failed: it found no extension, was told to leave, or the
-    /// server stops. Set by the scheduler before its process ends; read by the launcher once the postmaster says that it has
-    /// ended, and cleared by the launcher before it starts another.
+    /// True if the scheduler ended because it should, and not because it failed: it found no extension, was told to
+    /// leave, or the server stops. Set by the scheduler before its process ends; read by the launcher once the
+    /// postmaster says that it has ended, and cleared by the launcher before it starts another.
     pub ended_in_order: AtomicBool,
     /// True if the scheduler found no extension. Handed over as `ended_in_order` is.
     pub lacks_extension: AtomicBool,
-    /// The scheduler's request to be woken by commits that find too few idle workers: it could start one, or have another role give
-    /// up a slot. Written by the scheduler after each pass; read by sessions at commit, after their jobs are on the
-    /// ready list.
+    /// The scheduler's request to be woken by commits that find too few idle workers: it could start one, or have
+    /// another role give up a slot. Written by the scheduler after each pass; read by sessions at commit, after their
+    /// jobs are on the ready list.
     pub can_rebalance: Request,
-    /// The scheduler's request to be woken by workers that become idle: an understaffed role, or one without a worker, waits for
-    /// another role's slot. Written by the scheduler after each pass; read by workers that have gone Idle.
+    /// The scheduler's request to be woken by workers that become idle: an understaffed role, or one without a worker,
+    /// waits for another role's slot. Written by the scheduler after each pass; read by workers that have gone Idle.
     pub wants_idle_notice: Request,
-    /// True while the database has jobs, no worker and no slot for one (written by the scheduler), or no slot for a scheduler
-    /// (written by the launcher while there is no scheduler). Read by workers of other databases that have gone Idle, which wake both, and by
-    /// other schedulers, which then start no worker.
+    /// True while the database has jobs, no worker and no slot for one (written by the scheduler), or no slot for a
+    /// scheduler (written by the launcher while there is no scheduler). Read by workers of other databases that have
+    /// gone Idle, which wake both, and by other schedulers, which then start no worker.
     ///
-    /// The writer sets it first and then looks for an idle worker; a worker goes Idle first and then looks here. Both accesses of
-    /// both are SeqCst, so at least one sees the other. The writer also tries again every 50 ms, because nothing tells of a slot
-    /// that the postmaster has freed.
+    /// The writer sets it first and then looks for an idle worker; a worker goes Idle first and then looks here. Both
+    /// accesses of both are SeqCst, so at least one sees the other. The writer also tries again every 50 ms, because
+    /// nothing tells of a slot that the postmaster has freed.
     pub starving: AtomicBool,
-    /// True if a process has passed over a row that another transaction had locked: the lock may be gone soon, of which nothing
-    /// tells. Set by workers, which then set the scheduler's latch, and by the scheduler; cleared by the scheduler at the end of a pass,
-    /// which schedules a search of the table. A flag that is set later is seen by the next pass, which that latch has begun.
+    /// True if a process has passed over a row that another transaction had locked: the lock may be gone soon, of which
+    /// nothing tells. Set by workers, which then set the scheduler's latch, and by the scheduler; cleared by the
+    /// scheduler at the end of a pass, which schedules a search of the table. A flag that is set later is seen by the
+    /// next pass, which that latch has begun.
     pub has_skipped_rows: AtomicBool,
-    /// True if a transaction that was prepared has been committed: it may have added jobs that no session has noted. Set by the
-    /// session that ran COMMIT PREPARED, after the commit; the one that finds it clear sets the scheduler's latch. Cleared by the
-    /// scheduler before it has everything searched, so that a commit which sets it later is searched for again.
+    /// True if a transaction that was prepared has been committed: it may have added jobs that no session has noted.
+    /// Set by the session that ran COMMIT PREPARED, after the commit; the one that finds it clear sets the scheduler's
+    /// latch. Cleared by the scheduler before it has everything searched, so that a commit which sets it later is
+    /// searched for again.
     pub has_unnoted_jobs: AtomicBool,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
-    /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER` if there is
-    /// none. Lowered by the session that commits one, before it wakes the scheduler; taken by the scheduler before it reads them.
+    /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER`
+    /// if there is none. Lowered by the session that commits one, before it wakes the scheduler; taken by the scheduler
+    /// before it reads them.
     pub schedules_changed: AtomicI64,
 }
 
@@ -105,10 +110,11 @@ impl DatabaseEntry {
         self.scheduler.set();
     }
 
-    /// Takes the entry for a database. The board's lock is held; the OID is written last, as processes look for it without that lock.
+    /// Takes the entry for a database. The board's lock is held; the OID is written last, as processes look for it
+    /// without that lock.
     pub(super) fn reset(&self, oid: Oid) {
         self.attendance.end();
-        self.scheduler.is_nobodys();
+        self.scheduler.disown();
         self.attendance.take();
         self.holds.store(0, SeqCst);
         self.restores.reset();

@@ -10,8 +10,8 @@
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
 //!   `models/`.
 //!
-//! No lock is held across anything that can raise: an error would leave it held, because these processes do not all abort a
-//! transaction then. If a process crashes, the server restarts all of them, with fresh memory.
+//! No lock is held across anything that can raise: an error would leave it held, because these processes do not all
+//! abort a transaction then. If a process crashes, the server restarts all of them, with fresh memory.
 
 // Lowest first.
 mod sync;
@@ -78,7 +78,8 @@ pub fn board() -> Option<Board> {
     BOARD.get()
 }
 
-/// Returns the ids of the live kongtask workers of this database, as in `locked_by`: none where the library was not preloaded.
+/// Returns the ids of the live kongtask workers of this database, as in `locked_by`: none where the library was not
+/// preloaded.
 pub fn living_workers() -> Vec<DbText> {
     let Some(board) = board() else { return Vec::new() };
     let workers = board.workers_of(background::database());
@@ -132,7 +133,8 @@ impl Board {
         self.ready_lists().iter().find(|list| list.is_of(database, role))
     }
 
-    /// Returns the role's ready list, for a worker that begins to use it. There are as many lists as there can be workers.
+    /// Returns the role's ready list, for a worker that begins to use it. There are as many lists as there can be
+    /// workers.
     pub fn join_ready_list(&self, database: Oid, role: Oid) -> Option<&'static SharedReadyList> {
         let _lock = Lock::take(BOARD_LOCK);
         let list = self.list(database, role).or_else(|| self.ready_lists().iter().find(|list| list.users() == 0))?;
@@ -151,8 +153,8 @@ impl Board {
         self.databases().iter().find(|entry| entry.oid.get() == oid)
     }
 
-    /// Returns the entry of a database, and takes one if it has none; `None` if all are taken. `keep` sets, under the same lock, what
-    /// keeps the entry from being freed.
+    /// Returns the entry of a database, and takes one if it has none; `None` if all are taken. `keep` sets, under the
+    /// same lock, what keeps the entry from being freed.
     fn database_or_new(&self, oid: Oid, keep: impl FnOnce(&DatabaseEntry)) -> Option<&'static DatabaseEntry> {
         let _lock = Lock::take(BOARD_LOCK);
         let entry = self.database(oid).or_else(|| {
@@ -164,7 +166,8 @@ impl Board {
         Some(entry)
     }
 
-    /// Has a scheduler look at a database: the one that is there, or a new one that the launcher starts. Raises nothing.
+    /// Has a scheduler look at a database: the one that is there, or a new one that the launcher starts. Raises
+    /// nothing.
     pub fn want(&self, oid: Oid) {
         let entry = self.database_or_new(oid, |entry| entry.attendance.want());
         match entry.map(|entry| (entry, entry.attendance.attendant())) {
@@ -178,7 +181,8 @@ impl Board {
         self.database_or_new(oid, |entry| entry.attendance.begin(pid))
     }
 
-    /// Prepares the entry of a database whose scheduler the launcher is about to start; it will see what it was wanted for until now.
+    /// Prepares the entry of a database whose scheduler the launcher is about to start; it will see what it was wanted
+    /// for until now.
     pub fn prepare(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
         self.database_or_new(oid, |entry| {
             entry.must_leave.store(false, SeqCst);
@@ -239,8 +243,8 @@ impl Board {
         self.starving_but(database).for_each(|entry| entry.wake_starving(self.launcher()));
     }
 
-    /// Has a worker of another database give up its slot: an idle one if there is any, or one that has had its turn where others are left,
-    /// after its job. One at a time.
+    /// Has a worker of another database give up its slot: an idle one if there is any, or one that has had its turn
+    /// where others are left, after its job. One at a time.
     pub fn ask_for_slot(&self, database: Oid, turn: Duration, now: Tick) {
         let others: Vec<&Worker> = self
             .workers()
@@ -285,7 +289,8 @@ const BOARD_LOCK: usize = 0;
 
 const NAME: &std::ffi::CStr = c"kongtask";
 
-/// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker slot.
+/// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker
+/// slot.
 pub fn capacity() -> usize {
     // SAFETY: reads a variable, set by the time it is asked for.
     usize::try_from(unsafe { pg_sys::max_worker_processes }).unwrap_or(1).max(1)
@@ -316,8 +321,8 @@ pub fn request() {
 
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" fn on_startup() {
-        // SAFETY: the postmaster calls this before it starts any process, so no lock is needed; zeroed memory is a valid
-        // board of no capacity, as every field is an atomic number.
+        // SAFETY: the postmaster calls this before it starts any process, so no lock is needed; zeroed memory is a
+        // valid board of no capacity, as every field is an atomic number.
         unsafe {
             if let Some(next) = NEXT_STARTUP.get() {
                 next();

@@ -1,15 +1,15 @@
-//! How processes wake each other. Each type is one protocol: what one side does, what the other side does, and the order in
-//! which each must do it. Nothing here needs Postgres, so that `models/` can run this very code under loom.
+//! How processes wake each other. Each type is one protocol: what one side does, what the other side does, and the
+//! order in which each must do it. Nothing here needs Postgres, so that `models/` can run this very code under loom.
 //!
-//! All of them answer one question: process A looks for something, finds nothing, and sleeps; process B makes it, and tells only
-//! those that sleep. What if B makes it after A has looked, and looks at A before A sleeps? The answer is always the same. A
-//! says first that it is to be told, and looks afterwards; B makes it first, and looks afterwards whether A is to be told. So
-//! at least one of the two sees what the other did.
+//! All of them answer one question: process A looks for something, finds nothing, and sleeps; process B makes it, and
+//! tells only those that sleep. What if B makes it after A has looked, and looks at A before A sleeps? The answer is
+//! always the same. A says first that it is to be told, and looks afterwards; B makes it first, and looks afterwards
+//! whether A is to be told. So at least one of the two sees what the other did.
 //!
-//! That needs A's store to be seen before A's look, and B's before B's. Where both sides look by taking the same lock (a ready
-//! list's, or Postgres's own for commits and snapshots), the lock sees to that. Elsewhere a `fence` on either side does, and
-//! names its partner. The accesses beside it are SeqCst, as everywhere in `shared`: none is on a path where a weaker one could
-//! be measured, and the reader need not ask which suffices.
+//! That needs A's store to be seen before A's look, and B's before B's. Where both sides look by taking the same lock
+//! (a ready list's, or Postgres's own for commits and snapshots), the lock sees to that. Elsewhere a `fence` on either
+//! side does, and names its partner. The accesses beside it are SeqCst, as everywhere in `shared`: none is on a path
+//! where a weaker one could be measured, and the reader need not ask which suffices.
 
 use super::sync::Ordering::SeqCst;
 use super::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, fence};
@@ -20,13 +20,13 @@ use super::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, fence};
 pub enum State {
     /// The slot is unused. The scheduler takes it, under the board's lock: Starting.
     Free,
-    /// The scheduler has asked the postmaster for a process. The process, once it has connected: Looking. The scheduler, if the
-    /// process never begins: Gone, then Free.
+    /// The scheduler has asked the postmaster for a process. The process, once it has connected: Looking. The
+    /// scheduler, if the process never begins: Gone, then Free.
     Starting,
     /// Looking for a job. The worker: Running or Idle.
     Looking,
-    /// Asleep, or about to be once it has found its role's ready list still empty. Another process that adds work, and sets the
-    /// worker's latch; or the worker itself, when it wakes for another reason: Looking.
+    /// Asleep, or about to be once it has found its role's ready list still empty. Another process that adds work, and
+    /// sets the worker's latch; or the worker itself, when it wakes for another reason: Looking.
     Idle,
     /// Running a handler. The worker: Looking.
     Running,
@@ -41,8 +41,8 @@ impl State {
     }
 }
 
-/// The state of a worker, and with it who sees to it that the worker looks again: while it is Idle, the process that adds work for it;
-/// in any other state, the worker itself.
+/// The state of a worker, and with it who sees to it that the worker looks again: while it is Idle, the process that
+/// adds work for it; in any other state, the worker itself.
 #[derive(Debug, Default)]
 pub struct WorkerState(AtomicU8);
 
@@ -59,11 +59,11 @@ impl WorkerState {
         self.0.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
     }
 
-    /// Sleeps until the worker has something to do. For the worker: goes Idle, has it `look` once more whether there is something,
-    /// and if not, `wait` until its latch is set.
+    /// Sleeps until the worker has something to do. For the worker: goes Idle, has it `look` once more whether there is
+    /// something, and if not, `wait` until its latch is set.
     ///
-    /// A session that adds work puts it on the ready list and then calls [`WorkerState::wake`]. Both take the list's lock: if the
-    /// session has it after this worker's look, the session finds the worker Idle.
+    /// A session that adds work puts it on the ready list and then calls [`WorkerState::wake`]. Both take the list's
+    /// lock: if the session has it after this worker's look, the session finds the worker Idle.
     pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<(), E> {
         self.set(State::Idle);
         // Pairs with the fence in `Request::set`, for what `look` tells of the idle worker.
@@ -76,8 +76,8 @@ impl WorkerState {
         Ok(())
     }
 
-    /// Wakes the worker if it is Idle: from then on it is the worker that looks for work. Returns true if it was Idle. For
-    /// processes that have put work on the worker's ready list before.
+    /// Wakes the worker if it is Idle: from then on it is the worker that looks for work. Returns true if it was Idle.
+    /// For processes that have put work on the worker's ready list before.
     ///
     /// One process at most succeeds for each sleep, so that two jobs wake two workers.
     pub fn wake(&self, set_latch: impl FnOnce()) -> bool {
@@ -89,8 +89,8 @@ impl WorkerState {
     }
 }
 
-/// A request of the scheduler's to be woken when something happens that does not concern it mostly: a worker becomes idle, a
-/// commit finds too few idle workers. Written by the scheduler, read by those processes.
+/// A request of the scheduler's to be woken when something happens that does not concern it mostly: a worker becomes
+/// idle, a commit finds too few idle workers. Written by the scheduler, read by those processes.
 #[derive(Debug, Default)]
 pub struct Request(AtomicBool);
 
@@ -111,8 +111,8 @@ impl Request {
         self.0.store(false, SeqCst);
     }
 
-    /// Returns true if the scheduler is to be woken. For processes that have made the thing happen before: gone Idle, or put
-    /// jobs on the ready list.
+    /// Returns true if the scheduler is to be woken. For processes that have made the thing happen before: gone Idle,
+    /// or put jobs on the ready list.
     pub fn is_set(&self) -> bool {
         // Pairs with the fence in `Request::set`.
         fence(SeqCst);
@@ -122,10 +122,10 @@ impl Request {
 
 /// The time at which the scheduler is to look for jobs that fall due.
 ///
-/// A session that has committed a job for later lowers it, and wakes the scheduler if it did. The scheduler takes the time before
-/// it looks at the table, and lowers it afterwards to what it found there. A commit that the scheduler's snapshot does not show
-/// comes after that snapshot, and so finds the time taken: it lowers it, and wakes the scheduler. (Postgres's lock for commits
-/// and snapshots orders the two.)
+/// A session that has committed a job for later lowers it, and wakes the scheduler if it did. The scheduler takes the
+/// time before it looks at the table, and lowers it afterwards to what it found there. A commit that the scheduler's
+/// snapshot does not show comes after that snapshot, and so finds the time taken: it lowers it, and wakes the
+/// scheduler. (Postgres's lock for commits and snapshots orders the two.)
 #[derive(Debug, Default)]
 pub struct NextDue(AtomicI64);
 
@@ -133,8 +133,8 @@ impl NextDue {
     /// No time at all.
     pub const NEVER: i64 = i64::MAX;
 
-    /// Lowers the time. Returns true if it was lowered: then the scheduler must be woken. For sessions, after their commit, and
-    /// for the scheduler.
+    /// Lowers the time. Returns true if it was lowered: then the scheduler must be woken. For sessions, after their
+    /// commit, and for the scheduler.
     pub fn lower(&self, when: i64) -> bool {
         self.0.fetch_min(when, SeqCst) > when
     }
@@ -144,8 +144,8 @@ impl NextDue {
         self.0.swap(NextDue::NEVER, SeqCst)
     }
 
-    /// Returns the time until which the scheduler may sleep. It need not be the latest: a session that lowers it has set the
-    /// scheduler's latch, or is about to.
+    /// Returns the time until which the scheduler may sleep. It need not be the latest: a session that lowers it has
+    /// set the scheduler's latch, or is about to.
     pub fn get(&self) -> i64 {
         self.0.load(SeqCst)
     }
@@ -165,12 +165,12 @@ pub enum Attendant {
 
 /// Whether a database has a scheduler, and whether it wants one.
 ///
-/// A session that has committed CREATE EXTENSION sets `wanted` and then looks for a scheduler. A scheduler that has found no
-/// extension clears its pid, and then wakes the launcher, which looks at `wanted`. So a session that still sees the pid has set
-/// `wanted` before the launcher looks; and one that does not wakes the launcher itself.
+/// A session that has committed CREATE EXTENSION sets `wanted` and then looks for a scheduler. A scheduler that has
+/// found no extension clears its pid, and then wakes the launcher, which looks at `wanted`. So a session that still
+/// sees the pid has set `wanted` before the launcher looks; and one that does not wakes the launcher itself.
 ///
-/// `want`, `begin`, `prepare` and `is_unattended` are called under the board's lock, which also guards the entry that this is a
-/// part of; all else without.
+/// `want`, `begin`, `prepare` and `is_unattended` are called under the board's lock, which also guards the entry that
+/// this is a part of; all else without.
 #[derive(Debug, Default)]
 pub struct Attendance {
     wanted: AtomicBool,
@@ -178,8 +178,8 @@ pub struct Attendance {
 }
 
 impl Attendance {
-    /// Has the database looked at: by the scheduler it has, or by a new one. For sessions, and for a scheduler whose extension is
-    /// gone. Afterwards [`Attendance::attendant`] must be woken.
+    /// Has the database looked at: by the scheduler it has, or by a new one. For sessions, and for a scheduler whose
+    /// extension is gone. Afterwards [`Attendance::attendant`] must be woken.
     pub fn want(&self) {
         self.wanted.store(true, SeqCst);
     }
@@ -191,8 +191,8 @@ impl Attendance {
         if self.has_scheduler() { Attendant::Scheduler } else { Attendant::Launcher }
     }
 
-    /// Drops the wish. For the launcher: before it starts a scheduler, which will see all that was committed until now; and where the
-    /// database is not to be served. Returns true if the database was wanted.
+    /// Drops the wish. For the launcher: before it starts a scheduler, which will see all that was committed until now;
+    /// and where the database is not to be served. Returns true if the database was wanted.
     pub fn take(&self) -> bool {
         self.wanted.swap(false, SeqCst)
     }

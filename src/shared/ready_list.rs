@@ -8,16 +8,18 @@
 //!      ▲ workers take from here       ▲ a search goes on from here when the list is empty
 //! ```
 //!
-//! Every job that can run is on the list, or lies at the watermark or behind it. So a commit that adds a job before the watermark
-//! puts it on the list, and need do nothing else: a queue that its workers keep up with is never searched, and jobs that failed
-//! for good or are scheduled for later are passed once, by the search that moved the watermark past them.
+//! Every job that can run is on the list, or lies at the watermark or behind it. So a commit that adds a job before the
+//! watermark puts it on the list, and need do nothing else: a queue that its workers keep up with is never searched,
+//! and jobs that failed for good or are scheduled for later are passed once, by the search that moved the watermark
+//! past them.
 //!
-//! A search takes a while, and its snapshot does not show what commits meanwhile. So a commit that adds a job at the watermark or
-//! behind it notes the position in `lowered`, and the end of the search leaves the watermark there. A session offers its job after
-//! its commit: either the search has begun by then, and the offer is noted; or it has not, and its snapshot shows the job.
-//! `models/` tries all orders of those steps.
+//! A search takes a while, and its snapshot does not show what commits meanwhile. So a commit that adds a job at the
+//! watermark or behind it notes the position in `lowered`, and the end of the search leaves the watermark there. A
+//! session offers its job after its commit: either the search has begun by then, and the offer is noted; or it has not,
+//! and its snapshot shows the job. `models/` tries all orders of those steps.
 //!
-//! A list is a hint. The row's lock decides who runs a job, and a worker that takes one off the list checks everything again.
+//! A list is a hint. The row's lock decides who runs a job, and a worker that takes one off the list checks everything
+//! again.
 //!
 //! Plain data without pointers, as it lies in shared memory; a process that uses it holds its lock.
 
@@ -80,10 +82,11 @@ impl Hint {
 #[repr(C)]
 pub struct ReadyList {
     watermark: Position,
-    /// The lowest position at the watermark or behind it where a job was added since the search that is under way began.
+    /// The lowest position at the watermark or behind it where a job was added since the search that is under way
+    /// began.
     lowered: Position,
-    /// The pid of the worker whose search is under way; 0 if none is. That worker alone moves the watermark up, and it looks at the list
-    /// again after its search; the others sleep meanwhile.
+    /// The pid of the worker whose search is under way; 0 if none is. That worker alone moves the watermark up, and it
+    /// looks at the list again after its search; the others sleep meanwhile.
     searcher: i32,
     first: usize,
     count: usize,
@@ -105,7 +108,8 @@ impl ReadyList {
         self.count
     }
 
-    /// Returns true if there may be something to run: a job on the list, or one that a search would find and none is under way.
+    /// Returns true if there may be something to run: a job on the list, or one that a search would find and none is
+    /// under way.
     pub fn has_more(&self) -> bool {
         self.count > 0 || (self.watermark != Position::END && self.searcher == 0)
     }
@@ -115,8 +119,8 @@ impl ReadyList {
         self.list().first().map_or(self.watermark, |hint| hint.position)
     }
 
-    /// Puts a job on the list, unless it is there already, or lies where a search will find it. A full list drops its last job, and
-    /// lowers the watermark to it.
+    /// Puts a job on the list, unless it is there already, or lies where a search will find it. A full list drops its
+    /// last job, and lowers the watermark to it.
     pub fn offer(&mut self, hint: Hint) {
         if hint.position >= self.watermark {
             self.lowered = self.lowered.min(hint.position);
@@ -158,7 +162,8 @@ impl ReadyList {
         }
     }
 
-    /// Takes the first job, and with it the next ones that can be taken together with it, as many as `most` returns at most.
+    /// Takes the first job, and with it the next ones that can be taken together with it, as many as `most` returns at
+    /// most.
     pub fn take(&mut self, most: impl FnOnce(&Hint) -> usize) -> Vec<Hint> {
         let Some(&head) = self.list().first() else { return Vec::new() };
         let most = most(&head);
@@ -187,8 +192,9 @@ impl ReadyList {
         taken
     }
 
-    /// Begins a search, and returns its first position; `None` if there is nothing to search, or another worker is searching. The
-    /// search's snapshot must be taken after this: pairs with [`ReadyList::offer`], which sessions call after their commit.
+    /// Begins a search, and returns its first position; `None` if there is nothing to search, or another worker is
+    /// searching. The search's snapshot must be taken after this: pairs with [`ReadyList::offer`], which sessions call
+    /// after their commit.
     pub fn begin_search(&mut self, searcher: i32) -> Option<Position> {
         if self.searcher != 0 || self.watermark == Position::END {
             return None;

@@ -7,8 +7,8 @@
 //!   ▲───────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Sessions write all of it, under the board's lock; launcher, scheduler and workers read it without. A session counts itself
-//! first, and then wakes the scheduler and the launcher, which look here before they run or start anything.
+//! Sessions write all of it, under the board's lock; launcher, scheduler and workers read it without. A session counts
+//! itself first, and then wakes the scheduler and the launcher, which look here before they run or start anything.
 
 use super::{BOARD_LOCK, Board};
 use crate::pg::clock::{self, Tick, Timestamp, after};
@@ -22,7 +22,8 @@ use std::time::Duration;
 const SHOWN: usize = 8;
 
 pub struct Restores {
-    /// Grows whenever everything is forgotten. A session remembers the generation of its hold, and ends it only in the same one.
+    /// Grows whenever everything is forgotten. A session remembers the generation of its hold, and ends it only in the
+    /// same one.
     generation: AtomicU32,
     /// How many sessions hold the database.
     sessions: AtomicI32,
@@ -51,9 +52,9 @@ pub enum Restoring {
 }
 
 impl Restores {
-    /// Returns true while the database is kept still, by sessions or by the wait. Reads the sessions first: pairs with `end_restore`,
-    /// which sets the wait before it counts the last session out. It does not ask again whether there is none, because one may have
-    /// come since, and the database was kept still all the time.
+    /// Returns true while the database is kept still, by sessions or by the wait. Reads the sessions first: pairs with
+    /// `end_restore`, which sets the wait before it counts the last session out. It does not ask again whether there is
+    /// none, because one may have come since, and the database was kept still all the time.
     pub fn is_active(&self) -> bool {
         self.sessions.load(SeqCst) > 0 || clock::tick() < self.waits_until.load(SeqCst)
     }
@@ -84,8 +85,9 @@ impl Restores {
 }
 
 impl Board {
-    /// Keeps a database still for the session `pid`. The session holds it already if `generation` is the current one. `whole` says that the
-    /// schema is known to be whole. Returns the current generation, and true if the hold is new; `None` if the board is full.
+    /// Keeps a database still for the session `pid`. The session holds it already if `generation` is the current one.
+    /// `whole` says that the schema is known to be whole. Returns the current generation, and true if the hold is new;
+    /// `None` if the board is full.
     pub fn hold_for_restore(&self, oid: Oid, pid: i32, generation: Option<u32>, whole: bool) -> Option<(u32, bool)> {
         let mut held = (0, false);
         let entry = self.database_or_new(oid, |entry| {
@@ -111,8 +113,8 @@ impl Board {
         Some(held)
     }
 
-    /// Ends the hold that a session has had since `generation`. If it was the last, and the schema is not known to be whole, the
-    /// database is kept still for as long as `patience`. Raises nothing.
+    /// Ends the hold that a session has had since `generation`. If it was the last, and the schema is not known to be
+    /// whole, the database is kept still for as long as `patience`. Raises nothing.
     pub fn end_restore(&self, oid: Oid, pid: i32, generation: u32, patience: Duration) {
         self.change_restores(oid, |restores| {
             if restores.generation.load(SeqCst) != generation {
@@ -126,7 +128,8 @@ impl Board {
             } else if restores.whole.load(SeqCst) {
                 restores.reset();
             } else {
-                // In this order, so that the database is held throughout: pairs with `is_active`, which reads the sessions first.
+                // In this order, so that the database is held throughout: pairs with `is_active`, which reads the
+                // sessions first.
                 restores.waits_since.store(clock::now(), SeqCst);
                 restores.waits_until.store(after(clock::tick(), patience), SeqCst);
                 restores.sessions.store(0, SeqCst);

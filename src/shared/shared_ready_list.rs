@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// A ready list and the role that it belongs to. A role has one as long as it has a worker.
 ///
-/// `database` and `role` are written under both locks, the board's and this list's own, so that either suffices to read them; `users`
-/// under the board's. Sessions look for a role's list without a lock, and check again whose it is once they hold the list's own
-/// ([`SharedReadyList::with_of`]): it may have been given to another role. If no list is found, none is needed: the role's next
-/// worker starts with an empty one, whose search begins at the start of the table after that.
+/// `database` and `role` are written under both locks, the board's and this list's own, so that either suffices to read
+/// them; `users` under the board's. Sessions look for a role's list without a lock, and check again whose it is once
+/// they hold the list's own ([`SharedReadyList::with_of`]): it may have been given to another role. If no list is
+/// found, none is needed: the role's next worker starts with an empty one, whose search begins at the start of the
+/// table after that.
 pub struct SharedReadyList {
     /// The number of the lock that guards it. Written once, by the postmaster.
     lock: AtomicU32,

@@ -1,5 +1,5 @@
-//! What the protocols of this folder are made of. The crate `models/` compiles the same protocols with its own version of this
-//! file: loom's atomics, which let it try every order of steps, and a list that is full after a few jobs.
+//! What the protocols of this folder are made of. The crate `models/` compiles the same protocols with its own version
+//! of this file: loom's atomics, which let it try every order of steps, and a list that is full after a few jobs.
 
 pub use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fence};
 

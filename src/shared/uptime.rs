@@ -1,5 +1,6 @@
-//! Until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so that the next
-//! scheduler can tell what the former was about to fire as it was killed from what fell due while none ran.
+//! Until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so
+//! that the next scheduler can tell what the former was about to fire as it was killed from what fell due while none
+//! ran.
 
 use super::crash_records;
 use crate::pg::catch::{Level, log_with};
@@ -37,8 +38,8 @@ pub fn prepare(capacity: usize) {
     }
 }
 
-/// The record of a database, of which this process is the scheduler. One that has none gets a free one, or that of the database whose
-/// scheduler has been gone for longest.
+/// The record of a database, of which this process is the scheduler. One that has none gets a free one, or that of the
+/// database whose scheduler has been gone for longest.
 pub fn of(database: Oid) -> Option<&'static Uptime> {
     let all = UPTIMES.get();
     if let Some(mine) = all.iter().find(|uptime| uptime.database.load(SeqCst) == database.to_u32()) {

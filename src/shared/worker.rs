@@ -19,9 +19,9 @@ use std::time::Duration;
 /// - Once it is Gone, the scheduler of its database: it releases what the worker held, and frees the slot. Where the database is
 ///   gone, the launcher frees it.
 ///
-/// The owner writes all fields, but for the three that say otherwise. Each owner stores the state last, so that the next one, which
-/// reads the state first, sees everything else. A worker whose process is killed without ending in order never becomes Gone: the
-/// server restarts then, with an empty board, and crash records tell what ran.
+/// The owner writes all fields, but for the three that say otherwise. Each owner stores the state last, so that the
+/// next one, which reads the state first, sees everything else. A worker whose process is killed without ending in
+/// order never becomes Gone: the server restarts then, with an empty board, and crash records tell what ran.
 pub struct Worker {
     state: WorkerState,
     /// Written by the scheduler; read by everyone.
@@ -30,37 +30,40 @@ pub struct Worker {
     pub role: SharedOid,
     /// 0 until the process has begun. Written by the worker; read by everyone.
     pub pid: AtomicI32,
-    /// Written by the worker; set by everyone. A process that finds none need not wake the worker: it looks at `must_leave` and at
-    /// its ready list before it first sleeps.
+    /// Written by the worker; set by everyone. A process that finds none need not wake the worker: it looks at
+    /// `must_leave` and at its ready list before it first sleeps.
     pub latch: LatchOf,
-    /// Distinguishes the processes that use this slot one after another. Written by the scheduler; the worker compares it with the
-    /// one that it was started with.
+    /// Distinguishes the processes that use this slot one after another. Written by the scheduler; the worker compares
+    /// it with the one that it was started with.
     pub ticket: AtomicU32,
-    /// Asks the worker to end after the job it runs. Set by the scheduler of its database, or by one of another database that waits for a
-    /// slot, either of which then sets the worker's latch; by the worker itself where it ends in order. Cleared by the
-    /// scheduler that takes the slot. Read by the worker before each job, and once more after it has gone Idle.
+    /// Asks the worker to end after the job it runs. Set by the scheduler of its database, or by one of another
+    /// database that waits for a slot, either of which then sets the worker's latch; by the worker itself where it ends
+    /// in order. Cleared by the scheduler that takes the slot. Read by the worker before each job, and once more after
+    /// it has gone Idle.
     pub must_leave: AtomicBool,
-    /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by the scheduler
-    /// after that, to terminate a worker that is overdue.
+    /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by
+    /// the scheduler after that, to terminate a worker that is overdue.
     pub must_leave_since: AtomicI64,
     /// The tick at which the scheduler asked for the process. Written by the scheduler.
     pub begun: AtomicI64,
     /// When the worker entered its state, by the wall clock; read by `kongtask.workers` only.
     pub since: AtomicI64,
-    /// The tick at which the lock of its jobs was last renewed. Written by the worker before it is Running; by the scheduler while
-    /// it is.
+    /// The tick at which the lock of its jobs was last renewed. Written by the worker before it is Running; by the
+    /// scheduler while it is.
     pub renewed: AtomicI64,
-    /// The tick at which the call that runs was first asked to end, by a timeout or a signal; 0 if it was not. Written by the
-    /// worker's signal handlers, which then set the scheduler's latch; read by the scheduler.
+    /// The tick at which the call that runs was first asked to end, by a timeout or a signal; 0 if it was not. Written
+    /// by the worker's signal handlers, which then set the scheduler's latch; read by the scheduler.
     pub asked_to_end: AtomicI64,
     /// True while the worker uses its role's ready list. Written and read by the worker: what it must undo as it ends.
     pub uses_ready_list: AtomicBool,
     /// The encoding of its database. Written by the worker once it has connected.
     encoding: AtomicI32,
-    /// The random part of its worker id; zeros until the worker has chosen one. The first is stored last, and loaded first.
+    /// The random part of its worker id; zeros until the worker has chosen one. The first is stored last, and loaded
+    /// first.
     id: [AtomicU64; 2],
-    /// Odd while the fields below are being written, by the worker, or by the scheduler that frees the slot. A reader reads them again
-    /// if the version was odd, or is another afterwards. Neither process can end between the two: no interrupt is served there.
+    /// Odd while the fields below are being written, by the worker, or by the scheduler that frees the slot. A reader
+    /// reads them again if the version was odd, or is another afterwards. Neither process can end between the two: no
+    /// interrupt is served there.
     version: AtomicU32,
     /// The job that runs; 0 if none does. The worker also changes it alone, from one job of a batch to the next.
     job: AtomicI64,
@@ -161,7 +164,8 @@ impl Worker {
         self.id[0].store(bits[0], Release);
     }
 
-    /// Returns the tick from which the worker is unresponsive, unless its call ends before; `NEVER` if the call was not asked to.
+    /// Returns the tick from which the worker is unresponsive, unless its call ends before; `NEVER` if the call was not
+    /// asked to.
     pub fn unresponsive_at(&self) -> Tick {
         match self.asked_to_end.load(SeqCst) {
             0 => NEVER,
@@ -169,7 +173,8 @@ impl Worker {
         }
     }
 
-    /// Returns true if its call does not end although it was asked to: until it does, the pool counts another worker in its place.
+    /// Returns true if its call does not end although it was asked to: until it does, the pool counts another worker in
+    /// its place.
     pub fn is_unresponsive(&self, now: Tick) -> bool {
         self.unresponsive_at() <= now
     }
@@ -267,7 +272,7 @@ impl Worker {
 
     /// Frees the slot; for the process that owns it.
     pub fn free(&self) {
-        self.latch.is_nobodys();
+        self.latch.disown();
         self.pid.store(0, Relaxed);
         self.set_id([0, 0]);
         self.let_go();

@@ -1,9 +1,9 @@
-//! Wake-up at commit. A transaction notes what work it adds; once it has committed, the session puts what can
-//! run on its role's ready list, and wakes as many idle workers as it added jobs. Nothing is sent on rollback, and nothing to
+//! Wake-up at commit. A transaction notes what work it adds; once it has committed, the session puts what can run on
+//! its role's ready list, and wakes as many idle workers as it added jobs. Nothing is sent on rollback, and nothing to
 //! processes that have nothing to do.
 //!
-//! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at the
-//! ready list once more. See [`crate::shared::State`]'s protocol.
+//! No wake-up is lost between a worker that found nothing and a commit: the worker goes idle first, and then looks at
+//! the ready list once more. See [`crate::shared::State`]'s protocol.
 
 use super::wake::{offer, wake};
 use crate::pg::clock::{self, Timestamp};
@@ -111,7 +111,7 @@ fn end(committed: bool) {
         board.release(*held);
     }
     if committed {
-        // Nothing may raise here; it may end.
+        // A fault point's error is dropped, as nothing may raise here. It may still end the process.
         let _ = fault::point("committed");
         tell(board, notes);
     }

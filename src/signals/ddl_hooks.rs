@@ -1,5 +1,5 @@
-//! Hooks for the statements that concern kongtask: those that need a database empty, those that create or drop the extension,
-//! COMMIT PREPARED, those of a dump that is restored, and those on subscriptions.
+//! Hooks for the statements that concern kongtask: those that need a database empty, those that create or drop the
+//! extension, COMMIT PREPARED, those of a dump that is restored, and those on subscriptions.
 //!
 //! A session stops the workers only by a statement that it has the right to run.
 
@@ -38,8 +38,8 @@ pub fn watch() {
     });
 }
 
-/// Notes that a prepared transaction may have added jobs, or the extension: what it had noted itself was forgotten when it was
-/// prepared.
+/// Notes that a prepared transaction may have added jobs, or the extension: what it had noted itself was forgotten when
+/// it was prepared.
 fn note_what_was_prepared() {
     let Some(board) = shared::board() else { return };
     let is_served = board.database(background::database()).is_some_and(|entry| entry.serving.load(SeqCst));
@@ -50,7 +50,8 @@ fn note_what_was_prepared() {
     }
 }
 
-/// Returns true if the current role may run a statement that drops the extension, or its schema and the extension with it.
+/// Returns true if the current role may run a statement that drops the extension, or its schema and the extension with
+/// it.
 fn drops_the_queue(statement: &Statement) -> bool {
     let me = role::current();
     match statement {
@@ -85,8 +86,8 @@ fn empty(database: Oid) {
     }
 }
 
-/// Locks the table `jobs` first, as every session does that adds a job: a drop alone would lock its sequence before it, and deadlock with
-/// such a session.
+/// Locks the table `jobs` first, as every session does that adds a job: a drop alone would lock its sequence before it,
+/// and deadlock with such a session.
 fn lock_jobs() {
     if let Ok(queue) = schema::queue() {
         heap::lock_all(queue.table);

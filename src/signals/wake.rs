@@ -4,8 +4,9 @@ use crate::shared::Board;
 use crate::shared::ready_list::{Hint, Position};
 use pgrx::pg_sys::Oid;
 
-/// Puts jobs on a role's ready list, and lowers its watermark to `others` if there are more from there on. A role without a list has
-/// no worker: its next one searches the table from the start. To be called after the commit of the jobs, and before [`wake`].
+/// Puts jobs on a role's ready list, and lowers its watermark to `others` if there are more from there on. A role
+/// without a list has no worker: its next one searches the table from the start. To be called after the commit of the
+/// jobs, and before [`wake`].
 pub fn offer(board: Board, database: Oid, role: Oid, hints: &[Hint], others: Option<Position>) {
     let Some(list) = board.list(database, role) else { return };
     list.with_of(database, role, |ready| {

@@ -38,7 +38,8 @@ fn name(call: &Call) -> Result<DbText, Error> {
     Ok(call.text(0).ok_or(Error::NullArgument("name"))?.read())
 }
 
-/// Errors: 22004 (NULL), 22023 (what is invalid), those of add_job, 42501 (no EXECUTE on add_job, another role's schedule).
+/// Errors: 22004 (NULL), 22023 (what is invalid), those of add_job, 42501 (no EXECUTE on add_job, another role's
+/// schedule).
 pub fn schedule(call: &mut Call) -> Result<Value, Error> {
     let name = name(call)?;
     let terms = terms(call);

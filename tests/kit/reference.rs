@@ -110,6 +110,15 @@ impl Worker {
         assert!(crate::wait_until(SOON, || self.log().contains(text)), "no {text:?} in\n{}", self.log());
     }
 
+    /// Waits until it is told of new jobs. It says that it looks for jobs just before it listens: one that is added in between, and
+    /// after its first look, would wait for its poll.
+    pub fn wait_until_it_listens(&self, cluster: &Cluster) {
+        self.wait_for("looking for jobs");
+        let listens =
+            "select exists (select from pg_stat_activity where query = 'LISTEN \"jobs:insert\"' and state = 'idle')";
+        cluster.wait_for(listens, "t");
+    }
+
     /// Waits until it has ended by itself; whether it was content.
     pub fn end(&mut self) -> bool {
         let mut status = None;

@@ -126,7 +126,7 @@ fn leave(database: usize) {
     if let Some(entry) = board.database(Oid::from(database as u32)) {
         entry.serving.store(false, SeqCst);
         entry.fed_since.store(0, SeqCst);
-        entry.scheduler.is_nobodys();
+        entry.scheduler.disown();
         entry.attendance.end();
     }
     board.launcher().set();
@@ -156,9 +156,9 @@ struct Scheduler {
     searched: Timestamp,
     /// When to look which locks must be renewed: no process reports a job that begins.
     renew_at: Tick,
-    /// True once the jobs of workers of the server's former life are released.
+    /// True once the jobs of workers that ended before this scheduler started are released.
     released: bool,
-    /// True once their crashes are charged.
+    /// True once the crashes of jobs are charged.
     charged: bool,
     /// True while queues are locked for jobs that are gone.
     has_orphaned_queues: bool,
