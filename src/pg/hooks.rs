@@ -218,8 +218,7 @@ unsafe fn text(name: *const c_char) -> DbText {
     DbText::of_c(unsafe { CStr::from_ptr(name) })
 }
 
-/// Returns the elements of a list of pointers. Not pgrx's List, which copies an iterator's elements out of a memory
-/// context.
+/// Returns the elements of a list of pointers. Not pgrx's List, which is bound to a memory context that must be named.
 unsafe fn elements(list: *mut pg_sys::List) -> impl Iterator<Item = *mut std::ffi::c_void> {
     // SAFETY: NIL is null; otherwise it is a list.
     let length = if list.is_null() { 0 } else { unsafe { (*list).length } };

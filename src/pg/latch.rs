@@ -1,4 +1,5 @@
-//! Latches and signals: waiting, being woken, and being interrupted.
+//! Latches and signals: waiting, being woken, and being interrupted. pgrx's BackgroundWorker waits on its own latch only,
+//! and its signal handlers know nothing of cancels.
 //!
 //! `pg_cancel_backend` cancels user code in these processes: a handler, from its call to the end of its transaction,
 //! and the function that returns forbidden flags. At other times cancels are held, except where a statement waits for a

@@ -1,4 +1,4 @@
-//! The shared libraries that users' code has had this process load.
+//! The shared libraries that user code has had this process load. pgrx has no wrapper.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};

@@ -1,4 +1,4 @@
-//! NOTIFY.
+//! NOTIFY. pgrx has no wrapper, and NOTIFY through SPI would parse a statement each time.
 
 use std::ffi::{CStr, c_char};
 

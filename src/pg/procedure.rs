@@ -1,4 +1,5 @@
-//! Functions: what the catalog says of them, and calling them.
+//! Functions: their entries in the catalog, and calling them. Not pgrx's fn_call, which looks the function up by name at each
+//! call, and raises errors as panics.
 
 use super::catch::{PgError, catch};
 use super::spi::Value;

@@ -1,4 +1,4 @@
-//! Roles and privileges. Privileges rise for the queue's own statements, and never for a user's.
+//! Roles and privileges. Privileges rise for the queue's own statements, and never for a user's. pgrx has no wrappers.
 
 use super::args::Text;
 use super::text::DbText;
