@@ -1,5 +1,5 @@
 //! Operations on jobs and queues. Their statements are in `sql/query`. All of them run in the caller's transaction, as
-//! the owner of the tables. Apart from the lock on a queue's name (see [`queues`]), they take row locks only (ROW
+//! the owner of the tables. Apart from the lock on a queue's name (see `queues.rs`), they take row locks only (ROW
 //! EXCLUSIVE on the tables).
 
 // Lowest first.
