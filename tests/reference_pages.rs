@@ -59,7 +59,8 @@ fn objects(db: &mut Client) -> Vec<Object> {
            coalesce(obj_description(proc.oid, 'pg_proc'), ''), coalesce(pg_get_function_result(proc.oid), '')
          from pg_proc as proc join member on classid = proc.tableoid and objid = proc.oid
          join pg_namespace as namespace on namespace.oid = proc.pronamespace
-         union all
+         -- Duplicates go: from 18 on, a table's row type is a member as well.
+         union
          select class.oid, namespace.nspname::text, class.relname::text,
            case class.relkind when 'r' then 'table' when 'v' then 'view' else 'type' end,
            coalesce(obj_description(class.oid, 'pg_class'), obj_description(class.reltype, 'pg_type'), ''), ''

@@ -11,7 +11,7 @@ fn too_few_process_slots_are_said_and_lived_with() {
     cluster.sql("select graphile_worker.add_job('note', '1')");
     cluster.wait_for("select what from done", "1");
     cluster.wait_for_log("kongtask workers could be started in database \"postgres\"");
-    cluster.wait_for_log("Raise max_worker_processes");
+    cluster.wait_for_log("Increase max_worker_processes");
     assert_eq!(rows(&mut cluster.connect(), "select count(*) > 0 from kongtask.workers"), ["t"]);
     cluster.stop("fast");
 }
