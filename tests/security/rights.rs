@@ -38,6 +38,15 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.register_task",                         "kongtask.register_task('new', 'public.handler()')",             "yyy---"),
     ("kongtask.tg_tasks__changed",                     "",                                                              "yy----"),
     ("kongtask.unregister_task",                       "kongtask.unregister_task('unknown')",                           "yyy---"),
+    ("kongtask.alter_schedule",                         "kongtask.alter_schedule('s', priority := 1)",                   "yy----"),
+    ("kongtask.describe_cron",                          "kongtask.describe_cron('@daily')",                              "yy----"),
+    ("kongtask.import_crontab",                         "kongtask.import_crontab('0 0 1 1 * t')",                        "yy----"),
+    ("kongtask.next_runs",                              "kongtask.next_runs('@daily')",                                  "yy----"),
+    ("kongtask.run_schedule",                           "kongtask.run_schedule('s')",                                    "yy----"),
+    ("kongtask.schedule",                               "kongtask.schedule('new', '@daily', 't')",                       "yy----"),
+    ("kongtask.schedule_status",                        "kongtask.schedule_status('@daily', 'UTC', 't', 'postgres', 'postgres', true, now(), null, null, null)", "yy----"),
+    ("kongtask.tg_crontab__changed",                    "",                                                              "yy----"),
+    ("kongtask.unschedule",                             "kongtask.unschedule('s')",                                      "yy----"),
 ];
 
 /// A table, view or sequence, a column of it, and what each of [`ROLES`] may do with it: letters of [`ACTIONS`].
@@ -49,6 +58,10 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("graphile_worker.migrations",     "id",         ["siudtlfgpra", "siudtlfgpra", "", "", "s",      ""]),
     ("graphile_worker.jobs_id_seq",    "",           ["SNV",         "SNV",         "", "", "SNV",    ""]),
     ("kongtask.tasks",                 "identifier", ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.crontab",               "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.schedule_state",        "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.schedule_runs",         "name",       ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.schedules",             "name",       ["s",           "s",           "", "", "",       ""]),
     ("kongtask.holds",                 "pid",        ["s",           "s",           "", "", "",       ""]),
     ("kongtask.workers",               "pid",        ["s",           "s",           "", "", "",       ""]),
 ];
@@ -99,6 +112,7 @@ fn cluster() -> Cluster {
          create schema sandbox; grant all on schema sandbox to public;
          create domain sandbox.id_type as bigint; create domain sandbox.pid_type as int;
          create domain sandbox.queue_name_type as text; create domain sandbox.identifier_type as text;
+         create domain sandbox.name_type as text;
          create function public.handler() returns void language sql as '';
          create function public.theirs() returns trigger language plpgsql as 'begin return null; end';
          create function public.theirs_on_event() returns event_trigger language plpgsql as 'begin end';
@@ -108,7 +122,8 @@ fn cluster() -> Cluster {
          grant execute on function graphile_worker.add_job to enqueuer;
          select graphile_worker.add_job('t', '{\"payload\": 1}', job_key := 'k');
          select graphile_worker.add_job('u', queue_name := 'q');
-         select graphile_worker.get_job('an-external-worker', '{u}');",
+         select graphile_worker.get_job('an-external-worker', '{u}');
+         select kongtask.schedule('s', '0 0 1 1 *', 't');",
     );
     cluster.connect_as("owner", "postgres").batch_execute("select kongtask.grant_worker('worker')").expect("the owner");
     cluster
