@@ -14,7 +14,7 @@ mod add_plain;
 pub mod add;
 pub mod add_many;
 pub mod take;
-pub mod claim;
+pub mod get_job;
 pub mod complete;
 pub mod fail;
 pub mod admin;

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::jobs::new_job::{self, KeyMode, NewJob};
-use crate::jobs::{add, add_many, admin, claim, complete, fail, recover};
+use crate::jobs::{add, add_many, admin, complete, fail, get_job, recover};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::{fault, procedure};
@@ -56,7 +56,7 @@ pub fn get_job(call: &mut Call) -> Result<Value, Error> {
     if call.text(0).is_none_or(|worker_id| worker_id.characters() < 10) {
         return Err(Error::InvalidWorkerId);
     }
-    claim::claim(&claim::Claim {
+    get_job::get_job(&get_job::Request {
         worker_id: call.value(0),
         task_identifiers: call.value(1),
         job_expiry: call.value(2),

@@ -16,7 +16,7 @@
 //! ```
 
 mod housekeeping;
-mod ready_search;
+mod due_search;
 
 use super::backoff::Reminder;
 use super::pool::Pool;

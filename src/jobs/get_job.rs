@@ -14,7 +14,7 @@ use crate::tasks::registry;
 use pgrx::pg_sys::{Datum, TEXTOID};
 
 /// The arguments of get_job, as SQL values.
-pub struct Claim {
+pub struct Request {
     pub worker_id: Value,
     /// text[]; NULL means every task that is not registered here.
     pub task_identifiers: Value,
@@ -28,7 +28,7 @@ pub struct Claim {
 /// Claims the first job that can run, in the order of priority, run_at and id, and locks its queue. Returns the row.
 /// Skips jobs that other transactions are about to take, and those that a live kongtask worker runs, however old their
 /// locks are.
-pub fn claim(claim: &Claim) -> Result<Value, Error> {
+pub fn get_job(request: &Request) -> Result<Value, Error> {
     static FIND: Plan = plan!(
         "find_runnable",
         TEXTARRAYOID,
@@ -43,7 +43,7 @@ pub fn claim(claim: &Claim) -> Result<Value, Error> {
     static CLAIM: Plan = plan!("claim", INT8OID, TEXTOID, TIMESTAMPTZOID).by_index();
     // A worker that lists tasks may name registered ones. One that asks for any job has no handler for those, and would
     // keep them locked for hours.
-    let registered = match claim.task_identifiers {
+    let registered = match request.task_identifiers {
         None => registry::tasks()?.identifiers(),
         Some(_) => Vec::new(),
     };
@@ -56,10 +56,10 @@ pub fn claim(claim: &Claim) -> Result<Value, Error> {
         let rows = session.execute(
             &FIND,
             &[
-                claim.task_identifiers,
-                claim.job_expiry,
-                claim.forbidden_flags,
-                claim.now,
+                request.task_identifiers,
+                request.job_expiry,
+                request.forbidden_flags,
+                request.now,
                 registered,
                 living,
                 Some(procedure::array(&busy, TEXTOID)?),
@@ -73,13 +73,13 @@ pub fn claim(claim: &Claim) -> Result<Value, Error> {
         if let Some(name) = queue_name {
             let expired = timestamp(rows.value(0, 2)).unwrap_or(i64::MIN);
             let free = queues::find_free(queue_name, expired)?;
-            let lock = |free: Free| free.lock(claim.worker_id, claim.now, id);
+            let lock = |free: Free| free.lock(request.worker_id, request.now, id);
             if !free.map(lock).transpose()?.unwrap_or(false) {
                 busy.push(name);
                 continue;
             }
         }
         drop(session);
-        return one_row(&CLAIM, &[Some(id.into()), claim.worker_id, claim.now]);
+        return one_row(&CLAIM, &[Some(id.into()), request.worker_id, request.now]);
     }
 }
