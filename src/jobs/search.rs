@@ -76,15 +76,15 @@ impl SearchResult {
 /// Runs one statement for each priority that has a due job, so that each begins where those jobs do and ends at the
 /// first that is not due.
 pub fn search(search: &Search) -> Result<SearchResult, Error> {
-    static SCAN: Plan = plan!(
+    static SEARCH: Plan = plan!(
         "search",
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8OID,
         INT4OID,
         TIMESTAMPTZOID,
-        INT8OID,
-        TIMESTAMPTZOID,
-        TIMESTAMPTZOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
         INT8OID
     )
     .by_index();
@@ -95,24 +95,14 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
     }
     let session = schema::session()?;
     let now = clock::now();
-    let (tasks, flags) = (texts(search.tasks), texts_or_null(search.forbidden_flags));
+    let [time, expired, tasks, flags] = values(search, now);
     let mut found = SearchResult::new();
     let mut from = search.from;
     loop {
         let left = search.most - found.hints.len();
-        let rows = session.read(
-            &SCAN,
-            &[
-                from.priority.into_datum(),
-                from.run_at.into_datum(),
-                from.id.into_datum(),
-                now.into_datum(),
-                before(now, settings::job_expiry()).into_datum(),
-                tasks,
-                flags,
-                i64::try_from(left).ok().into_datum(),
-            ],
-        )?;
+        let most = i64::try_from(left).ok().into_datum();
+        let (priority, run_at, id) = (from.priority.into_datum(), from.run_at.into_datum(), from.id.into_datum());
+        let rows = session.read(&SEARCH, &[time, expired, tasks, flags, most, priority, run_at, id])?;
         let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
         let is_full = rows.count() == left;
         rows.free();
@@ -137,23 +127,16 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
 /// whole table must be searched. To be called within a transaction; takes a new snapshot.
 pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Error> {
     static DUE: Plan =
-        plan!("search_due", TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID)
+        plan!("search_due", TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID)
             .by_index();
     let _snapshot = LatestSnapshot::take();
     if subscription::feeds_jobs()?.is_some() {
         return Ok(SearchResult::new());
     }
     let session = schema::session()?;
-    let now = clock::now();
-    let values = [
-        since.into_datum(),
-        now.into_datum(),
-        before(now, settings::job_expiry()).into_datum(),
-        texts(search.tasks),
-        texts_or_null(search.forbidden_flags),
-        i64::try_from(search.most).ok().into_datum(),
-    ];
-    let rows = session.read(&DUE, &values)?;
+    let [now, expired, tasks, flags] = values(search, clock::now());
+    let most = i64::try_from(search.most).ok().into_datum();
+    let rows = session.read(&DUE, &[now, expired, tasks, flags, most, since.into_datum()])?;
     let mut found = SearchResult::new();
     for row in 0..rows.count() {
         found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
@@ -163,6 +146,16 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Err
         found.to = Position::START;
     }
     Ok(found)
+}
+
+/// Returns the parameters that both searches begin with.
+fn values(search: &Search, now: Timestamp) -> [Value; 4] {
+    [
+        now.into_datum(),
+        before(now, settings::job_expiry()).into_datum(),
+        texts(search.tasks),
+        texts_or_null(search.forbidden_flags),
+    ]
 }
 
 /// The next job of a queue.

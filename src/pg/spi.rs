@@ -108,12 +108,15 @@ impl Plan {
 }
 
 /// What several statements have in common, each under the name by which they refer to it.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: &[(&str, &str)] = &[
     ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
+    ("@can_run@", include_str!("../../sql/query/parts/can_run.sql")),
+    ("@found_job@", include_str!("../../sql/query/parts/found_job.sql")),
     ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
     ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
     ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
     ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
+    ("@schedule_terms@", include_str!("../../sql/query/parts/schedule_terms.sql")),
     ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
 ];
 

@@ -77,6 +77,29 @@ impl Terms {
         }
         Ok(self)
     }
+
+    /// Returns the first parameters of the statements that write them: the name, and the terms in their order.
+    fn values(&self, name: &DbText) -> [Value; 17] {
+        [
+            text(name),
+            self.cron,
+            self.task,
+            self.payload,
+            self.timezone,
+            self.queue_name,
+            self.priority,
+            self.max_attempts,
+            self.job_key,
+            self.job_key_mode,
+            self.flags,
+            self.missed,
+            self.missed_within,
+            self.overlap,
+            self.jitter,
+            self.starts_at,
+            self.ends_at,
+        ]
+    }
 }
 
 fn one_of(name: &str, value: Value, known: &[&str]) -> Result<(), Error> {
@@ -156,27 +179,7 @@ fn put(name: &DbText, terms: Terms, caller: Oid, since: Value) -> Result<(), Err
     }
     find(name, caller)?;
     may_add_jobs(caller)?;
-    let values = [
-        text(name),
-        terms.cron,
-        terms.task,
-        terms.payload,
-        terms.timezone,
-        terms.queue_name,
-        terms.priority,
-        terms.max_attempts,
-        terms.job_key,
-        terms.job_key_mode,
-        terms.flags,
-        terms.missed,
-        terms.missed_within,
-        terms.overlap,
-        terms.jitter,
-        terms.starts_at,
-        terms.ends_at,
-        caller.into_datum(),
-        since,
-    ];
+    let values = [&terms.values(name)[..], &[caller.into_datum(), since]].concat();
     affected(&UPSERT, &values)?;
     affected(&KNOWN, &[text(name)])?;
     Ok(())
@@ -227,26 +230,7 @@ pub fn alter(name: &DbText, terms: Terms, active: Value) -> Result<Value, Error>
     let _path = pinned_path();
     let terms = terms.checked()?;
     found(name, caller)?;
-    let values = [
-        text(name),
-        terms.cron,
-        terms.task,
-        terms.payload,
-        terms.timezone,
-        terms.queue_name,
-        terms.priority,
-        terms.max_attempts,
-        terms.job_key,
-        terms.job_key_mode,
-        terms.flags,
-        terms.missed,
-        terms.missed_within,
-        terms.overlap,
-        terms.jitter,
-        terms.starts_at,
-        terms.ends_at,
-        active,
-    ];
+    let values = [&terms.values(name)[..], &[active]].concat();
     affected(&ALTER, &values)?;
     row(name)
 }

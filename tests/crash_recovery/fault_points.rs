@@ -2,7 +2,8 @@
 //! in which a process can fail there, and nothing is lost, or done twice, or left behind.
 
 use kongtask_tests::every_kind::{self, drains_once};
-use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, SOON, error, pg_config, rows, text, wait_until};
+use kongtask_tests::fault::{go_on, stopped};
+use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, SOON, error, pg_config, text, wait_until};
 use postgres::Client;
 use std::fs;
 
@@ -148,26 +149,6 @@ fn a_cancel_that_comes_as_a_handler_ends_is_a_failed_attempt() {
         cluster.wait_for(&format!("{said}'{task}'"), "canceling statement due to user request (SQLSTATE 57014)");
     }
     assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
-}
-
-/// Waits until one of the server's processes stands still; its id.
-fn stopped(cluster: &Cluster, db: &mut Client) -> i32 {
-    let mut found = None;
-    let stands_still = |pid: &String| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
-    };
-    let came = wait_until(SOON, || {
-        found = rows(db, "select pid from pg_stat_activity").into_iter().find(stands_still);
-        found.is_some()
-    });
-    assert!(came, "{}", cluster.log());
-    found.and_then(|pid| pid.parse().ok()).expect("a pid")
-}
-
-fn go_on(pid: i32) {
-    // SAFETY: a process of a cluster of this test's.
-    unsafe { libc::kill(pid, libc::SIGCONT) };
 }
 
 /// Nobody polls here: a wake-up that is lost is lost for an hour.

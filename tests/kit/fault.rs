@@ -1,7 +1,8 @@
 //! Servers whose extension has fault points: built by `make fault-build`, and never installed into the server that is tested.
 
 use crate::server_copy::copy_server;
-use crate::{Cluster, Server, hand_over, tested_version};
+use crate::{Cluster, SOON, Server, hand_over, rows, tested_version, wait_until};
+use postgres::Client;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -53,4 +54,25 @@ fn server() -> &'static Server {
         fs::copy(&built, &library).expect("copy");
         server
     })
+}
+
+/// Waits until a fault point has stopped one of the server's processes; its id.
+pub fn stopped(cluster: &Cluster, db: &mut Client) -> i32 {
+    let mut found = None;
+    let stands_still = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    };
+    let came = wait_until(SOON, || {
+        found = rows(db, "select pid from pg_stat_activity").into_iter().find(stands_still);
+        found.is_some()
+    });
+    assert!(came, "{}", cluster.log());
+    found.and_then(|pid| pid.parse().ok()).expect("a pid")
+}
+
+/// Has a process go on that a fault point has stopped.
+pub fn go_on(pid: i32) {
+    // SAFETY: a process of a cluster of this test's.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
 }

@@ -1,8 +1,8 @@
 //! The extension comes and goes: its processes follow, and none complains.
 
+use kongtask_tests::fault::{go_on, stopped};
 use kongtask_tests::fixtures::{NOTE_AND_NAP, with_note_and_nap};
-use kongtask_tests::{Cluster, IDLE, RUNNING, SOON, error, rows, text, wait_until};
-use postgres::Client;
+use kongtask_tests::{Cluster, IDLE, RUNNING, SOON, error, text, wait_until};
 use std::fs;
 use std::time::Duration;
 
@@ -71,26 +71,6 @@ fn drop_owned_takes_the_extension_and_its_processes() {
     assert_eq!(cluster.log_lines(&["WARNING"]), Vec::<String>::new());
     let errors = cluster.log_lines(&["ERROR", "FATAL"]);
     assert!(errors.iter().all(|line| line.contains("permission denied to drop objects")), "{errors:?}");
-}
-
-/// Waits until one of the server's processes stands still; its id.
-fn stopped(cluster: &Cluster, db: &mut Client) -> i32 {
-    let mut found = None;
-    let stands_still = |pid: &String| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
-    };
-    let came = wait_until(SOON, || {
-        found = rows(db, "select pid from pg_stat_activity").into_iter().find(stands_still);
-        found.is_some()
-    });
-    assert!(came, "{}", cluster.log());
-    found.and_then(|pid| pid.parse().ok()).expect("a pid")
-}
-
-fn go_on(pid: i32) {
-    // SAFETY: a process of a cluster of this test's.
-    unsafe { libc::kill(pid, libc::SIGCONT) };
 }
 
 #[test]
