@@ -2,6 +2,7 @@
 
 pub mod docs;
 pub mod every_kind;
+pub mod fast_clock;
 pub mod fault;
 pub mod fixtures;
 pub mod kongtask;
@@ -309,6 +310,21 @@ impl Cluster {
     pub fn kill_9(&self, pid: i32) {
         // SAFETY: a process of this cluster's.
         unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+
+    /// Kills the postmaster, and waits until it is gone and all its children have seen that.
+    pub fn kill_postmaster(&self) {
+        let postmaster = self.postmaster();
+        // It is to have no further children.
+        // SAFETY: a process of this cluster's.
+        unsafe { libc::kill(postmaster, libc::SIGSTOP) };
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"))
+            .expect("the kernel lists children");
+        let mut family: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+        family.push(postmaster);
+        self.kill_9(postmaster);
+        let gone = wait_until(SOON, || family.iter().all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)));
+        assert!(gone, "a process outlives the postmaster\n{}", self.log());
     }
 
     pub fn postmaster(&self) -> i32 {

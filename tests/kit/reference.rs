@@ -74,6 +74,19 @@ impl Worker {
         crontab: &str,
         options: &[&str],
     ) -> Worker {
+        Worker::start_with(&[], cluster, (role, database), version, tasks, crontab, options)
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(
+        environment: &[(&str, &str)],
+        cluster: &Cluster,
+        (role, database): (&str, &str),
+        version: &str,
+        tasks: &[(&str, &str)],
+        crontab: &str,
+        options: &[&str],
+    ) -> Worker {
         let folder = tempfile::Builder::new().prefix("kongtask-worker-").tempdir_in("/tmp").expect("a folder");
         let tasks_folder = folder.path().join("tasks");
         fs::create_dir(&tasks_folder).expect("a folder");
@@ -89,6 +102,7 @@ impl Worker {
             .args(["--poll-interval", "3600000"])
             .args(options)
             .current_dir(folder.path())
+            .envs(environment.iter().copied())
             .env("PGHOST", cluster.host())
             .env("PGUSER", role)
             .env("PGDATABASE", database)
@@ -117,6 +131,15 @@ impl Worker {
         let listens =
             "select exists (select from pg_stat_activity where query = 'LISTEN \"jobs:insert\"' and state = 'idle')";
         cluster.wait_for(listens, "t");
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// True while it has not ended.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
     }
 
     /// Waits until it has ended by itself; whether it was content.

@@ -29,7 +29,7 @@ int gettimeofday(struct timeval *time, void *zone) {
 }
 "#;
 
-fn compile(source: &str, library: &str) {
+pub(crate) fn compile(source: &str, library: &str) {
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-x", "c", "-", "-o", library, "-ldl"]);
     let mut cc = cc.stdin(Stdio::piped()).spawn().expect("cc");

@@ -2,9 +2,8 @@
 
 use crate::load::connect;
 use crate::random::Random;
-use kongtask_tests::{Cluster, SOON, wait_until};
+use kongtask_tests::{Cluster, wait_until};
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::sleep;
 use std::time::Duration;
@@ -66,7 +65,10 @@ impl Fault {
     /// Does it; whether there was anything to do it to.
     fn strike(self, cluster: &Cluster) -> bool {
         match self {
-            KillPostmaster => kill_postmaster(cluster),
+            KillPostmaster => {
+                cluster.kill_postmaster();
+                cluster.start();
+            }
             ImmediateShutdown => {
                 cluster.stop("immediate");
                 cluster.start();
@@ -97,26 +99,6 @@ impl Fault {
         }
         Some(())
     }
-}
-
-/// Kills the postmaster, and starts the server once it is gone, and all that it left behind have seen that.
-fn kill_postmaster(cluster: &Cluster) {
-    let postmaster = cluster.postmaster();
-    // It is to have no further children.
-    // SAFETY: a process of this cluster's.
-    unsafe { libc::kill(postmaster, libc::SIGSTOP) };
-    let mut family = children(postmaster);
-    family.push(postmaster);
-    cluster.kill_9(postmaster);
-    let gone = wait_until(SOON, || family.iter().all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)));
-    assert!(gone, "somebody outlives the postmaster\n{}", cluster.log());
-    cluster.start();
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    let tasks =
-        fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("the kernel lists children");
-    tasks.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
 /// Strikes until told to stop; how often what was done.

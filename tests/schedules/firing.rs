@@ -1,38 +1,9 @@
-//! Schedules: what falls due is fired once, whatever happens meanwhile.
+//! When schedules fire, and what of.
 
-use kongtask_tests::reference::Worker;
-use kongtask_tests::schema::{assert_same, snapshot};
-use kongtask_tests::shifted_clock::ShiftedClock;
-use kongtask_tests::{Cluster, SOON, describe, error, rows, text, wait_until};
+use crate::{CONSECUTIVE, PREPARE, cluster, schedule};
+use kongtask_tests::{Cluster, describe, error, rows, text};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
-
-/// A task that notes when it runs and for which instant.
-const PREPARE: &str =
-    "create table done (name text, ts timestamptz, backfilled boolean, at timestamptz default clock_timestamp());
-    create function note(p json) returns void language sql as $$
-      insert into public.done (name, ts, backfilled)
-      select p ->> 'name', (p -> '_cron' ->> 'ts')::timestamptz, (p -> '_cron' ->> 'backfilled')::boolean $$;
-    create function nap(p json) returns void language sql as $$ select pg_sleep((p ->> 'seconds')::float8) $$;
-    select kongtask.register_task('note', 'note(json)');
-    select kongtask.register_task('nap', 'nap(json)');";
-
-fn cluster(settings: &[&str]) -> Cluster {
-    let cluster =
-        Cluster::with_extension(&[&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"], settings].concat());
-    cluster.sql(PREPARE);
-    cluster
-}
-
-fn schedule(cluster: &Cluster, name: &str, cron: &str, more: &str) {
-    cluster.sql(&format!(
-        "select kongtask.schedule('{name}', '{cron}', 'note', json_build_object('name', '{name}') {more})"
-    ));
-}
-
-/// The runs of a schedule that each second is due for are those of consecutive seconds, once each.
-const CONSECUTIVE: &str =
-    "select count(*) = count(distinct ts) and count(*) = extract(epoch from max(ts) - min(ts)) + 1 from done";
+use std::time::Duration;
 
 #[test]
 fn a_schedule_fires_each_instant_once_and_on_time() {
@@ -159,55 +130,6 @@ fn a_schedule_belongs_to_its_role() {
         )
         .expect_err("she may make no schema");
     assert_eq!(text(&mut alice, "select kongtask.unschedule('hers')"), "t");
-}
-
-#[test]
-fn what_is_missed_is_skipped_made_up_for_once_or_all() {
-    let cluster = cluster(&[]);
-    schedule(&cluster, "skip", "* * * * * *", "");
-    schedule(&cluster, "once", "* * * * * *", ", missed := 'once'");
-    schedule(&cluster, "all", "* * * * * *", ", missed := 'all'");
-    schedule(&cluster, "recent", "* * * * * *", ", missed := 'all', missed_within := '2 s'");
-    cluster.wait_for("select count(*) from done where name = 'recent' having count(*) > 1", "2");
-    cluster.stop("fast");
-    sleep(Duration::from_secs(5));
-    cluster.start();
-    cluster.wait_for("select count(distinct name) from done where not backfilled and ts > pg_postmaster_start_time() + interval '2 s'", "4");
-    let mut db = cluster.connect();
-    let backfilled = "select name, count(*) from done where backfilled group by name order by name";
-    let found = rows(&mut db, backfilled);
-    let number = |name: &str| -> i64 {
-        let of = |row: &String| row.strip_prefix(&format!("{name}|")).map(|n| n.parse().expect("a number"));
-        found.iter().find_map(of).unwrap_or(0)
-    };
-    assert_eq!((number("skip"), number("once")), (0, 1), "{found:?}");
-    assert!((4..=8).contains(&number("all")) && (1..=3).contains(&number("recent")), "{found:?}");
-    let missed = rows(&mut db, "select missed_count from kongtask.schedules order by name");
-    let of_all = number("all");
-    assert_eq!(missed[0], "0", "{missed:?}");
-    // The scheduler hears of them one after the other, and begins once.
-    assert_eq!((missed[1].parse::<i64>().expect("a number") - (of_all - 1)).abs(), 0, "{missed:?} {found:?}");
-    assert_eq!(text(&mut db, "select count(*) - count(distinct (name, ts)) from done"), "0");
-    let gaps = "select count(*) = extract(epoch from max(ts) - min(ts)) + 1 from done where name = 'all'";
-    assert_eq!(text(&mut db, gaps), "t");
-}
-
-#[test]
-fn a_new_schedule_never_fires_for_the_past() {
-    let cluster = cluster(&[]);
-    // Committed long after it was made.
-    cluster.sql(
-        "begin; select kongtask.schedule('new', '* * * * * *', 'note', '{\"name\": \"new\"}', missed := 'all');
-         select pg_sleep(3); commit; create table committed as select clock_timestamp() as at",
-    );
-    cluster.wait_for("select count(*) > 1 from done", "t");
-    assert_eq!(cluster.text("select min(ts) > max(committed.at) - interval '0.1 s' from done, committed"), "t");
-    // And one that was not active misses nothing.
-    cluster.sql("select kongtask.alter_schedule('new', active := false); truncate done");
-    sleep(Duration::from_secs(2));
-    cluster.sql("truncate committed; insert into committed values (clock_timestamp()); select kongtask.alter_schedule('new', active := true)");
-    cluster.wait_for("select count(*) > 1 from done", "t");
-    assert_eq!(cluster.text("select min(ts) > max(committed.at) from done, committed"), "t");
 }
 
 #[test]
@@ -357,103 +279,6 @@ fn a_locked_row_or_table_keeps_nothing_else_and_is_fired_once_it_is_free() {
 }
 
 #[test]
-fn a_kill_at_any_step_of_a_fire_leaves_each_instant_fired_once() {
-    let cluster = Cluster::with_faults(&["kongtask.workers = 2", "restart_after_crash = on"]);
-    cluster.sql(PREPARE);
-    schedule(&cluster, "s", "*/3 * * * * *", ", missed := 'all'");
-    schedule(&cluster, "t", "*/3 * * * * *", "");
-    let fired = || -> Option<i64> {
-        // The server may go down between the two.
-        let mut db = cluster.try_connect_as("postgres", "postgres").ok()?;
-        Some(db.query_one("select count(*) from done", &[]).ok()?.get(0))
-    };
-    for point in ["fire_locked", "fire_marked", "fire_added", "firing", "fired"] {
-        for action in ["kill", "exit", "error"] {
-            if (point, action) == ("fired", "error") {
-                continue;
-            }
-            let before = fired();
-            // Between two instants, so that nothing else comes by.
-            sleep(Duration::from_millis(10));
-            cluster.wait_for("select extract(epoch from now())::numeric % 3 between 1 and 2", "t");
-            cluster.arm(point, action);
-            assert!(wait_until(SOON, || !cluster.is_armed(point)), "{point} {action}");
-            assert!(wait_until(SOON, || fired().is_some_and(|now| before.is_none_or(|before| now > before))));
-        }
-    }
-    let settled = "select max(ts) > now() - interval '5 s' from done where name = 's'";
-    assert!(wait_until(SOON, || cluster
-        .try_connect_as("postgres", "postgres")
-        .is_ok_and(|mut db| db.query_one(settled, &[]).is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true)))));
-    cluster.wait_for("select count(*) from graphile_worker.jobs where task_identifier = 'note'", "0");
-    // What fell due while no scheduler ran is made up for, or counted; nothing else is missing, and nothing is there twice.
-    for name in ["s", "t"] {
-        let found = cluster.text(&format!(
-            "select count(*) || ' ' || count(distinct ts) || ' ' || extract(epoch from max(ts) - min(ts))::int / 3 + 1 - missed_count
-             from done join kongtask.schedules using (name) where name = '{name}' group by missed_count"
-        ));
-        let numbers: Vec<&str> = found.split(' ').collect();
-        assert!(
-            numbers.len() == 3 && numbers.iter().all(|number| *number == numbers[0]),
-            "{name}: {found}\n{}",
-            cluster.log()
-        );
-    }
-}
-
-#[test]
-fn beside_graphile_worker_each_minute_fires_once() {
-    let cluster = cluster(&[]);
-    cluster.sql("insert into graphile_worker.known_crontabs values ('here', now() - interval '1 day', now() - interval '5 minutes')");
-    let crontab = "* * * * * note ?id=here&fill=4m {\"name\": \"here\"}\n* * * * * note ?id=new {\"name\": \"new\"}\n";
-    let imported = cluster.text(&format!(
-        "select string_agg(concat_ws(' ', name, cron, task, payload::text, missed, missed_within), E'\\n')
-         from kongtask.import_crontab($${crontab}$$)"
-    ));
-    assert_eq!(
-        imported,
-        "here * * * * * note {\"name\":\"here\"} all 00:04:00\nnew * * * * * note {\"name\":\"new\"} skip"
-    );
-    let worker = Worker::start(&cluster, ("postgres", "postgres"), "0.12.2", &[("other", "")], crontab, &[]);
-    cluster.wait_for("select count(*) between 3 and 5 from done where name = 'here' and backfilled", "t");
-    let begun = Instant::now();
-    let twice = "select min(count) from (select count(distinct ts) from done where not backfilled group by name) c having count(*) = 2";
-    let mut db = cluster.connect();
-    assert!(
-        wait_until(Duration::from_secs(130), || ["2", "3"].contains(&text(&mut db, twice).as_str())),
-        "{}",
-        worker.log()
-    );
-    assert!(begun.elapsed() > Duration::from_secs(50));
-    // Whoever came second would have been by now.
-    sleep(Duration::from_secs(1));
-    assert_eq!(text(&mut db, "select count(*) - count(distinct (name, ts)) from done"), "0");
-    assert_eq!(
-        text(&mut db, "select count(*) = extract(epoch from max(ts) - min(ts)) / 60 + 1 from done where name = 'here'"),
-        "t"
-    );
-}
-
-#[test]
-fn a_dump_holds_schedules_and_a_restore_goes_on_from_what_ran_last() {
-    let cluster = cluster(&["kongtask.databases = 'postgres, restored'"]);
-    schedule(&cluster, "all", "* * * * * *", ", missed := 'all'");
-    cluster.wait_for("select count(*) > 1 from done", "t");
-    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
-    let mut before = cluster.connect();
-    let before_schema = snapshot(&mut before, "graphile_worker");
-    // Time passes that nothing runs in.
-    sleep(Duration::from_millis(2500));
-    cluster.sql("create database restored");
-    cluster.restore(&dump, "restored", &[]);
-    let mut db = cluster.connect_as("postgres", "restored");
-    assert_same("a dump", &snapshot(&mut db, "graphile_worker"), &before_schema);
-    let whole = "select count(*) = count(distinct ts) and count(*) = extract(epoch from max(ts) - min(ts)) + 1 and max(ts) > now() - interval '2 s'
-      and bool_or(backfilled) from done";
-    assert!(wait_until(SOON, || text(&mut db, whole) == "t"), "{:?}", rows(&mut db, "select * from done"));
-}
-
-#[test]
 fn an_upgrade_makes_schedules_and_a_drop_while_they_fire_ends_them() {
     let cluster = Cluster::with(&["kongtask.workers = 2"]);
     cluster.sql("create extension kongtask version '0.2.0'");
@@ -471,61 +296,4 @@ fn an_upgrade_makes_schedules_and_a_drop_while_they_fire_ends_them() {
     schedule(&cluster, "again", "* * * * * *", "");
     cluster.wait_for("select count(*) > 1 from done", "t");
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING", "PANIC"]), Vec::<String>::new());
-}
-
-#[test]
-fn many_that_are_due_at_once_are_all_fired_and_idle_ones_write_nothing() {
-    let cluster = cluster(&[]);
-    cluster.sql(
-        "select count(kongtask.schedule('idle ' || n, '0 0 1 1 *', 'note')) from generate_series(1, 1000) n;
-         select count(kongtask.schedule('due ' || n, to_char(now() at time zone 'UTC' + interval '3 s', 'SS MI HH24 DD MM \"*\"'), 'note',
-           json_build_object('name', n))) from generate_series(1, 1000) n",
-    );
-    cluster.wait_for("select count(*) || ' ' || count(distinct name) from done", "1000 1000");
-    assert_eq!(cluster.text("select max(at - ts) < '3 s' from done"), "t");
-    cluster.sql("checkpoint");
-    let idle = || cluster.text("select pg_current_wal_insert_lsn() || ' ' || txid_current_snapshot()");
-    let mut quiet = false;
-    assert!(wait_until(SOON, || {
-        let before = idle();
-        sleep(Duration::from_secs(2));
-        quiet = idle() == before;
-        quiet
-    }));
-}
-
-#[test]
-fn a_clock_that_jumps_fires_nothing_twice_and_is_caught_up_with() {
-    const HOUR: i64 = 3600;
-    let cluster = Cluster::stopped(&["kongtask.workers = 2", "kongtask.poll_interval = '500ms'"]);
-    let mut clock = ShiftedClock::of(&cluster);
-    cluster.start_with(&clock.environment());
-    cluster.sql("create extension kongtask");
-    cluster.sql(PREPARE);
-    schedule(&cluster, "some", "* * * * *", "");
-    schedule(&cluster, "all", "* * * * *", ", missed := 'all'");
-    cluster.wait_for("select count(*) from pg_stat_activity where backend_type = 'kongtask scheduler'", "1");
-    let count = |name: &str| format!("select count(*) from done where name = '{name}'");
-    let at_least = |name: &str, least: i64| cluster.wait_for(&format!("select ({}) >= {least}", count(name)), "t");
-    clock.shift(HOUR);
-    at_least("some", 60);
-    at_least("all", 60);
-    clock.shift(0);
-    sleep(Duration::from_secs(2));
-    assert!(count_of(&cluster, &count("some")) <= 61);
-    clock.shift(6 * HOUR);
-    at_least("all", 360);
-    cluster.wait_for("select missed_count between 238 and 241 from kongtask.schedules where name = 'some'", "t");
-    at_least("some", 120);
-    clock.shift(HOUR);
-    sleep(Duration::from_secs(2));
-    assert_eq!(
-        cluster.text("select count(*) - count(distinct (name, ts)) + count(*) filter (where backfilled) from done"),
-        "0"
-    );
-    assert!(count_of(&cluster, &count("some")) <= 122 && count_of(&cluster, &count("all")) <= 362);
-}
-
-fn count_of(cluster: &Cluster, query: &str) -> i64 {
-    cluster.text(query).parse().expect("a number")
 }

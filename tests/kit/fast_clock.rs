@@ -1,0 +1,74 @@
+//! A clock that runs faster than the machine's, so that a test has an hour of minutes in some of them.
+
+use crate::Cluster;
+use crate::shifted_clock::compile;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What programs ask for the time, and what they sleep by, in a library that goes before the system's. All times go
+/// faster from a common beginning on; waits of an epoll are shorter by as much. Timeouts by setitimer, and sleeps by
+/// select, stay as long as they are: they may be late.
+const FAST: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/time.h>
+#include <time.h>
+static long rate = 1, begun;
+__attribute__((constructor)) static void read_environment(void) {
+  const char *text = getenv("CLOCK_RATE");
+  if (text) rate = atol(text);
+  text = getenv("CLOCK_BEGUN");
+  if (text) begun = atol(text);
+}
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  static int (*of_the_system)(clockid_t, struct timespec *);
+  if (!of_the_system) of_the_system = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = of_the_system(clock, time);
+  if (result || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID) return result;
+  long from = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE ? begun : 0;
+  long nanoseconds = time->tv_nsec * rate;
+  time->tv_sec = from + (time->tv_sec - from) * rate + nanoseconds / 1000000000;
+  time->tv_nsec = nanoseconds % 1000000000;
+  return 0;
+}
+int gettimeofday(struct timeval *time, void *zone) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  time->tv_sec = now.tv_sec;
+  time->tv_usec = now.tv_nsec / 1000;
+  return 0;
+}
+static int shorter(int ms) { return ms > 0 ? (int)((ms + rate - 1) / rate) : ms; }
+int epoll_wait(int set, struct epoll_event *events, int most, int ms) {
+  static int (*of_the_system)(int, struct epoll_event *, int, int);
+  if (!of_the_system) of_the_system = dlsym(RTLD_NEXT, "epoll_wait");
+  return of_the_system(set, events, most, shorter(ms));
+}
+int epoll_pwait(int set, struct epoll_event *events, int most, int ms, const sigset_t *mask) {
+  static int (*of_the_system)(int, struct epoll_event *, int, int, const sigset_t *);
+  if (!of_the_system) of_the_system = dlsym(RTLD_NEXT, "epoll_pwait");
+  return of_the_system(set, events, most, shorter(ms), mask);
+}
+"#;
+
+/// The clock of a cluster, and of processes beside it that are started with [`FastClock::environment`].
+pub struct FastClock {
+    library: String,
+    rate: String,
+    begun: String,
+}
+
+impl FastClock {
+    /// A clock that is this much faster, for a cluster that has not been started.
+    pub fn of(cluster: &Cluster, rate: u32) -> FastClock {
+        let library = format!("{}/fast.so", cluster.host());
+        compile(FAST, &library);
+        let begun = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        FastClock { library, rate: rate.to_string(), begun: begun.to_string() }
+    }
+
+    pub fn environment(&self) -> [(&str, &str); 3] {
+        [("LD_PRELOAD", &self.library), ("CLOCK_RATE", &self.rate), ("CLOCK_BEGUN", &self.begun)]
+    }
+}
