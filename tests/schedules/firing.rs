@@ -1,7 +1,7 @@
 //! When schedules fire, and what of.
 
-use crate::{CONSECUTIVE, PREPARE, cluster, schedule};
-use kongtask_tests::{Cluster, describe, error, rows, text};
+use crate::{CONSECUTIVE, cluster, schedule};
+use kongtask_tests::{describe, error, rows, text};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -276,24 +276,4 @@ fn a_locked_row_or_table_keeps_nothing_else_and_is_fired_once_it_is_free() {
     cluster.wait_for(&consecutive("free"), "t");
     assert_eq!(cluster.text("select count(*) - count(distinct (name, ts)) from done where name <> 'due'"), "0");
     assert_eq!(cluster.log_lines(&["WARNING"]), Vec::<String>::new());
-}
-
-#[test]
-fn an_upgrade_makes_schedules_and_a_drop_while_they_fire_ends_them() {
-    let cluster = Cluster::with(&["kongtask.workers = 2"]);
-    cluster.sql("create extension kongtask version '0.2.0'");
-    cluster.wait_for("select count(*) from pg_stat_activity where backend_type = 'kongtask scheduler'", "1");
-    cluster.sql("alter extension kongtask update");
-    cluster.sql(PREPARE);
-    for n in 0..50 {
-        schedule(&cluster, &format!("s{n}"), "* * * * * *", "");
-    }
-    cluster.wait_for("select count(distinct name) from done", "50");
-    cluster.sql("drop extension kongtask cascade");
-    assert_eq!(cluster.text("select count(*) - count(distinct (name, ts)) from done"), "0");
-    cluster.sql("create extension kongtask; drop table done; drop function note; drop function nap");
-    cluster.sql(PREPARE);
-    schedule(&cluster, "again", "* * * * * *", "");
-    cluster.wait_for("select count(*) > 1 from done", "t");
-    assert_eq!(cluster.log_lines(&["ERROR", "WARNING", "PANIC"]), Vec::<String>::new());
 }

@@ -2,6 +2,7 @@
 
 mod beside_graphile_worker;
 mod cost;
+mod databases;
 mod faults;
 mod firing;
 mod missed;

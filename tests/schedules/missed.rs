@@ -110,3 +110,88 @@ fn a_clock_that_jumps_fires_nothing_twice_and_is_caught_up_with() {
 fn count_of(cluster: &Cluster, query: &str) -> i64 {
     cluster.text(query).parse().expect("a number")
 }
+
+/// The same schedule in three ways of what is missed.
+fn in_three_ways(cluster: &Cluster, cron: &str) {
+    for missed in ["skip", "once", "all"] {
+        schedule(cluster, missed, cron, &format!(", missed := '{missed}'"));
+    }
+}
+
+#[test]
+fn a_promoted_standby_goes_on_from_what_was_replicated() {
+    let cluster = cluster(&["wal_level = replica", "max_wal_senders = 4"]);
+    in_three_ways(&cluster, "* * * * * *");
+    let standby = cluster.standby();
+    cluster.wait_for("select count(distinct name) from done", "3");
+    standby.wait_for("select count(*) >= 6 from done", "t");
+    // It fires nothing, and it knows of no scheduler that lived.
+    assert_eq!(standby.text("select count(*) from pg_stat_activity where backend_type like 'kongtask%'"), "0");
+    cluster.kill_postmaster();
+    let last = standby.text("select max(last_execution) from graphile_worker.known_crontabs");
+    // Three instants fall due while there is no primary.
+    standby.wait_for(&format!("select now() > '{last}'::timestamptz + interval '3.5 s'"), "t");
+    let promoted = standby.text("select now()");
+    standby.sql("select pg_promote()");
+    let live = format!("select count(distinct name) from done where not backfilled and ts > '{promoted}'");
+    standby.wait_for(&live, "3");
+    standby.sql("select kongtask.alter_schedule(name, active := false) from kongtask.schedules");
+    standby.wait_for("select count(*) from graphile_worker.jobs", "0");
+    let mut db = standby.connect();
+    let account = "select name, count(*) filter (where backfilled), count(*) - count(distinct ts), missed_count,
+        extract(epoch from max(ts) - min(ts))::int + 1 - count(*) from done join kongtask.schedules using (name)
+        group by name, missed_count order by name";
+    let found = rows(&mut db, account);
+    let [all, once, skip] = [0, 1, 2].map(|n| {
+        found[n].split('|').skip(1).map(|number| number.parse::<i64>().expect("a number")).collect::<Vec<_>>()
+    });
+    // Backfilled, twice, missed, gaps.
+    assert!(all[0] >= 3 && all[1..] == [0, 0, 0], "{found:?}");
+    assert!(once[0] == 1 && once[1] == 0 && once[2] >= 2 && once[2] == once[3], "{found:?}");
+    assert!(skip[0] == 0 && skip[1] == 0 && skip[2] >= 3 && skip[2] == skip[3], "{found:?}");
+}
+
+#[test]
+fn a_restore_of_yesterdays_dump_makes_up_for_a_day_as_each_schedule_says() {
+    let cluster = Cluster::stopped(&[
+        "kongtask.workers = 2",
+        "kongtask.poll_interval = '500ms'",
+        "kongtask.databases = 'postgres, restored'",
+    ]);
+    let mut clock = ShiftedClock::of(&cluster);
+    cluster.start_with(&clock.environment());
+    cluster.sql("create extension kongtask");
+    cluster.sql(PREPARE);
+    in_three_ways(&cluster, "*/10 * * * *");
+    schedule(&cluster, "recent", "*/10 * * * *", ", missed := 'all', missed_within := '1 h'");
+    // They fire once, and are dumped: a minute after an instant, so that no other comes between.
+    let left = cluster.text("select extract(epoch from date_bin('10 min', now(), 'epoch') - now())::int + 660");
+    let left: i64 = left.parse().expect("a number");
+    clock.shift(left);
+    cluster.wait_for("select count(distinct name) from done", "4");
+    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    cluster.reload(&["kongtask.databases = 'restored'"]);
+    clock.shift(left + 24 * 3600);
+    cluster.sql("create database restored");
+    cluster.restore(&dump, "restored", &[]);
+    let mut db = cluster.connect_as("postgres", "restored");
+    let account = "select name, count(*) filter (where backfilled), missed_count from done join kongtask.schedules using (name) group by name, missed_count order by name";
+    // A day has 144 of them.
+    let expected = ["all|144|0", "once|1|143", "recent|6|138", "skip|0|144"];
+    assert!(wait_until(SOON, || rows(&mut db, account) == expected), "{:?}", rows(&mut db, account));
+    assert_eq!(text(&mut db, "select count(*) - count(distinct (name, ts)) from done"), "0");
+    assert_eq!(
+        text(
+            &mut db,
+            "select bool_and(last_run_at > now() - interval '11 min') from kongtask.schedules where name <> 'skip'"
+        ),
+        "t"
+    );
+    assert_eq!(
+        text(
+            &mut db,
+            "select bool_and(next_run_at > now() and next_run_at <= now() + interval '10 min') from kongtask.schedules"
+        ),
+        "t"
+    );
+}
