@@ -53,7 +53,10 @@ fn runs(db: &mut Client, cron: &str, zone: &str, after: &str, count: i32) -> Vec
 
 /// SQLSTATE, message, detail and hint.
 fn failure(db: &mut Client, statement: &str) -> (String, String, String, String) {
-    let error = db.batch_execute(statement).expect_err(statement);
+    parts(&db.batch_execute(statement).expect_err(statement))
+}
+
+fn parts(error: &postgres::Error) -> (String, String, String, String) {
     let error = error.as_db_error().expect("an error of the server's");
     let part = |part: Option<&str>| part.unwrap_or_default().to_string();
     (error.code().code().into(), error.message().into(), part(error.detail()), part(error.hint()))
@@ -323,42 +326,51 @@ fn an_expression_that_is_wrong_says_where_and_what_would_be_right() {
     assert_eq!((code.as_str(), message.as_str()), ("22023", "count must not be negative"));
 }
 
-/// What is hostile, or merely far away, takes milliseconds.
+/// How long a statement takes, the best of three times as others use the machine too; and its error.
+fn quickest(db: &mut Client, statement: &str) -> (Duration, Option<(String, String, String, String)>) {
+    let runs = (0..3).map(|_| {
+        let begun = Instant::now();
+        let outcome = db.batch_execute(statement);
+        (begun.elapsed(), outcome.err().map(|error| parts(&error)))
+    });
+    runs.min_by_key(|(took, _)| *took).expect("three")
+}
+
+/// What is hostile, or merely far away, takes milliseconds, and is told where it is wrong and what would be right.
 #[test]
 fn the_worst_input_takes_milliseconds() {
     let mut db = db();
-    let quick = |db: &mut Client, statement: &str, what: &str| {
-        let begun = Instant::now();
-        let outcome = db.batch_execute(statement);
-        let took = begun.elapsed();
-        assert!(took < Duration::from_millis(200), "{what} took {took:?}");
-        outcome.is_ok()
-    };
-    _ = quick(&mut db, "select kongtask.describe_cron('@daily')", "warming up");
     for (cron, is_valid) in [
         ("'0 0 31 2 *'", false),
         ("'0 0 31 2 +1-7'", false),
+        ("'0 0 30-31 2 +MON#1'", false),
         ("repeat('* ', 500)", false),
         ("repeat('1,', 1000000) || '1 * * * *'", false),
         ("repeat('\u{661f}', 1000000)", false),
         ("repeat('-', 900)", false),
+        ("repeat('9', 1000000) || ' seconds'", false),
+        ("'* * * * ' || repeat('MON#1,', 150) || 'x'", false),
         ("'*/' || repeat('9', 900) || ' * * * *'", true),
         ("'0 0 29 2 +MON'", true),
         ("(select string_agg(n::text, ',') from generate_series(0, 59) as n) || ' * * * *'", true),
+        ("'0-58 0-58 0-22 * * *'", true),
     ] {
-        let statement = format!("select count(*) from kongtask.next_runs({cron}, 'Europe/Paris', '2025-01-01', 50)");
-        assert_eq!(quick(&mut db, &statement, cron), is_valid, "{cron}");
+        for after in ["2025-01-01", "200000-01-01", "294200-01-01"] {
+            let runs = format!("select count(*) from kongtask.next_runs({cron}, 'Europe/Paris', '{after}', 50)");
+            let description = format!("select kongtask.describe_cron({cron})");
+            for statement in [runs, description] {
+                let (took, error) = quickest(&mut db, &statement);
+                assert!(took < Duration::from_millis(20), "{statement} took {took:?}");
+                assert_eq!(error.is_none(), is_valid, "{statement}: {error:?}");
+                if let Some((code, _, detail, hint)) = error {
+                    assert!(
+                        code == "22023" && detail.starts_with("At character ") && !hint.is_empty(),
+                        "{detail} {hint}"
+                    );
+                }
+            }
+        }
     }
-    assert!(quick(
-        &mut db,
-        "select * from kongtask.next_runs('0 0 29 2 +MON', 'Europe/Paris', '200000-01-01', 9)",
-        "a far year"
-    ));
-    assert!(quick(
-        &mut db,
-        "select * from kongtask.next_runs('0-58 0-58 0-22 * * *', 'Europe/Paris', '2025-01-01', 9)",
-        "many times"
-    ));
     // A long list can be cancelled.
     let begun = Instant::now();
     let (code, ..) = failure(

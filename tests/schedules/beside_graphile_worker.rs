@@ -2,10 +2,11 @@
 //! by the minute only, so the clock of both runs faster.
 
 use crate::PREPARE;
+use kongtask_tests::docs::{blocks, page};
 use kongtask_tests::fast_clock::FastClock;
 use kongtask_tests::fault::go_on;
-use kongtask_tests::reference::Worker;
-use kongtask_tests::{Cluster, SOON, rows, say, text, wait_until};
+use kongtask_tests::reference::{self, Worker};
+use kongtask_tests::{Cluster, SOON, describe, rows, say, text, wait_until};
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -242,4 +243,68 @@ fn beside_graphile_worker_each_minute_fires_once_whatever_is_killed() {
     let run = "select count(*) from (select name, ts from fired where name <> 'there' except all select name, ts from done) as lost";
     let twice = "select count(*) - count(distinct (name, ts)) from done";
     assert_eq!((text(&mut db, run), text(&mut db, twice)), ("0".into(), "0".into()), "SEED={seed}");
+}
+
+/// As the documentation says, step by step, with graphile-worker's process beside.
+#[test]
+fn a_crontab_moves_here_and_back_and_each_minute_fires_once() {
+    let cluster = Cluster::stopped(&["kongtask.workers = 2"]);
+    let clock = FastClock::of(&cluster, RATE);
+    cluster.start_with(&clock.environment());
+    let mut db = cluster.connect();
+    reference::install(&mut db, "0.12.2", 9, "graphile_worker");
+    db.batch_execute("create table fired (ts timestamptz)").expect("a table");
+    let start = |crontab: &str| {
+        let note = "await helpers.query('insert into fired values ($1)', [payload._cron.ts]);";
+        let tasks = [("call_api", note), ("nightly_report", "")];
+        let postgres = ("postgres", "postgres");
+        Worker::start_with(&clock.environment(), &cluster, postgres, "0.12.2", &tasks, crontab, &[])
+    };
+    let stop = |mut worker: Worker| {
+        signal(worker.pid(), libc::SIGTERM);
+        worker.end();
+    };
+    let mut fires = 0;
+    let mut fires_more = |db: &mut postgres::Client, worker: &Worker| {
+        fires += 3;
+        let count = || text(db, &format!("select count(*) >= {fires} from fired")) == "t";
+        assert!(wait_until(SOON, count), "{fires}\n{}\n{}", worker.log(), cluster.log());
+    };
+    let page = page("docs/how-to/move-a-crontab.md").blocks();
+    let sql: Vec<_> = page.iter().filter(|block| block.info == "sql").collect();
+    let run =
+        |n: usize| cluster.run_block(sql[n], "postgres", "postgres").unwrap_or_else(|error| panic!("{n}: {error}"));
+    let crontab = &page.iter().find(|block| block.info == "text").expect("the crontab").body;
+
+    let theirs = start(crontab);
+    fires_more(&mut db, &theirs);
+    db.batch_execute(&blocks("sql adopt")[0]).unwrap_or_else(|error| panic!("{}", describe(&error)));
+    fires_more(&mut db, &theirs);
+    // The task, the crontab, what it has become, and what both have done.
+    (0..4).for_each(run);
+    fires_more(&mut db, &theirs);
+    stop(theirs);
+    let without_crontab = start("");
+    // Other times, for one.
+    run(4);
+    fires_more(&mut db, &without_crontab);
+    // And back: the schedule that has a time zone is none of theirs.
+    let printed = text(&mut db, &sql[5].body);
+    assert_eq!(printed, "* * * * * call_api ?id=poll_orders&fill=3600s {\"path\":\"/orders\"}");
+    stop(without_crontab);
+    let theirs = start(&printed);
+    fires_more(&mut db, &theirs);
+    run(6);
+    assert_eq!(text(&mut db, "select count(*) from kongtask.schedules"), "0");
+    fires_more(&mut db, &theirs);
+    stop(theirs);
+    db.batch_execute(&blocks("sql before")[0]).unwrap_or_else(|error| panic!("{}", describe(&error)));
+    reference::install(&mut db, "0.12.2", 9, "graphile_worker");
+    db.batch_execute(&blocks("sql after")[0]).unwrap_or_else(|error| panic!("{}", describe(&error)));
+    let theirs = start(&printed);
+    fires_more(&mut db, &theirs);
+    drop(theirs);
+    let account = "select count(*) - count(distinct ts), extract(epoch from max(ts) - min(ts))::int / 60 + 1 - count(*) from fired";
+    assert_eq!(rows(&mut db, account), ["0|0"], "{:?}", rows(&mut db, "select * from fired order by 1"));
+    assert_eq!(sql.len(), 7);
 }
