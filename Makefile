@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build models torture bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs installcheck
+        cluster-test fault-build models torture torture-schedules bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -46,6 +46,7 @@ help:
 	@echo "make installcheck  run the tests in SQL on the server that PG* variables name"
 	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
+	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
 	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
@@ -115,6 +116,13 @@ TORTURE_SECONDS ?= 600
 
 torture: setup-test install
 	TORTURE_SECONDS=$(TORTURE_SECONDS) cargo test --locked -p kongtask-tests --test torture
+
+SCHEDULE_SECONDS ?= 300
+
+# The server and graphile-worker's process on one crontab, both killed at random.
+torture-schedules: setup-test install
+	@scripts/peers
+	SCHEDULE_SECONDS=$(SCHEDULE_SECONDS) cargo test --locked -p kongtask-tests --test schedules whatever_is_killed
 
 # Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
 bench: setup-test install

@@ -14,21 +14,24 @@ const FAST: &str = r#"
 #include <sys/epoll.h>
 #include <sys/time.h>
 #include <time.h>
-static long rate = 1, begun;
+static long rate = 1, begun, beginning;
 __attribute__((constructor)) static void read_environment(void) {
   const char *text = getenv("CLOCK_RATE");
   if (text) rate = atol(text);
   text = getenv("CLOCK_BEGUN");
   if (text) begun = atol(text);
+  text = getenv("CLOCK_BEGINNING");
+  beginning = text ? atol(text) : begun;
 }
 int clock_gettime(clockid_t clock, struct timespec *time) {
   static int (*of_the_system)(clockid_t, struct timespec *);
   if (!of_the_system) of_the_system = dlsym(RTLD_NEXT, "clock_gettime");
   int result = of_the_system(clock, time);
   if (result || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID) return result;
-  long from = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE ? begun : 0;
+  int is_wall = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE;
+  long from = is_wall ? begun : 0, to = is_wall ? beginning : 0;
   long nanoseconds = time->tv_nsec * rate;
-  time->tv_sec = from + (time->tv_sec - from) * rate + nanoseconds / 1000000000;
+  time->tv_sec = to + (time->tv_sec - from) * rate + nanoseconds / 1000000000;
   time->tv_nsec = nanoseconds % 1000000000;
   return 0;
 }
@@ -57,18 +60,33 @@ pub struct FastClock {
     library: String,
     rate: String,
     begun: String,
+    beginning: String,
 }
 
 impl FastClock {
-    /// A clock that is this much faster, for a cluster that has not been started.
+    /// A clock that is this much faster, for a cluster that has not been started. It begins now.
     pub fn of(cluster: &Cluster, rate: u32) -> FastClock {
-        let library = format!("{}/fast.so", cluster.host());
-        compile(FAST, &library);
-        let begun = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
-        FastClock { library, rate: rate.to_string(), begun: begun.to_string() }
+        FastClock::beginning_at(cluster, rate, unix_time())
     }
 
-    pub fn environment(&self) -> [(&str, &str); 3] {
-        [("LD_PRELOAD", &self.library), ("CLOCK_RATE", &self.rate), ("CLOCK_BEGUN", &self.begun)]
+    /// One that begins at another time, in seconds since 1970.
+    pub fn beginning_at(cluster: &Cluster, rate: u32, beginning: u64) -> FastClock {
+        let library = format!("{}/fast.so", cluster.host());
+        compile(FAST, &library);
+        let [rate, begun, beginning] = [rate.into(), unix_time(), beginning].map(|number: u64| number.to_string());
+        FastClock { library, rate, begun, beginning }
     }
+
+    pub fn environment(&self) -> [(&str, &str); 4] {
+        [
+            ("LD_PRELOAD", &self.library),
+            ("CLOCK_RATE", &self.rate),
+            ("CLOCK_BEGUN", &self.begun),
+            ("CLOCK_BEGINNING", &self.beginning),
+        ]
+    }
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
 }

@@ -1,6 +1,7 @@
 //! Schedules: what falls due is fired once, whatever happens meanwhile.
 
 mod beside_graphile_worker;
+mod clock_changes;
 mod cost;
 mod databases;
 mod faults;

@@ -3,7 +3,7 @@
 use crate::{PREPARE, cluster, schedule};
 use kongtask_tests::schema::{assert_same, snapshot};
 use kongtask_tests::shifted_clock::ShiftedClock;
-use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, SOON, error, rows, text, wait_until};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -127,6 +127,11 @@ fn a_promoted_standby_goes_on_from_what_was_replicated() {
     standby.wait_for("select count(*) >= 6 from done", "t");
     // It fires nothing, and it knows of no scheduler that lived.
     assert_eq!(standby.text("select count(*) from pg_stat_activity where backend_type like 'kongtask%'"), "0");
+    assert_eq!(
+        standby.text("select count(*) from kongtask.schedules where next_run_at > now() and problem is null"),
+        "3"
+    );
+    assert_eq!(error(&mut standby.connect(), "select kongtask.schedule('new', '@daily', 'note')").0, "25006");
     cluster.kill_postmaster();
     let last = standby.text("select max(last_execution) from graphile_worker.known_crontabs");
     // Three instants fall due while there is no primary.
