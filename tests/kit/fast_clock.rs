@@ -42,6 +42,12 @@ int gettimeofday(struct timeval *time, void *zone) {
   time->tv_usec = now.tv_nsec / 1000;
   return 0;
 }
+time_t time(time_t *result) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (result) *result = now.tv_sec;
+  return now.tv_sec;
+}
 static int shorter(int ms) { return ms > 0 ? (int)((ms + rate - 1) / rate) : ms; }
 int epoll_wait(int set, struct epoll_event *events, int most, int ms) {
   static int (*of_the_system)(int, struct epoll_event *, int, int);

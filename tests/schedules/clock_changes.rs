@@ -23,7 +23,13 @@ const CRONS: [&str; 10] = [
 
 /// Twelve hours before the change at 01:00 UTC, and twelve after it.
 fn fires_as_next_runs_says(beginning: u64, change: &str) {
-    let cluster = Cluster::stopped(&["kongtask.workers = 1", "bgwriter_delay = '10s'", "wal_writer_delay = '10s'"]);
+    let cluster = Cluster::stopped(&[
+        "kongtask.workers = 1",
+        "autovacuum = off",
+        "bgwriter_delay = '10s'",
+        "wal_writer_delay = '10s'",
+        "checkpoint_timeout = '1d'",
+    ]);
     let clock = FastClock::beginning_at(&cluster, 2880, beginning);
     cluster.start_with(&clock.environment());
     cluster.sql("create extension kongtask");

@@ -43,7 +43,12 @@ fn idle_ones_write_nothing() {
 #[test]
 fn an_entry_that_fires_each_second_leaves_no_bloat() {
     const INSTANTS: i64 = 3600;
-    let cluster = Cluster::stopped(&["kongtask.workers = 2", "bgwriter_delay = '10s'", "wal_writer_delay = '10s'"]);
+    let cluster = Cluster::stopped(&[
+        "kongtask.workers = 2",
+        "bgwriter_delay = '10s'",
+        "wal_writer_delay = '10s'",
+        "checkpoint_timeout = '1d'",
+    ]);
     let clock = FastClock::of(&cluster, 200);
     cluster.start_with(&clock.environment());
     cluster.sql("create extension kongtask");
