@@ -95,6 +95,45 @@ alter table kongtask.tasks alter column role type text using tasks.role::pg_cata
 alter table kongtask.tasks
   add column runs_as regrole generated always as (kongtask.role_named(role)) stored;
 
+-- A task can say when its failed jobs are tried again, and how often. The roles that may call register_task still may: the end of
+-- this script sees to that.
+alter table kongtask.tasks
+  add column backoff interval[] check (
+    cardinality(backoff) between 1 and 100
+    and array_position(backoff, null) is null
+    and '0' < all (backoff)
+    and '10 years' >= all (backoff)
+  ),
+  add column max_attempts int check (max_attempts >= 1);
+select pg_catalog.set_config('kongtask_upgrade.register_task', proc.proacl::text, true)
+from pg_catalog.pg_proc as proc
+where
+  proc.oid operator(pg_catalog.=) 'kongtask.register_task'::pg_catalog.regproc
+  and proc.proacl is not null;
+drop function kongtask.register_task(text, regprocedure, integer, boolean, interval);
+create function kongtask.register_task(
+  identifier text,
+  handler regprocedure,
+  max_batch integer = null,
+  in_place boolean = true,
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
+) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_register_task';
+
+create function kongtask.alter_task(
+  identifier text,
+  max_batch integer = null,
+  in_place boolean = null,
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
+) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_alter_task';
+
 -- What keeps a database still.
 create function kongtask.live_holds(
   out database name,
@@ -444,8 +483,8 @@ when the dump was made.';
 comment on table kongtask.tasks is
 'Tasks that run inside the server.
 
-kongtask.register_task and kongtask.unregister_task change it. Jobs of all
-other tasks are left to external workers.';
+kongtask.register_task, kongtask.alter_task and kongtask.unregister_task
+change it. Jobs of all other tasks are left to external workers.';
 comment on column kongtask.tasks.identifier is 'Name of the task, as in add_job.';
 comment on column kongtask.tasks.handler is
 'Function that runs the jobs, with its schema and
@@ -468,13 +507,19 @@ comment on column kongtask.tasks.runs_as is
 'The role itself, whatever its name is now. NULL
 if there was no role of that name when the row
 was written.';
+comment on column kongtask.tasks.backoff is
+'Time after each failed attempt until the next,
+of which the last repeats. NULL: exponential.';
+comment on column kongtask.tasks.max_attempts is
+'Number of attempts of a job, if that is less
+than the job''s own. NULL: the job''s own.';
 
 comment on function kongtask.register_task is
 'Registers a function as the handler of a task and returns the task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
 the function as the current role. A task that is registered again is
-replaced.
+replaced, with all its options: alter_task changes only those it is given.
 
 The function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or,
 to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row
@@ -491,10 +536,16 @@ Arguments:
   better where the handler takes minutes.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years. NULL:
+  exp(least(attempts, 10)) seconds.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts. NULL: the job''s own.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch or timeout is out of range.
+- 22023: the identifier, max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the function is a procedure, an aggregate or a window function, or
   returns a set.
@@ -506,6 +557,39 @@ Errors:
 
 Rights: EXECUTE on the function and USAGE on schema kongtask. Only the role
 that registered a task, or a superuser, can replace it.
+
+Locks: waits for another transaction that registers the same task.';
+
+comment on function kongtask.alter_task is
+'Changes options of a task and returns the task''s row.
+
+NULL leaves an option as it is. What takes an option away: ''0'' for timeout,
+''{}'' for backoff, 0 for max_attempts. Jobs that run are not affected before
+they fail.
+
+Arguments:
+- identifier: name of the task.
+- max_batch: number of jobs that may share a transaction or a call, as for
+  register_task.
+- in_place: true if first attempts may run in the transaction that takes
+  them.
+- timeout: time after which a call is cancelled and has failed, 1
+  millisecond to 24 days.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts.
+
+Errors:
+- 22004: the identifier is NULL.
+- 22023: max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is negative.
+- 42704: the task is not registered.
+- 42501: another role has registered the task.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The role that
+registered the task, its members, the owner of the extension and superusers
+may.
 
 Locks: waits for another transaction that registers the same task.';
 
@@ -1097,5 +1181,37 @@ begin
   loop
     execute v_statement;
   end loop;
+end
+$$;
+
+-- What was granted on the former register_task. The server takes a GRANT in a script for a part of the extension, which a dump need
+-- not repeat; so what is noted as such is what a new extension has.
+do $$
+declare
+  v_function constant pg_catalog.oid = 'kongtask.register_task'::pg_catalog.regproc;
+  v_owner constant pg_catalog.oid = (
+    select proc.proowner from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_function
+  );
+  v_new constant pg_catalog.aclitem[] = (
+    select proc.proacl from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_function
+  );
+  v_right pg_catalog.record;
+begin
+  for v_right in
+    select acl.grantee, acl.is_grantable
+    from pg_catalog.aclexplode(pg_catalog.current_setting('kongtask_upgrade.register_task', true)::pg_catalog.aclitem[]) as acl
+    where acl.grantee operator(pg_catalog.<>) v_owner
+  loop
+    execute pg_catalog.format(
+      'grant execute on function kongtask.register_task to %s%s',
+      case when v_right.grantee operator(pg_catalog.=) 0 then 'public' else v_right.grantee::pg_catalog.regrole::text end,
+      case when v_right.is_grantable then ' with grant option' else '' end
+    );
+  end loop;
+  update pg_catalog.pg_init_privs
+  set initprivs = v_new
+  where
+    pg_init_privs.objoid operator(pg_catalog.=) v_function
+    and pg_init_privs.classoid operator(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass;
 end
 $$;

@@ -109,6 +109,7 @@ impl Plan {
 
 /// What several statements have in common, each under the name by which they refer to it.
 const PARTS: &[(&str, &str)] = &[
+    ("@attempts_left@", include_str!("../../sql/query/parts/attempts_left.sql")),
     ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
     ("@can_run@", include_str!("../../sql/query/parts/can_run.sql")),
     ("@found_job@", include_str!("../../sql/query/parts/found_job.sql")),
@@ -118,6 +119,8 @@ const PARTS: &[(&str, &str)] = &[
     ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
     ("@schedule_terms@", include_str!("../../sql/query/parts/schedule_terms.sql")),
     ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
+    // The last, as other parts name it.
+    ("@this_attempt@", include_str!("../../sql/query/parts/this_attempt.sql")),
 ];
 
 /// Returns the text of a statement with its parts filled in, for a schema whose name is quoted where SQL needs that.

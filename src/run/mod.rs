@@ -298,17 +298,18 @@ impl Runner {
 
     /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
-        let message = text(&last_error(error));
+        let (message, retry) = (text(&last_error(error)), &attempt.task.retry);
         let row = match attempt.mode {
-            RunMode::InPlace => fail::fail_plain(job.id, message)?,
-            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+            RunMode::InPlace => fail::fail_plain(job.id, message, retry)?,
+            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message, retry)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
+        let most = retry.attempts_of(recorded.max_attempts()).max(job.attempts());
         Ok(Failed {
             job: format!("job {} ({})", job.id, attempt.task.identifier),
-            attempt: format!("{} of {}: {}", job.attempts(), recorded.max_attempts(), headline(error)),
+            attempt: format!("{} of {}: {}", job.attempts(), most, headline(error)),
             for_good: recorded.attempts() >= recorded.max_attempts(),
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),

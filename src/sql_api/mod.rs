@@ -37,6 +37,7 @@ sql_function!(kongtask_refuse_migration, triggers::refuse_migration);
 sql_function!(kongtask_schema_is_named, install::schema_is_named);
 
 sql_function!(kongtask_register_task, tasks::register_task);
+sql_function!(kongtask_alter_task, tasks::alter_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);
 sql_function!(kongtask_role_named, tasks::role_named);
 sql_function!(kongtask_tasks_changed, tasks::tasks_changed);

@@ -2,6 +2,7 @@
 //! and reads the table again after it has changed.
 
 use crate::error::Error;
+use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
@@ -29,13 +30,40 @@ pub struct Task {
     pub in_place: bool,
     /// The longest time that a call may take.
     pub timeout: Option<Duration>,
+    pub retry: Retry,
+}
+
+/// How often a failed job is tried again, and when.
+#[derive(Clone, Default)]
+pub struct Retry {
+    /// The pause after each attempt, of which the last repeats; none for graphile-worker's formula.
+    backoff: Vec<Interval>,
+    /// How many attempts a job has at most, if that is less than its own number.
+    max_attempts: Option<i32>,
+}
+
+impl Retry {
+    /// Returns how many attempts a job has that was added with so many.
+    pub fn attempts_of(&self, of_job: i32) -> i32 {
+        self.max_attempts.map_or(of_job, |of_task| of_task.min(of_job))
+    }
+
+    /// Returns the parameters of statements that record a failed attempt: an `interval[]` and an `integer`.
+    pub fn values(&self) -> Result<[Value; 2], Error> {
+        Ok([interval::array(&self.backoff)?, self.max_attempts.into_datum()])
+    }
 }
 
 impl Task {
     /// Returns true if one call of its handler takes many jobs.
     pub fn takes_sets(&self) -> bool {
-        self.handler.as_bytes().ends_with(b"[])")
+        takes_sets(&self.handler)
     }
+}
+
+/// Returns true if a handler of this name takes an array.
+pub fn takes_sets(handler: &DbText) -> bool {
+    handler.as_bytes().ends_with(b"[])")
 }
 
 /// The tasks at one moment.
@@ -183,6 +211,10 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             max_batch: rows.get::<i32>(row, 4).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
             in_place: rows.get(row, 5).unwrap_or(true),
             timeout: rows.get(row, 6).map(Duration::from_secs_f64),
+            retry: Retry {
+                backoff: rows.value(row, 8).map(interval::elements).into_iter().flatten().flatten().collect(),
+                max_attempts: rows.get(row, 9),
+            },
         })
     });
     let mut tasks = Tasks::of(tasks);
@@ -209,11 +241,62 @@ pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Va
     Ok(row)
 }
 
-/// Sets the options of a task. Returns its row.
-pub fn set_options(identifier: &DbText, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
-    static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
-    let max_batch = i32::try_from(max_batch).ok().into_datum();
-    schema::one_row(&OPTIONS, &[text(identifier), max_batch, Some(in_place.into()), timeout])
+/// The options of a task, as SQL values.
+pub struct Options {
+    pub max_batch: Value,
+    pub in_place: Value,
+    pub timeout: Value,
+    pub backoff: Value,
+    pub max_attempts: Value,
+}
+
+/// Sets the options of a task. Returns its row; `None` for version 0.1.0, whose table has no options.
+pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Error> {
+    static CURRENT: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID, INTERVALARRAYOID, INT4OID);
+    static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
+    let Options { max_batch, in_place, timeout, backoff, max_attempts } = *options;
+    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts];
+    match Shape::now()?.0 {
+        Shape::Current => schema::one_row(&CURRENT, &values),
+        Shape::Second => schema::one_row(&SECOND, &values[..4]),
+        Shape::First => Ok(None),
+    }
+}
+
+/// Changes options of a task: `change` gets those it has, and its handler. Locks its row, and returns it. Errors: 42704
+/// if there is no such task; 42501 if it is another role's.
+pub fn alter(
+    identifier: &DbText,
+    caller: Oid,
+    change: impl FnOnce(Options, &DbText) -> Result<Options, Error>,
+) -> Result<Value, Error> {
+    static LOCK: Plan = plan!("task_lock", TEXTOID);
+    let session = schema::session()?;
+    let rows = session.execute(&LOCK, &[text(identifier)])?;
+    if rows.count() == 0 {
+        return Err(Error::NoSuchTask(identifier.clone()));
+    }
+    if !may_control(caller, rows.get(0, 0))? {
+        return Err(Error::TaskOfAnother { task: identifier.clone(), role: rows.get(0, 1).unwrap_or_default() });
+    }
+    let column = |number| rows.value(0, number);
+    let options = Options {
+        max_batch: column(3),
+        in_place: column(4),
+        timeout: column(5),
+        backoff: column(6),
+        max_attempts: column(7),
+    };
+    let row = set_options(identifier, &change(options, &rows.get(0, 2).unwrap_or_default())?)?;
+    Ok(session.carry(row))
+}
+
+/// Returns true if `caller` may control the tasks of `role`: that role and its members, the owner of the extension and
+/// superusers may. `None` stands for what concerns no role, or one that does not exist.
+pub fn may_control(caller: Oid, role: Option<Oid>) -> Result<bool, Error> {
+    Ok(role.is_some_and(|role| role::has_privileges_of(caller, role))
+        || role::is_superuser(caller)
+        || schema::queue()?.owners().contains(&caller))
 }
 
 /// Unregisters a task. Returns true if it was registered. Errors and locks as for [`register`].

@@ -12,4 +12,5 @@ mod ready_list;
 mod retries;
 mod sessions;
 mod sets;
+mod task_options;
 mod timeouts_and_cancel;
