@@ -30,6 +30,10 @@ pub enum Error {
         detail: &'static str,
     },
     NoSuchTask(DbText),
+    InvalidPausedName(&'static str),
+    PauseEndsBefore,
+    MayNotControl,
+    NegativeMost,
     InvalidCron {
         message: String,
         detail: String,
@@ -129,6 +133,10 @@ impl Error {
             Error::InvalidBackoff { .. } => {
                 (b"22023", "backoff must have 1 to 100 intervals, each from 1 millisecond to 10 years".into())
             }
+            Error::InvalidPausedName(name) => (b"22023", format!("{name} must have 1 to 128 characters")),
+            Error::PauseEndsBefore => (b"22023", "until must be later than now".into()),
+            Error::MayNotControl => (b"42501", "permission denied to control jobs of all tasks".into()),
+            Error::NegativeMost => (b"22023", "most must not be negative".into()),
             Error::NoSuchTask(task) => (b"42704", format!("task \"{task}\" is not registered")),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
             Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
@@ -198,6 +206,10 @@ impl Error {
             }
             Error::NoSuchHandler(_) => {
                 "Create the function, or register another one with kongtask.register_task.".into()
+            }
+            Error::InvalidPausedName(_) => "Pass NULL for all.".into(),
+            Error::MayNotControl => {
+                "Name a task that your role has registered; or have the owner of the extension or a superuser do it.".into()
             }
             Error::NoSuchTask(_) => "SELECT identifier FROM kongtask.tasks lists those that are registered.".into(),
             Error::InvalidCron { hint, .. } => hint.clone(),

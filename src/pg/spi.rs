@@ -115,6 +115,7 @@ const PARTS: &[(&str, &str)] = &[
     ("@found_job@", include_str!("../../sql/query/parts/found_job.sql")),
     ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
     ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
+    ("@paused@", include_str!("../../sql/query/parts/paused.sql")),
     ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
     ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
     ("@schedule_terms@", include_str!("../../sql/query/parts/schedule_terms.sql")),

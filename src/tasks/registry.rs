@@ -1,13 +1,18 @@
-//! The tasks that are registered in this database. No other module names `kongtask.tasks`. Each process keeps a copy,
-//! and reads the table again after it has changed.
+//! The tasks that are registered in this database, and the pauses. No other module names `kongtask.tasks` and
+//! `kongtask.pauses`. Each process keeps a copy, and reads the tables again after one of them has changed.
 
 use crate::error::Error;
+use crate::pg::args::Text;
+use crate::pg::clock::Timestamp;
 use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
 use crate::pg::{catalog, role, xact};
-use crate::schema;
+use crate::schema::job_row::timestamp;
+use crate::schema::{self, OwnerSession};
+use crate::shared;
+use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
@@ -75,6 +80,9 @@ pub struct Tasks {
     pub waiting: Vec<(DbText, DbText)>,
     /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
+    pub pauses: Pauses,
+    /// What [`shared::tasks_changes`] was before the tables were read.
+    pub changes: u64,
 }
 
 /// Returns a short hash by which a ready list tells tasks apart. A collision costs a wasted look at a job, and no more.
@@ -110,9 +118,26 @@ impl Tasks {
         self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
     }
 
+    /// Returns the identifiers of the tasks that run as `role` and are not paused.
+    pub fn running_of_role(&self, role: Oid, now: Timestamp) -> Vec<DbText> {
+        if self.pauses.is_everything_paused(now) {
+            return Vec::new();
+        }
+        let mut tasks = self.of_role(role);
+        if !self.pauses.is_empty() {
+            tasks.retain(|task| self.pauses.until(task, None, now).is_none());
+        }
+        tasks
+    }
+
     /// Returns all identifiers.
     pub fn identifiers(&self) -> Vec<DbText> {
         self.by_identifier.keys().cloned().collect()
+    }
+
+    /// Returns true if no session of this server has changed them since they were read.
+    fn is_current(&self) -> bool {
+        self.changes == shared::tasks_changes()
     }
 
     /// Returns the roles that have tasks, in the order of their OIDs.
@@ -131,9 +156,10 @@ thread_local! {
 
 static WATCH: Watch = Watch::new().and_roles();
 
-/// Returns true if the table may have changed since it was last read, as far as this backend has been told.
+/// Returns true if the tables may have changed since they were last read. Outside a transaction, this backend may not
+/// have been told of changes; that it has been told of those by sessions of this server, [`shared::tasks_changes`] says.
 pub fn is_stale() -> bool {
-    WATCH.is_stale()
+    WATCH.is_stale() || TASKS.with_borrow(|tasks| tasks.as_ref().is_none_or(|tasks| !tasks.is_current()))
 }
 
 /// The columns of `kongtask.tasks`: those of an older version until ALTER EXTENSION UPDATE.
@@ -175,10 +201,11 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     static SECOND: Plan = plan!("tasks_0_2");
     static FIRST: Plan = plan!("tasks_0_1");
     if !WATCH.is_stale()
-        && let Some(tasks) = TASKS.with_borrow(Clone::clone)
+        && let Some(tasks) = TASKS.with_borrow(Clone::clone).filter(|tasks| tasks.is_current())
     {
         return Ok(tasks);
     }
+    let changes = shared::tasks_changes();
     WATCH.renew();
     let (shape, table) = Shape::now().inspect_err(|_| WATCH.spoil())?;
     WATCH.relation(table);
@@ -220,9 +247,69 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let mut tasks = Tasks::of(tasks);
     tasks.waiting = waiting;
     tasks.has_former_names = (0..rows.count()).any(|row| rows.get(row, 7).unwrap_or(false));
+    tasks.changes = changes;
+    if shape == Shape::Current {
+        tasks.pauses = pauses(&session).inspect_err(|_| WATCH.spoil())?;
+    }
     let tasks = Rc::new(tasks);
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
+}
+
+fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
+    static PAUSES: Plan = plan!("pauses");
+    let rows = session.read(&PAUSES, &[])?;
+    Ok(Pauses::of((0..rows.count()).map(|row| Pause {
+        task: rows.get(row, 0),
+        queue_name: rows.get(row, 1),
+        until: timestamp(rows.value(row, 2)),
+    })))
+}
+
+/// Pauses what `task` and `queue_name` name, NULL for all; `until` and `reason` may be NULL. Returns the row. Errors:
+/// 42501.
+pub fn pause(task: Value, queue_name: Value, until: Value, reason: Value, caller: Oid) -> Result<Value, Error> {
+    static PAUSE: Plan = plan!("pause", TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, OIDOID);
+    may_control_task(task, caller)?;
+    schema::one_row(&PAUSE, &[task, queue_name, until, reason, caller.into_datum()])
+}
+
+/// Ends a pause. Returns true if there was one. Errors: 42501.
+pub fn resume(task: Value, queue_name: Value, caller: Oid) -> Result<bool, Error> {
+    static RESUME: Plan = plan!("resume", TEXTOID, TEXTOID);
+    may_control_task(task, caller)?;
+    Ok(schema::affected(&RESUME, &[task, queue_name])? > 0)
+}
+
+/// Returns how many pauses last.
+pub fn pauses_left() -> Result<i64, Error> {
+    static LEFT: Plan = plan!("pauses_left");
+    Ok(schema::value(&LEFT, &[])?.map_or(0, |count| count.value() as i64))
+}
+
+/// Removes the pauses that have ended.
+pub fn remove_ended_pauses() -> Result<(), Error> {
+    static ENDED: Plan = plan!("pauses_ended");
+    schema::affected(&ENDED, &[])?;
+    Ok(())
+}
+
+/// Errors: 42501 unless the caller may control a task; NULL for all tasks.
+pub fn may_control_task(task: Value, caller: Oid) -> Result<(), Error> {
+    let task = task.map(|task| Text::new(task).read());
+    let role = task.as_ref().map(role_of).transpose()?.flatten();
+    match task {
+        _ if may_control(caller, role.as_ref().map(|(role, _)| *role))? => Ok(()),
+        Some(task) if let Some((_, role)) = role => Err(Error::TaskOfAnother { task, role }),
+        _ => Err(Error::MayNotControl),
+    }
+}
+
+/// Returns the role of a task and that role's name; `None` if it is not registered.
+fn role_of(task: &DbText) -> Result<Option<(Oid, DbText)>, Error> {
+    let tasks = tasks()?;
+    let role = tasks.get(task).map(|task| task.role);
+    Ok(role.map(|role| (role, role::name(role).unwrap_or_default())))
 }
 
 /// Registers a task for `caller`, or replaces it. Returns its row in the caller's memory context. Locks the row.

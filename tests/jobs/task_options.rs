@@ -47,7 +47,7 @@ fn wait_for_attempts(cluster: &kongtask_tests::Cluster, attempts: i32) {
 #[test]
 fn a_task_s_own_back_off_holds_however_its_jobs_fail_and_the_last_repeats() {
     let cluster = without_polling(&[]);
-    // run_at and updated_at are both the time of the failing transaction, plus the back-off.
+    // run_at is the time of the failing transaction plus the back-off, and updated_at that time or a millisecond later.
     cluster.sql(FAILING);
     cluster.sql(&register("backoff := '{1 hour, 1 mon 2 days}'"));
     cluster.sql(
@@ -61,8 +61,9 @@ fn a_task_s_own_back_off_holds_however_its_jobs_fail_and_the_last_repeats() {
     for (attempt, expected) in [(1, "PT1H"), (2, "P1M2D"), (3, "P1M2D")] {
         wait_for_attempts(&cluster, attempt);
         let pause = "select task_identifier || ' ' || case
-              when run_at = updated_at + interval '1 hour' then 'PT1H'
-              when run_at = updated_at + interval '1 mon 2 days' then 'P1M2D'
+              when updated_at between run_at - interval '1 hour' and run_at - interval '59 min 59 s' then 'PT1H'
+              when run_at between updated_at + interval '1 mon 2 days' - interval '1 s' and updated_at + interval '1 mon 2 days'
+                then 'P1M2D'
               else (run_at - updated_at)::text end
             from graphile_worker.jobs order by task_identifier, id";
         assert_eq!(rows(&mut db, pause), tasks.map(|task| format!("{task} {expected}")), "after attempt {attempt}");

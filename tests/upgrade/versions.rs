@@ -84,8 +84,9 @@ fn whoever_could_register_tasks_still_can_after_an_upgrade_and_after_a_dump_of_t
          create extension kongtask version '0.2.0';
          grant execute on function kongtask.register_task to mailer;
          grant execute on function kongtask.register_task to granting with grant option;
-         alter extension kongtask update; create database restored",
+         alter extension kongtask update",
     );
+    cluster.sql("create database restored");
     let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
     cluster.restore(&dump, "restored", &[]);
     for database in ["postgres", "restored"] {
