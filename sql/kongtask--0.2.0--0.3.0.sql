@@ -1220,7 +1220,7 @@ comment on constraint pauses_task_queue_name_key on kongtask.pauses is
 comment on index kongtask.pauses_task_queue_name_key is
 'One pause of a task, a queue, a task in a queue, or everything.';
 comment on function kongtask.tg_pauses__changed is
-'Trigger of kongtask.pauses: tells all sessions and the scheduler of a change.';
+'Trigger of kongtask.pauses: tells sessions and the scheduler of a change.';
 comment on function kongtask.pause is
 'Keeps the jobs of a task, of a queue, or all jobs from beginning, and
 returns the row of kongtask.pauses.

@@ -7,7 +7,7 @@ use kongtask_tests::{JOBS, error, rows, text};
 fn failed_shows_jobs_that_have_failed_for_good_and_redrive_runs_them_again() {
     let cluster = without_polling(&["kongtask.workers = 2"]);
     cluster.sql(
-        "create table works (is boolean);
+        "create table works (yes boolean);
          create function maybe(p json) returns void language plpgsql as $$ begin
            if not exists (select from works) then
              raise 'not now' using errcode = 'ZX042', detail = 'as it is (SQLSTATE 00000)';
