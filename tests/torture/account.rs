@@ -90,6 +90,8 @@ const FAULTS: [(&str, &str); 12] = [
         "select promise from (
            select effect.promise, lag(effect.promise) over (partition by queue order by at) > effect.promise as is_early
            from effect join promise p on id = effect.promise where queue is not null and run_at = '2020-01-01'
+             -- In that one, jobs of a paused task are passed.
+             and queue <> 'queue 9'
          ) e where is_early",
     ),
     (

@@ -14,8 +14,10 @@ const BETWEEN: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(400);
 
 const TASKS: [&str; 6] = ["quick", "batched", "set", "rows", "failing", "keyed"];
-/// Of a task that has no other jobs, and so that enqueuers 1 to 4 fill them.
+/// Some of the enqueuers' queues.
 const QUEUES: [&str; 3] = ["queue 2", "queue 5", "queue 8"];
+/// The one in which one task is paused, whose jobs those of another pass: it need not be in order.
+const QUEUE_OF_TASKS: &str = "queue 9";
 
 /// Pauses and resumes until told to stop; how often. Each pause that is known to have been in force is noted in `paused`.
 pub fn pause_until(stop: &AtomicBool, cluster: &Cluster, seed: u64) -> usize {
@@ -42,7 +44,7 @@ fn pause(db: &mut Client, random: &mut Random) -> Result<(), postgres::Error> {
     let (task, queue) = random.weighted(&[
         (6, (Some(task), None)),
         (4, (None, Some(queue))),
-        (2, (Some("queued_alpha"), Some(queue))),
+        (2, (Some("queued_alpha"), Some(QUEUE_OF_TASKS))),
         (1, (None, None)),
     ]);
     let length = random.time(PAUSE);
