@@ -95,6 +95,45 @@ alter table kongtask.tasks alter column role type text using tasks.role::pg_cata
 alter table kongtask.tasks
   add column runs_as regrole generated always as (kongtask.role_named(role)) stored;
 
+-- A task can say when its failed jobs are tried again, and how often. The roles that may call register_task still may: the end of
+-- this script sees to that.
+alter table kongtask.tasks
+  add column backoff interval[] check (
+    cardinality(backoff) between 1 and 100
+    and array_position(backoff, null) is null
+    and '0' < all (backoff)
+    and '10 years' >= all (backoff)
+  ),
+  add column max_attempts int check (max_attempts >= 1);
+select pg_catalog.set_config('kongtask_upgrade.register_task', proc.proacl::text, true)
+from pg_catalog.pg_proc as proc
+where
+  proc.oid operator(pg_catalog.=) 'kongtask.register_task'::pg_catalog.regproc
+  and proc.proacl is not null;
+drop function kongtask.register_task(text, regprocedure, integer, boolean, interval);
+create function kongtask.register_task(
+  identifier text,
+  handler regprocedure,
+  max_batch integer = null,
+  in_place boolean = true,
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
+) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_register_task';
+
+create function kongtask.alter_task(
+  identifier text,
+  max_batch integer = null,
+  in_place boolean = null,
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
+) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_alter_task';
+
 -- What keeps a database still.
 create function kongtask.live_holds(
   out database name,
@@ -444,8 +483,8 @@ when the dump was made.';
 comment on table kongtask.tasks is
 'Tasks that run inside the server.
 
-kongtask.register_task and kongtask.unregister_task change it. Jobs of all
-other tasks are left to external workers.';
+kongtask.register_task, kongtask.alter_task and kongtask.unregister_task
+change it. Jobs of all other tasks are left to external workers.';
 comment on column kongtask.tasks.identifier is 'Name of the task, as in add_job.';
 comment on column kongtask.tasks.handler is
 'Function that runs the jobs, with its schema and
@@ -468,13 +507,19 @@ comment on column kongtask.tasks.runs_as is
 'The role itself, whatever its name is now. NULL
 if there was no role of that name when the row
 was written.';
+comment on column kongtask.tasks.backoff is
+'Time after each failed attempt until the next,
+of which the last repeats. NULL: exponential.';
+comment on column kongtask.tasks.max_attempts is
+'Number of attempts of a job, if that is less
+than the job''s own. NULL: the job''s own.';
 
 comment on function kongtask.register_task is
 'Registers a function as the handler of a task and returns the task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
 the function as the current role. A task that is registered again is
-replaced.
+replaced, with all its options: alter_task changes only those it is given.
 
 The function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or,
 to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row
@@ -491,10 +536,16 @@ Arguments:
   better where the handler takes minutes.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years. NULL:
+  exp(least(attempts, 10)) seconds.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts. NULL: the job''s own.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch or timeout is out of range.
+- 22023: the identifier, max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the function is a procedure, an aggregate or a window function, or
   returns a set.
@@ -506,6 +557,39 @@ Errors:
 
 Rights: EXECUTE on the function and USAGE on schema kongtask. Only the role
 that registered a task, or a superuser, can replace it.
+
+Locks: waits for another transaction that registers the same task.';
+
+comment on function kongtask.alter_task is
+'Changes options of a task and returns the task''s row.
+
+NULL leaves an option as it is. What takes an option away: ''0'' for timeout,
+''{}'' for backoff, 0 for max_attempts. Jobs that run are not affected before
+they fail.
+
+Arguments:
+- identifier: name of the task.
+- max_batch: number of jobs that may share a transaction or a call, as for
+  register_task.
+- in_place: true if first attempts may run in the transaction that takes
+  them.
+- timeout: time after which a call is cancelled and has failed, 1
+  millisecond to 24 days.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts.
+
+Errors:
+- 22004: the identifier is NULL.
+- 22023: max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is negative.
+- 42704: the task is not registered.
+- 42501: another role has registered the task.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The role that
+registered the task, its members, the owner of the extension and superusers
+may.
 
 Locks: waits for another transaction that registers the same task.';
 
@@ -1056,9 +1140,185 @@ Errors:
 - 42501: the current role may not execute add_job, or the schedule is
   another role''s.';
 
+-- Pauses, and what has failed for good.
+create table kongtask.pauses (
+  task text check (length(task) between 1 and 128),
+  queue_name text check (length(queue_name) between 1 and 128),
+  until timestamptz,
+  reason text,
+  role text not null,
+  since timestamptz not null default now(),
+  constraint pauses_task_queue_name_key unique nulls not distinct (task, queue_name)
+);
+
+create function kongtask.tg_pauses__changed() returns trigger
+  language c as 'MODULE_PATHNAME', 'kongtask_pauses_changed';
+
+create trigger _900_changed
+  after insert or update or delete or truncate on kongtask.pauses for each statement
+  execute function kongtask.tg_pauses__changed();
+
+create function kongtask.pause(
+  task text = null,
+  queue_name text = null,
+  until timestamptz = null,
+  reason text = null
+) returns kongtask.pauses
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_pause';
+
+create function kongtask.resume(task text = null, queue_name text = null) returns boolean
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_resume';
+
+create view kongtask.failed as
+  select
+    job.id,
+    job.task_identifier,
+    job.queue_name,
+    job.key,
+    job.payload,
+    job.flags,
+    job.priority,
+    job.attempts,
+    job.max_attempts,
+    job.created_at,
+    job.updated_at as failed_at,
+    pg_catalog.substring(job.last_error, '^[^\n]*\(SQLSTATE ([0-9A-Z]{5})\)') as sqlstate,
+    job.last_error
+  from jobs as job
+  where job.attempts operator(pg_catalog.>=) job.max_attempts and job.locked_at is null;
+
+create function kongtask.redrive(
+  task text = null,
+  ids bigint[] = null,
+  most integer = 1000,
+  run_at timestamptz = now()
+) returns bigint
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_redrive';
+
+-- What psql's \d+ and \df+ say, and what docs/reference is made from.
+comment on table kongtask.pauses is
+'Pauses: tasks and queues of which no job begins for now.
+
+A job is paused if its task and its queue are those of a row; NULL fits any.
+kongtask.pause and kongtask.resume change the table. A pause that has ended
+is removed by the scheduler.';
+comment on column kongtask.pauses.task is 'Task that is paused. NULL: all.';
+comment on column kongtask.pauses.queue_name is
+'Queue that is paused. NULL: all jobs, in a queue
+or not.';
+comment on column kongtask.pauses.until is
+'Time at which the pause ends. NULL: when it is
+resumed.';
+comment on column kongtask.pauses.reason is 'Why, as the caller of kongtask.pause said.';
+comment on column kongtask.pauses.role is 'Name of the role that called kongtask.pause last.';
+comment on column kongtask.pauses.since is 'Time since which it is paused.';
+comment on constraint pauses_task_queue_name_key on kongtask.pauses is
+'One pause of a task, a queue, a task in a queue, or everything.';
+comment on index kongtask.pauses_task_queue_name_key is
+'One pause of a task, a queue, a task in a queue, or everything.';
+comment on function kongtask.tg_pauses__changed is
+'Trigger of kongtask.pauses: tells sessions and the scheduler of a change.';
+comment on function kongtask.pause is
+'Keeps the jobs of a task, of a queue, or all jobs from beginning, and
+returns the row of kongtask.pauses.
+
+With a task and a queue, it pauses the jobs of that task in that queue. With
+neither, it pauses everything. What is paused already gets the new until and
+reason.
+
+The pause takes effect at the commit: a job whose transaction began before
+runs to its end. Jobs are added, and schedules fire, as ever: their jobs
+wait. get_job leaves paused jobs out too, so external workers pause as well.
+In a queue, jobs of a paused task are passed by those behind them.
+
+Arguments:
+- task: task to pause, registered or not. NULL: all.
+- queue_name: queue to pause. NULL: all jobs, in a queue or not.
+- until: time at which the pause ends. NULL: when it is resumed.
+- reason: text for those who look at kongtask.pauses.
+
+Errors:
+- 22023: task or queue_name is empty or has more than 128 characters, or
+  until has passed.
+- 42501: the current role may not pause this.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The owner of
+the extension and superusers may pause anything; the role that registered a
+task, and its members, that task.
+
+Locks: waits for another transaction that pauses or resumes the same.';
+comment on function kongtask.resume is
+'Ends a pause and returns true, or false if there is none.
+
+The arguments are those of the pause: resume() without arguments ends the
+pause of everything, and says in a NOTICE how many others last. At the
+commit, waiting jobs begin at once.
+
+Arguments:
+- task: task of the pause. NULL: the pause is of all tasks.
+- queue_name: queue of the pause. NULL: the pause is of no queue.
+
+Errors:
+- 42501: the current role may not pause this.
+
+Rights: as for pause.
+
+Locks: waits for another transaction that pauses or resumes the same.';
+comment on view kongtask.failed is
+'Jobs that have failed for good: they have used up their attempts.
+
+They stay until kongtask.redrive gives them further attempts, or they are
+deleted.';
+comment on column kongtask.failed.id is 'Number of the job.';
+comment on column kongtask.failed.task_identifier is 'Task that the job is for.';
+comment on column kongtask.failed.queue_name is 'Queue of the job. NULL: none.';
+comment on column kongtask.failed.key is 'Key of the job. NULL: none.';
+comment on column kongtask.failed.payload is 'Argument for the handler.';
+comment on column kongtask.failed.flags is 'Flags of the job. NULL: none.';
+comment on column kongtask.failed.priority is 'Jobs with a lower number run first.';
+comment on column kongtask.failed.attempts is 'Number of attempts that the job has had.';
+comment on column kongtask.failed.max_attempts is 'Number of attempts that it could have.';
+comment on column kongtask.failed.created_at is 'Time when the job was added.';
+comment on column kongtask.failed.failed_at is
+'Time when the job failed for good, or was last
+changed since.';
+comment on column kongtask.failed.sqlstate is
+'SQLSTATE of the latest error. NULL: the message
+has none.';
+comment on column kongtask.failed.last_error is
+'Message of the latest failed attempt, with its
+detail, hint and context.';
+comment on function kongtask.redrive is
+'Gives jobs that have failed for good further attempts, and returns how many
+jobs there were.
+
+Their attempts count from 0 again. last_error stays until the next failure.
+Those that failed first come first. Jobs that another transaction has locked
+are left out. At the commit, the jobs begin.
+
+Arguments:
+- task: task of the jobs. NULL: all.
+- ids: numbers of the jobs. NULL: all.
+- most: number of jobs at most. NULL: all.
+- run_at: time before which the jobs do not run. NULL: now.
+
+Errors:
+- 22023: most is negative.
+- 42501: the current role may not redrive these jobs.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The owner of
+the extension and superusers may redrive all jobs; the role that registered
+a task, and its members, those of that task, which they must name.
+
+Locks: the rows of the jobs.';
+
 select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_runs', '');
+select pg_catalog.pg_extension_config_dump('kongtask.pauses', '');
 
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.
@@ -1097,5 +1357,37 @@ begin
   loop
     execute v_statement;
   end loop;
+end
+$$;
+
+-- What was granted on the former register_task. The server takes a GRANT in a script for a part of the extension, which a dump need
+-- not repeat; so what is noted as such is what a new extension has.
+do $$
+declare
+  v_function constant pg_catalog.oid = 'kongtask.register_task'::pg_catalog.regproc;
+  v_owner constant pg_catalog.oid = (
+    select proc.proowner from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_function
+  );
+  v_new constant pg_catalog.aclitem[] = (
+    select proc.proacl from pg_catalog.pg_proc as proc where proc.oid operator(pg_catalog.=) v_function
+  );
+  v_right pg_catalog.record;
+begin
+  for v_right in
+    select acl.grantee, acl.is_grantable
+    from pg_catalog.aclexplode(pg_catalog.current_setting('kongtask_upgrade.register_task', true)::pg_catalog.aclitem[]) as acl
+    where acl.grantee operator(pg_catalog.<>) v_owner
+  loop
+    execute pg_catalog.format(
+      'grant execute on function kongtask.register_task to %s%s',
+      case when v_right.grantee operator(pg_catalog.=) 0 then 'public' else v_right.grantee::pg_catalog.regrole::text end,
+      case when v_right.is_grantable then ' with grant option' else '' end
+    );
+  end loop;
+  update pg_catalog.pg_init_privs
+  set initprivs = v_new
+  where
+    pg_init_privs.objoid operator(pg_catalog.=) v_function
+    and pg_init_privs.classoid operator(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass;
 end
 $$;

@@ -26,6 +26,14 @@ pub enum Error {
         is_set: bool,
     },
     InvalidTimeout,
+    InvalidBackoff {
+        detail: &'static str,
+    },
+    NoSuchTask(DbText),
+    InvalidPausedName(&'static str),
+    PauseEndsBefore,
+    MayNotControl,
+    NegativeMost,
     InvalidCron {
         message: String,
         detail: String,
@@ -122,6 +130,14 @@ impl Error {
                 (b"22023", format!("max_batch must be between 1 and {most} for this handler"))
             }
             Error::InvalidTimeout => (b"22023", "timeout must be between 1 millisecond and 24 days".into()),
+            Error::InvalidBackoff { .. } => {
+                (b"22023", "backoff must have 1 to 100 intervals, each from 1 millisecond to 10 years".into())
+            }
+            Error::InvalidPausedName(name) => (b"22023", format!("{name} must have 1 to 128 characters")),
+            Error::PauseEndsBefore => (b"22023", "until must be later than now".into()),
+            Error::MayNotControl => (b"42501", "permission denied to control jobs of all tasks".into()),
+            Error::NegativeMost => (b"22023", "most must not be negative".into()),
+            Error::NoSuchTask(task) => (b"42704", format!("task \"{task}\" is not registered")),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
             Error::InvalidScheduleOption { message, .. } => (b"22023", message.clone()),
             Error::NoSuchSchedule(name) => (b"42704", format!("schedule \"{name}\" does not exist")),
@@ -169,6 +185,7 @@ impl Error {
             Error::TaskOfAnother { role, .. } => Some(format!("Role \"{role}\" registered the task.")),
             Error::ScheduleOfAnother { role, .. } => Some(format!("Role \"{role}\" scheduled it.")),
             Error::MayNotAddJobs { role, .. } => Some(format!("Role \"{role}\" may not execute add_job.")),
+            Error::InvalidBackoff { detail } => Some((*detail).into()),
             Error::InvalidCron { detail, .. } => Some(detail.clone()),
             Error::ForeignMigration { .. } => {
                 Some("The extension's tables correspond to migrations 1 to 9, which graphile-worker 0.8 to 0.12 work with.".into())
@@ -190,6 +207,11 @@ impl Error {
             Error::NoSuchHandler(_) => {
                 "Create the function, or register another one with kongtask.register_task.".into()
             }
+            Error::InvalidPausedName(_) => "Pass NULL for all.".into(),
+            Error::MayNotControl => {
+                "Name a task that your role has registered; or have the owner of the extension or a superuser do it.".into()
+            }
+            Error::NoSuchTask(_) => "SELECT identifier FROM kongtask.tasks lists those that are registered.".into(),
             Error::InvalidCron { hint, .. } => hint.clone(),
             Error::InvalidScheduleOption { hint, .. } | Error::MayNotAddJobs { hint, .. } => hint.clone(),
             Error::NoSuchSchedule(_) => "SELECT name FROM kongtask.schedules lists those that there are.".into(),

@@ -10,7 +10,14 @@ create table kongtask.tasks (
   max_batch int not null default 1 check (max_batch between 1 and 10000),
   in_place boolean not null default true,
   timeout interval check (timeout > '0'),
-  runs_as regrole generated always as (kongtask.role_named(role)) stored
+  runs_as regrole generated always as (kongtask.role_named(role)) stored,
+  backoff interval[] check (
+    cardinality(backoff) between 1 and 100
+    and array_position(backoff, null) is null
+    and '0' < all (backoff)
+    and '10 years' >= all (backoff)
+  ),
+  max_attempts int check (max_attempts >= 1)
 );
 
 create function kongtask.register_task(
@@ -18,10 +25,23 @@ create function kongtask.register_task(
   handler regprocedure,
   max_batch integer = null,
   in_place boolean = true,
-  timeout interval = null
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_register_task';
+
+create function kongtask.alter_task(
+  identifier text,
+  max_batch integer = null,
+  in_place boolean = null,
+  timeout interval = null,
+  backoff interval[] = null,
+  max_attempts integer = null
+) returns kongtask.tasks
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_alter_task';
 
 create function kongtask.unregister_task(identifier text) returns boolean
   language c volatile strict

@@ -328,8 +328,8 @@ when the dump was made.';
 comment on table kongtask.tasks is
 'Tasks that run inside the server.
 
-kongtask.register_task and kongtask.unregister_task change it. Jobs of all
-other tasks are left to external workers.';
+kongtask.register_task, kongtask.alter_task and kongtask.unregister_task
+change it. Jobs of all other tasks are left to external workers.';
 comment on column kongtask.tasks.identifier is 'Name of the task, as in add_job.';
 comment on column kongtask.tasks.handler is
 'Function that runs the jobs, with its schema and
@@ -352,13 +352,19 @@ comment on column kongtask.tasks.runs_as is
 'The role itself, whatever its name is now. NULL
 if there was no role of that name when the row
 was written.';
+comment on column kongtask.tasks.backoff is
+'Time after each failed attempt until the next,
+of which the last repeats. NULL: exponential.';
+comment on column kongtask.tasks.max_attempts is
+'Number of attempts of a job, if that is less
+than the job''s own. NULL: the job''s own.';
 
 comment on function kongtask.register_task is
 'Registers a function as the handler of a task and returns the task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
 the function as the current role. A task that is registered again is
-replaced.
+replaced, with all its options: alter_task changes only those it is given.
 
 The function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or,
 to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row
@@ -375,10 +381,16 @@ Arguments:
   better where the handler takes minutes.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years. NULL:
+  exp(least(attempts, 10)) seconds.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts. NULL: the job''s own.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch or timeout is out of range.
+- 22023: the identifier, max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the function is a procedure, an aggregate or a window function, or
   returns a set.
@@ -390,6 +402,39 @@ Errors:
 
 Rights: EXECUTE on the function and USAGE on schema kongtask. Only the role
 that registered a task, or a superuser, can replace it.
+
+Locks: waits for another transaction that registers the same task.';
+
+comment on function kongtask.alter_task is
+'Changes options of a task and returns the task''s row.
+
+NULL leaves an option as it is. What takes an option away: ''0'' for timeout,
+''{}'' for backoff, 0 for max_attempts. Jobs that run are not affected before
+they fail.
+
+Arguments:
+- identifier: name of the task.
+- max_batch: number of jobs that may share a transaction or a call, as for
+  register_task.
+- in_place: true if first attempts may run in the transaction that takes
+  them.
+- timeout: time after which a call is cancelled and has failed, 1
+  millisecond to 24 days.
+- backoff: time after each failed attempt until the next, of which the last
+  repeats: 1 to 100 intervals, each from 1 millisecond to 10 years.
+- max_attempts: number of attempts of a job, if that is less than the job''s
+  own max_attempts.
+
+Errors:
+- 22004: the identifier is NULL.
+- 22023: max_batch, timeout or backoff is out of range.
+- GWBMA: max_attempts is negative.
+- 42704: the task is not registered.
+- 42501: another role has registered the task.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The role that
+registered the task, its members, the owner of the extension and superusers
+may.
 
 Locks: waits for another transaction that registers the same task.';
 

@@ -7,6 +7,7 @@
 --   $5 timestamptz: the run_at to go on from
 --   $6 bigint: the id to go on from
 --   $7 bigint: how many at most
+--   $8 text[]: tasks that are paused, all or in this queue
 select
   job.id,
   job.priority,
@@ -20,5 +21,6 @@ where
   and job.attempts operator(pg_catalog.<) job.max_attempts
   and job.run_at operator(pg_catalog.<=) $2
   and ($3 is null or (job.flags operator(pg_catalog.?|) $3) is not true)
+  and ($8 is null or job.task_identifier operator(pg_catalog.<>) all ($8))
 order by job.queue_name, job.priority, job.run_at, job.id
 limit $7

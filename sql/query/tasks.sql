@@ -9,5 +9,7 @@ select
   pg_catalog.date_part('epoch', tasks.timeout),
   -- Renamed, or dropped, since the row was written.
   coalesce(tasks.runs_as operator(pg_catalog.<>) kongtask.role_named(tasks.role), tasks.runs_as is not null)
-    and tasks.role operator(pg_catalog.<>) tasks.runs_as::pg_catalog.text
+    and tasks.role operator(pg_catalog.<>) tasks.runs_as::pg_catalog.text,
+  tasks.backoff,
+  tasks.max_attempts
 from kongtask.tasks

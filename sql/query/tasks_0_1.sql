@@ -7,5 +7,7 @@ select
   1,
   true,
   null::pg_catalog.float8,
-  false
+  false,
+  null::pg_catalog.interval[],
+  null::pg_catalog.int4
 from kongtask.tasks

@@ -7,5 +7,7 @@ select
   tasks.max_batch,
   tasks.in_place,
   pg_catalog.date_part('epoch', tasks.timeout),
-  false
+  false,
+  null::pg_catalog.interval[],
+  null::pg_catalog.int4
 from kongtask.tasks

@@ -1,7 +1,7 @@
 //! Operations of administrators. They skip jobs that are locked or that another transaction is changing, so that they
 //! never wait for a running handler.
 
-use super::{one_row, plan};
+use super::{affected, one_row, plan};
 use crate::error::Error;
 use crate::pg::function::Call;
 use crate::pg::spi::{Plan, Value};
@@ -40,6 +40,13 @@ pub fn fail_many(call: &mut Call, ids: Value, message: Value) -> Result<(), Erro
 pub fn reschedule_many(call: &mut Call, ids: Value, changes: [Value; 4]) -> Result<(), Error> {
     let [run_at, priority, attempts, max_attempts] = changes;
     many(call, &RESCHEDULE_MANY, &[ids, living(), run_at, priority, attempts, max_attempts])
+}
+
+/// Gives jobs that have failed for good further attempts: of a task, with these ids, so many at most, each NULL for all.
+/// Returns how many there were.
+pub fn redrive(task: Value, ids: Value, most: Value, run_at: Value) -> Result<usize, Error> {
+    static REDRIVE: Plan = plan!("redrive", TEXTOID, INT8ARRAYOID, INT8OID, TIMESTAMPTZOID);
+    affected(&REDRIVE, &[task, ids, most, run_at])
 }
 
 /// Deletes the job that has a key. If it is running, takes its key and further attempts away instead. Returns the row.

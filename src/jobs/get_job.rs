@@ -2,11 +2,12 @@
 //! see [`super::take`].
 
 use super::queues::{self, Free};
+use super::search::paused_queues;
 use super::{lock_table, one_row, plan};
 use crate::error::Error;
-use crate::pg::procedure;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::texts;
+use crate::pg::{clock, procedure};
 use crate::schema;
 use crate::schema::job_row::timestamp;
 use crate::shared;
@@ -26,8 +27,8 @@ pub struct Request {
 }
 
 /// Claims the first job that can run, in the order of priority, run_at and id, and locks its queue. Returns the row.
-/// Skips jobs that other transactions are about to take, and those that a live kongtask worker runs, however old their
-/// locks are.
+/// Skips jobs that are paused, those that other transactions are about to take, and those that a live kongtask worker
+/// runs, however old their locks are.
 pub fn get_job(request: &Request) -> Result<Value, Error> {
     static FIND: Plan = plan!(
         "find_runnable",
@@ -37,17 +38,27 @@ pub fn get_job(request: &Request) -> Result<Value, Error> {
         TIMESTAMPTZOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
         TEXTARRAYOID
     )
     .by_index();
     static CLAIM: Plan = plan!("claim", INT8OID, TEXTOID, TIMESTAMPTZOID).by_index();
     // A worker that lists tasks may name registered ones. One that asks for any job has no handler for those, and would
     // keep them locked for hours.
-    let registered = match request.task_identifiers {
-        None => registry::tasks()?.identifiers(),
+    let tasks = registry::tasks()?;
+    let mut left_out = match request.task_identifiers {
+        None => tasks.identifiers(),
         Some(_) => Vec::new(),
     };
-    let (registered, living) = (texts(&registered), texts(&shared::living_workers()));
+    let time = clock::now();
+    if tasks.pauses.is_everything_paused(time) {
+        return Ok(None);
+    }
+    left_out.extend(tasks.pauses.paused_tasks(None, time));
+    let [paused, paused_in, paused_tasks] = paused_queues(&tasks.pauses, time);
+    let (left_out, living) = (texts(&left_out), texts(&shared::living_workers()));
     lock_table()?;
     let session = schema::session()?;
     // The queues that other transactions are about to lock.
@@ -60,7 +71,10 @@ pub fn get_job(request: &Request) -> Result<Value, Error> {
                 request.job_expiry,
                 request.forbidden_flags,
                 request.now,
-                registered,
+                paused,
+                paused_in,
+                paused_tasks,
+                left_out,
                 living,
                 Some(procedure::array(&busy, TEXTOID)?),
             ],

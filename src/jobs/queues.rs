@@ -89,6 +89,10 @@ pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
         // Until this transaction commits, the queue looks locked, and searches skip its jobs that fall due.
         None => commit_notes::note_due(now),
     }
+    if !tasks.pauses.is_empty() {
+        // The same goes for the searches that follow the end of a pause.
+        commit_notes::note_paused(tasks.changes, tasks.pauses.next_end(now));
+    }
     Ok(())
 }
 

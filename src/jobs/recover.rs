@@ -1,11 +1,13 @@
 //! Releasing what ended workers of this server held.
 
-use super::{affected, plan, queues};
+use super::{affected, one_row, plan, queues};
 use crate::error::Error;
+use crate::pg::args::Text;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, elements, text, texts};
 use crate::schema;
 use crate::shared;
+use crate::tasks::registry;
 
 /// Releases the jobs of a worker whose ids are in a range, so that they can run again at once. The attempt is not
 /// counted. Returns how many there were.
@@ -51,9 +53,15 @@ pub struct Charged {
 pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
     const MOST: i32 = 3;
     const MESSAGE: &str = "worker process crashed while it ran this job: crash %s of %s (SQLSTATE 57P02)";
-    static CHARGE: Plan = plan!("charge", INT8OID, TEXTOID, BOOLOID, INT4OID);
+    static TASK_OF: Plan = plan!("task_of", INT8OID).by_index();
+    static CHARGE: Plan = plan!("charge", INT8OID, TEXTOID, INTERVALARRAYOID, INT4OID, BOOLOID, INT4OID);
+    let task = one_row(&TASK_OF, &[Some(job.into())])?.map(|task| Text::new(task).read());
+    let tasks = registry::tasks()?;
+    let retry = task.and_then(|task| tasks.get(&task)).map(|task| task.retry.clone()).unwrap_or_default();
+    let [backoff, max_attempts] = retry.values()?;
     let session = schema::session()?;
-    let rows = session.execute(&CHARGE, &[Some(job.into()), text(MESSAGE), Some(crashed.into()), Some(MOST.into())])?;
+    let values = [Some(job.into()), text(MESSAGE), backoff, max_attempts, Some(crashed.into()), Some(MOST.into())];
+    let rows = session.execute(&CHARGE, &values)?;
     Ok((rows.count() > 0).then(|| Charged {
         for_good: rows.get(0, 0).unwrap_or(false),
         task: rows.get(0, 1).unwrap_or_default(),

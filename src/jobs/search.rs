@@ -3,6 +3,7 @@
 use super::plan;
 use crate::error::Error;
 use crate::holds::subscription;
+use crate::pg::args::Text;
 use crate::pg::clock::{self, Timestamp, before};
 use crate::pg::spi::{Plan, Rows, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
@@ -12,6 +13,7 @@ use crate::schema::job_row::timestamp;
 use crate::settings;
 use crate::shared;
 use crate::shared::ready_list::{Hint, Kind, Position};
+use crate::tasks::pauses::{PausedQueues, Pauses};
 use crate::tasks::registry::{self, Task, Tasks};
 use pgrx::IntoDatum;
 use std::rc::Rc;
@@ -30,6 +32,7 @@ pub struct Search<'a> {
     /// The identifiers of tasks.
     pub tasks: &'a [DbText],
     pub forbidden_flags: &'a [DbText],
+    pub pauses: &'a Pauses,
     pub from: Position,
     pub most: usize,
 }
@@ -82,6 +85,9 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         TIMESTAMPTZOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
         INT8OID,
         INT4OID,
         TIMESTAMPTZOID,
@@ -89,20 +95,23 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
     )
     .by_index();
     static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID, TIMESTAMPTZOID).by_index();
+    if search.tasks.is_empty() {
+        return Ok(SearchResult::new());
+    }
     let _snapshot = LatestSnapshot::take();
     if subscription::feeds_jobs()?.is_some() {
         return Ok(SearchResult::new());
     }
     let session = schema::session()?;
     let now = clock::now();
-    let [time, expired, tasks, flags] = values(search, now);
+    let values = values(search, now);
     let mut found = SearchResult::new();
     let mut from = search.from;
     loop {
         let left = search.most - found.hints.len();
         let most = i64::try_from(left).ok().into_datum();
         let (priority, run_at, id) = (from.priority.into_datum(), from.run_at.into_datum(), from.id.into_datum());
-        let rows = session.read(&SEARCH, &[time, expired, tasks, flags, most, priority, run_at, id])?;
+        let rows = session.read(&SEARCH, &[&values[..], &[most, priority, run_at, id]].concat())?;
         let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
         let is_full = rows.count() == left;
         rows.free();
@@ -126,17 +135,30 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
 /// Returns the jobs whose scheduled time has come since `since`; `from` is ignored. If there are more than `most`, the
 /// whole table must be searched. To be called within a transaction; takes a new snapshot.
 pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Error> {
-    static DUE: Plan =
-        plan!("search_due", TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID)
-            .by_index();
+    static DUE: Plan = plan!(
+        "search_due",
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8OID,
+        TIMESTAMPTZOID
+    )
+    .by_index();
+    if search.tasks.is_empty() {
+        return Ok(SearchResult::new());
+    }
     let _snapshot = LatestSnapshot::take();
     if subscription::feeds_jobs()?.is_some() {
         return Ok(SearchResult::new());
     }
     let session = schema::session()?;
-    let [now, expired, tasks, flags] = values(search, clock::now());
+    let values = values(search, clock::now());
     let most = i64::try_from(search.most).ok().into_datum();
-    let rows = session.read(&DUE, &[now, expired, tasks, flags, most, since.into_datum()])?;
+    let rows = session.read(&DUE, &[&values[..], &[most, since.into_datum()]].concat())?;
     let mut found = SearchResult::new();
     for row in 0..rows.count() {
         found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
@@ -149,13 +171,26 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Err
 }
 
 /// Returns the parameters that both searches begin with.
-fn values(search: &Search, now: Timestamp) -> [Value; 4] {
+fn values(search: &Search, now: Timestamp) -> [Value; 7] {
+    let [whole, parts, tasks] = paused_queues(search.pauses, now);
     [
         now.into_datum(),
         before(now, settings::job_expiry()).into_datum(),
         texts(search.tasks),
         texts_or_null(search.forbidden_flags),
+        whole,
+        parts,
+        tasks,
     ]
+}
+
+/// Returns the parameters that say which queues are paused: all are NULL if none is.
+pub(super) fn paused_queues(pauses: &Pauses, now: Timestamp) -> [Value; 3] {
+    let PausedQueues { whole, parts, tasks } = pauses.paused_queues(now);
+    if whole.is_empty() && parts.is_empty() {
+        return [None; 3];
+    }
+    [texts(&whole), texts(&parts), texts(&tasks)]
 }
 
 /// The next job of a queue.
@@ -165,18 +200,35 @@ pub struct NextJob {
 }
 
 /// Returns the next job of a queue that is not locked, or `None` if none can run now. Skips jobs of tasks that are not
-/// registered here, and jobs that have a forbidden flag.
+/// registered here, jobs that are paused, and jobs that have a forbidden flag.
 ///
 /// This asks the copy of the tasks whether a task is registered, as the statement would have to be given all tasks each
 /// time.
 pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<NextJob>, Error> {
-    static HEAD: Plan =
-        plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID)
-            .by_index();
+    static HEAD: Plan = plan!(
+        "queue_head",
+        TEXTOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        INT4OID,
+        TIMESTAMPTZOID,
+        INT8OID,
+        INT8OID,
+        TEXTARRAYOID
+    )
+    .by_index();
     /// The first job is mostly the one. Where it is not, the jobs of external workers are skipped by so many at once.
     const MOST: i64 = 100;
     let session = schema::session()?;
     let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
+    let mut paused = None;
+    if let Some(queue_name) = queue_name.filter(|_| !tasks.pauses.is_empty()) {
+        let queue_name = Text::new(queue_name).read();
+        if tasks.pauses.is_everything_paused(now) || tasks.pauses.is_queue_paused(&queue_name, now) {
+            return Ok(None);
+        }
+        paused = texts_or_null(&tasks.pauses.paused_tasks(Some(&queue_name), now));
+    }
     let (mut from, mut most) = (Position::START, 1);
     loop {
         let rows = session.execute(
@@ -189,6 +241,7 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
                 from.run_at.into_datum(),
                 from.id.into_datum(),
                 most.into_datum(),
+                paused,
             ],
         )?;
         for row in 0..rows.count() {

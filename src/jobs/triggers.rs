@@ -16,7 +16,7 @@ use crate::schema::job_row::{attribute, timestamp};
 use crate::shared;
 use crate::shared::ready_list::{Hint, Position};
 use crate::signals::commit_notes;
-use crate::tasks::registry;
+use crate::tasks::registry::{self, Tasks};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
@@ -110,7 +110,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         run_at: timestamp(row.value(attribute::RUN_AT)).unwrap_or(0),
         attempts: number(attribute::ATTEMPTS),
         max_attempts: number(attribute::MAX_ATTEMPTS),
-        is_queued: row.value(attribute::QUEUE_NAME).is_some(),
+        queue_name: row.value(attribute::QUEUE_NAME),
         has_key: row.value(attribute::KEY).is_some(),
         is_locked: row.value(attribute::LOCKED_AT).is_some(),
         is_news,
@@ -126,7 +126,7 @@ pub struct Changed {
     pub run_at: Timestamp,
     pub attempts: i32,
     pub max_attempts: i32,
-    pub is_queued: bool,
+    pub queue_name: Value,
     pub has_key: bool,
     pub is_locked: bool,
     /// True if external workers are to be told.
@@ -143,16 +143,26 @@ pub fn note(job: &Changed) -> Result<(), Error> {
         None if job.is_news => notify::notify(c"jobs:insert", c""),
         None => (),
         Some(_) if job.run_at > clock::transaction_start() => commit_notes::note_due(job.run_at),
+        Some(_) if let Some(until) = paused_until(job, &tasks) => commit_notes::note_paused(tasks.changes, until),
         Some(task) => {
             let hint = Hint {
                 position: Position { priority: job.priority, run_at: job.run_at, id: job.id },
                 task: task.tag,
-                kind: search::kind(job.is_queued, job.attempts == 0 && !job.has_key),
+                kind: search::kind(job.queue_name.is_some(), job.attempts == 0 && !job.has_key),
             };
             commit_notes::note_job(task.role, hint);
         }
     }
     Ok(())
+}
+
+/// Returns when the pauses end under which a job falls.
+fn paused_until(job: &Changed, tasks: &Tasks) -> Option<Timestamp> {
+    if tasks.pauses.is_empty() {
+        return None;
+    }
+    let queue_name = job.queue_name.map(|name| Text::new(name).read());
+    tasks.pauses.until(&job.identifier, queue_name.as_ref(), clock::now())
 }
 
 fn revision(row: &TriggerRow) -> Option<i32> {

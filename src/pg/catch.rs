@@ -157,6 +157,8 @@ pub struct Raise {
 pub enum Level {
     Debug,
     Log,
+    /// For the client.
+    Notice,
     Warning,
     Error,
 }
@@ -166,6 +168,7 @@ impl Level {
         (match self {
             Level::Debug => pg_sys::DEBUG1,
             Level::Log => pg_sys::LOG,
+            Level::Notice => pg_sys::NOTICE,
             Level::Warning => pg_sys::WARNING,
             Level::Error => pg_sys::PGERROR,
         }) as c_int

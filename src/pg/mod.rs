@@ -16,6 +16,7 @@ pub mod fault;
 pub mod function;
 pub mod heap;
 pub mod hooks;
+pub mod interval;
 pub mod invalidation;
 pub mod latch;
 pub mod libraries;

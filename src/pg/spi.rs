@@ -109,15 +109,19 @@ impl Plan {
 
 /// What several statements have in common, each under the name by which they refer to it.
 const PARTS: &[(&str, &str)] = &[
+    ("@attempts_left@", include_str!("../../sql/query/parts/attempts_left.sql")),
     ("@backoff@", include_str!("../../sql/query/parts/backoff.sql")),
     ("@can_run@", include_str!("../../sql/query/parts/can_run.sql")),
     ("@found_job@", include_str!("../../sql/query/parts/found_job.sql")),
     ("@idle_jobs@", include_str!("../../sql/query/parts/idle_jobs.sql")),
     ("@new_job_values@", include_str!("../../sql/query/parts/new_job_values.sql")),
+    ("@paused@", include_str!("../../sql/query/parts/paused.sql")),
     ("@plain_jobs@", include_str!("../../sql/query/parts/plain_jobs.sql")),
     ("@unfinished_jobs@", include_str!("../../sql/query/parts/unfinished_jobs.sql")),
     ("@schedule_terms@", include_str!("../../sql/query/parts/schedule_terms.sql")),
     ("@specs@", include_str!("../../sql/query/parts/specs.sql")),
+    // The last, as other parts name it.
+    ("@this_attempt@", include_str!("../../sql/query/parts/this_attempt.sql")),
 ];
 
 /// Returns the text of a statement with its parts filled in, for a schema whose name is quoted where SQL needs that.

@@ -13,6 +13,7 @@
 use crate::error::Error;
 use crate::jobs::search::{self, Search};
 use crate::pg::catch::{Failure, Level, log};
+use crate::pg::clock::NEVER;
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
 use crate::pg::{background, clock, fault, latch, role, xact};
@@ -20,12 +21,13 @@ use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
 use crate::shared::crash_records::{self, CrashRecord};
-use crate::shared::ready_list::{CAPACITY, Hint, Position};
+use crate::shared::ready_list::{CAPACITY, Hint, Kind, Position};
 use crate::shared::{self, Board, DatabaseEntry, SharedReadyList, State, TakenRange, Worker};
 use crate::signals::wake;
 use crate::tasks::forbidden_flags::Flags;
 use crate::tasks::registry::{self, Task, Tasks};
 use pgrx::pg_sys::Oid;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -127,6 +129,7 @@ fn run(
             id: shared::worker_id(id),
             arena: Arena::new(c"kongtask job"),
             recently_failed: HashMap::new(),
+            due_again: Cell::new(NEVER),
         },
     };
     log(Level::Log, format!("{name} started"));
@@ -207,12 +210,29 @@ impl WorkerLoop {
             self.runner.me.let_go();
             return Ok(true);
         };
+        if self.is_paused(first, &task)? {
+            self.runner.me.let_go();
+            return Ok(true);
+        }
         let taken = TakenJobs { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
         let left = self.runner.run(&taken)?;
         if !left.is_empty() {
             wake::offer(self.board, self.database, self.runner.role, &left, None);
         }
         Ok(true)
+    }
+
+    /// Returns true if jobs off the ready list are paused: the end of the pause has the table searched for them. The
+    /// pauses must be current for that, as one that has ended may be why the jobs are on the list. For jobs of queues,
+    /// what they can be taken by tells: other jobs of the queue may be next.
+    fn is_paused(&mut self, first: &Hint, task: &Task) -> Result<bool, Error> {
+        if self.tasks.pauses.is_empty() || first.kind == Kind::Queued {
+            return Ok(false);
+        }
+        if registry::is_stale() {
+            self.look_around()?;
+        }
+        Ok(self.tasks.pauses.until(&task.identifier, None, clock::now()).is_some())
     }
 
     fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
@@ -269,13 +289,15 @@ impl WorkerLoop {
         const AT_LEAST: usize = 500;
         let Some(from) = self.list.with(|ready| ready.begin_search(background::pid())) else { return Ok(false) };
         xact::begin_for_queue();
-        // Read after the search has begun: a task registered since then has the table searched again.
+        // Read after the search has begun: a task that is registered, or a pause that ends, later has the table searched
+        // again.
         self.tasks = registry::tasks()?;
-        let tasks = self.tasks.of_role(self.runner.role);
+        let tasks = self.tasks.running_of_role(self.runner.role, clock::now());
         let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
         let found = search::search(&Search {
             tasks: &tasks,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
+            pauses: &self.tasks.pauses,
             from,
             most: (largest.unwrap_or(1) * self.list.users()).clamp(AT_LEAST, CAPACITY),
         })?;

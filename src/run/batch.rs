@@ -106,7 +106,7 @@ impl Runner {
 
     /// Runs jobs until one fails. Returns `None` if none did and all are committed.
     fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
-        let Some(handler) = self.handler(attempt.task)? else { return Ok(Some(Outcomes::default())) };
+        let Some(handler) = self.handler(attempt.task, None)? else { return Ok(Some(Outcomes::default())) };
         let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
         if outcomes.done.len() < jobs.len() {
             return Ok(Some(outcomes));
@@ -128,7 +128,7 @@ impl Runner {
                 jobs
             }
         };
-        let Some(handler) = self.handler(&taken.task).transpose() else {
+        let Some(handler) = self.handler(&taken.task, None).transpose() else {
             xact::abort();
             if mode == RunMode::Claimed {
                 self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;

@@ -32,7 +32,9 @@ use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, recover};
+use crate::pg::args::Text;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
+use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
@@ -46,6 +48,7 @@ use crate::shared::{self, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -63,6 +66,8 @@ pub struct Runner {
     pub arena: Arena,
     /// The tasks, by their tags, whose last batch in place did not finish in one go, and since when.
     pub recently_failed: HashMap<u32, Instant>,
+    /// When the first of the jobs of this run that have failed is due again; `NEVER` if none has.
+    pub due_again: Cell<Timestamp>,
 }
 
 /// The way in which jobs are held while they run.
@@ -102,7 +107,7 @@ enum Outcome {
     Completed,
     /// Another session has one of its jobs. Nothing was committed.
     LockLost,
-    /// The task was unregistered, or another role has taken it over.
+    /// The task was unregistered or paused, or another role has taken it over.
     NotOurs,
 }
 
@@ -110,6 +115,7 @@ impl Runner {
     /// Runs jobs. Returns those that did not begin in time and must be put back.
     pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
+        self.due_again.set(NEVER);
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);
@@ -118,11 +124,24 @@ impl Runner {
         background::report_idle();
         background::report_statistics(false);
         self.me.let_go();
+        self.tell_of_what_is_due_again();
         if let Some(record) = self.crash_record {
             record.clear();
         }
         self.me.enter(State::Looking);
         Ok(left)
+    }
+
+    /// Has the scheduler look again for jobs that have failed and are due already: it leaves out jobs that a worker
+    /// holds, and may have looked before this worker let go of them.
+    fn tell_of_what_is_due_again(&self) {
+        let due = self.due_again.get();
+        if due <= clock::now()
+            && let Some(entry) = shared::board().and_then(|board| board.database(self.database))
+        {
+            entry.next_due.lower(due);
+            entry.scheduler.set();
+        }
     }
 
     fn dispatch(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
@@ -265,12 +284,20 @@ impl Runner {
         }
     }
 
-    /// Returns the handler if the task is still as it was when the jobs were taken, and the jobs are not a publisher's.
-    fn handler(&self, task: &Task) -> Result<Option<Handler>, Error> {
+    /// Returns the handler if the task is still as it was when the jobs were taken, the jobs are not paused, and they
+    /// are not a publisher's. This transaction has begun after all changes that it sees here were committed, so no job
+    /// begins that was paused before.
+    fn handler(&self, task: &Task, queue_name: Value) -> Result<Option<Handler>, Error> {
         if subscription::feeds_jobs()?.is_some() {
             return Ok(None);
         }
         let tasks = registry::tasks()?;
+        if !tasks.pauses.is_empty() {
+            let queue_name = queue_name.map(|name| Text::new(name).read());
+            if tasks.pauses.until(&task.identifier, queue_name.as_ref(), clock::now()).is_some() {
+                return Ok(None);
+            }
+        }
         let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
@@ -298,17 +325,19 @@ impl Runner {
 
     /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
-        let message = text(&last_error(error));
+        let (message, retry) = (text(&last_error(error)), &attempt.task.retry);
         let row = match attempt.mode {
-            RunMode::InPlace => fail::fail_plain(job.id, message)?,
-            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+            RunMode::InPlace => fail::fail_plain(job.id, message, retry)?,
+            RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message, retry)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
+        self.due_again.set(self.due_again.get().min(recorded.position().run_at));
+        let most = retry.attempts_of(recorded.max_attempts()).max(job.attempts());
         Ok(Failed {
             job: format!("job {} ({})", job.id, attempt.task.identifier),
-            attempt: format!("{} of {}: {}", job.attempts(), recorded.max_attempts(), headline(error)),
+            attempt: format!("{} of {}: {}", job.attempts(), most, headline(error)),
             for_good: recorded.attempts() >= recorded.max_attempts(),
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),

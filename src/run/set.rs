@@ -68,7 +68,7 @@ impl Runner {
     /// Calls the handler and completes the jobs. After an error or a lost lock, the caller must roll back.
     fn attempt_part(&self, taken: &TakenJobs, part: Part) -> Result<Outcome, Error> {
         self.begin();
-        let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
+        let Some(handler) = self.handler(&taken.task, None)? else { return Ok(Outcome::NotOurs) };
         match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();

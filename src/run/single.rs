@@ -142,7 +142,7 @@ impl Runner {
     }
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
-        let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
+        let Some(handler) = self.handler(attempt.task, job.queue_name())? else { return Ok(Outcome::NotOurs) };
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
         self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
         if attempt.mode == RunMode::Claimed {

@@ -40,7 +40,7 @@ use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 /// An OID that other processes may read.
@@ -57,10 +57,18 @@ impl SharedOid {
     }
 }
 
+/// How many counters databases share.
+const COUNTERS: usize = 64;
+
 /// The header of the board.
 pub struct Header {
     /// The launcher's latch. Written by the launcher as it begins, which then looks at every database; set by everyone.
     pub launcher: LatchOf,
+    /// Count the commits that have changed tasks or pauses; databases share the counters by their OIDs. Raised by the
+    /// session that commits a change, after it is visible and before the session wakes a scheduler. A process reads its
+    /// counter before it reads the tables, and again before it relies on what it has read: where both are equal, no
+    /// change is visible that it has not read.
+    tasks_changes: [AtomicU64; COUNTERS],
     /// How many entries, slots and lists follow. Written once, by the postmaster.
     capacity: AtomicUsize,
 }
@@ -76,6 +84,11 @@ thread_local! {
 /// Returns the board; `None` where the library was not preloaded.
 pub fn board() -> Option<Board> {
     BOARD.get()
+}
+
+/// Returns how many commits have changed tasks or pauses, in this database or one that shares its counter.
+pub fn tasks_changes() -> u64 {
+    board().map_or(0, |board| board.tasks_changes(background::database()).load(SeqCst))
 }
 
 /// Returns the ids of the live kongtask workers of this database, as in `locked_by`: none where the library was not
@@ -100,6 +113,16 @@ impl Board {
 
     pub fn launcher(&self) -> &'static LatchOf {
         &self.header().launcher
+    }
+
+    /// Returns the counter of changes of a database's tasks and pauses.
+    fn tasks_changes(&self, database: Oid) -> &'static AtomicU64 {
+        &self.header().tasks_changes[database.to_u32() as usize % COUNTERS]
+    }
+
+    /// Counts a commit that has changed tasks or pauses.
+    pub fn count_tasks_change(&self, database: Oid) {
+        self.tasks_changes(database).fetch_add(1, SeqCst);
     }
 
     /// Returns every entry for a database, taken or not.

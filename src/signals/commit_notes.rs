@@ -22,6 +22,8 @@ struct Notes {
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
+    /// It has left out jobs that are paused.
+    paused: Option<PausedJobs>,
     schedules_changed: bool,
     /// The extension is new in this database.
     created: bool,
@@ -29,6 +31,14 @@ struct Notes {
     anything: bool,
     /// Databases that must stay empty until this transaction ends.
     held: Vec<Oid>,
+}
+
+/// Jobs that were not noted because they are paused.
+struct PausedJobs {
+    /// What [`shared::tasks_changes`] was when the pauses were read.
+    changes: u64,
+    /// When the first of the pauses ends.
+    until: Timestamp,
 }
 
 #[derive(Default)]
@@ -79,7 +89,19 @@ pub fn note_due(run_at: Timestamp) {
     note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
 }
 
-/// Notes that kongtask.tasks has changed.
+/// Notes a job that is paused until then, by pauses that were read when [`shared::tasks_changes`] was `changes`. If the
+/// pause ends before the commit, the process that looks for its jobs may not see this one.
+pub fn note_paused(changes: u64, until: Timestamp) {
+    note(|notes| match &mut notes.paused {
+        Some(paused) => {
+            paused.changes = paused.changes.min(changes);
+            paused.until = paused.until.min(until);
+        }
+        none => *none = Some(PausedJobs { changes, until }),
+    });
+}
+
+/// Notes that kongtask.tasks or kongtask.pauses has changed.
 pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
 }
@@ -119,6 +141,12 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
+    if notes.tasks_changed || notes.anything {
+        board.count_tasks_change(oid);
+    }
+    // Read after the commit: a pause that ends later is seen by a process that sees the jobs, too.
+    let has_resumed = |paused: &PausedJobs| paused.changes != shared::tasks_changes() || paused.until <= clock::now();
+    let anything = notes.anything || notes.paused.as_ref().is_some_and(has_resumed);
     if notes.schedules_changed
         && let Some(entry) = board.database(oid)
     {
@@ -129,7 +157,7 @@ fn tell(board: Board, notes: Notes) {
         board.want(oid);
     }
     let entry = board.database(oid);
-    if let Some(entry) = entry.filter(|_| notes.anything)
+    if let Some(entry) = entry.filter(|_| anything)
         && !entry.has_unnoted_jobs.swap(true, SeqCst)
     {
         entry.scheduler.set();

@@ -6,6 +6,7 @@ use crate::jobs::{add, add_many, admin, complete, fail, get_job, recover};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::{fault, procedure};
+use crate::tasks::registry::Retry;
 
 /// Adds a job. Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, checked in this order; and those of the table, such as 23502
 /// for a NULL identifier.
@@ -69,8 +70,10 @@ pub fn complete_job(call: &mut Call) -> Result<Value, Error> {
     complete::complete(call.value(0), call.value(1))
 }
 
+/// Records a failed attempt as graphile-worker does, also of a task that is registered: what its options say is for the
+/// workers here.
 pub fn fail_job(call: &mut Call) -> Result<Value, Error> {
-    fail::fail(call.value(0), call.value(1), call.value(2))
+    fail::fail(call.value(0), call.value(1), call.value(2), &Retry::default())
 }
 
 pub fn complete_jobs(call: &mut Call) -> Result<Value, Error> {

@@ -1,5 +1,6 @@
 //! The functions that SQL can call. They check arguments and pass them on.
 
+mod control;
 mod holds;
 mod install;
 mod jobs;
@@ -37,9 +38,14 @@ sql_function!(kongtask_refuse_migration, triggers::refuse_migration);
 sql_function!(kongtask_schema_is_named, install::schema_is_named);
 
 sql_function!(kongtask_register_task, tasks::register_task);
+sql_function!(kongtask_alter_task, tasks::alter_task);
 sql_function!(kongtask_unregister_task, tasks::unregister_task);
 sql_function!(kongtask_role_named, tasks::role_named);
 sql_function!(kongtask_tasks_changed, tasks::tasks_changed);
+sql_function!(kongtask_pauses_changed, control::pauses_changed);
+sql_function!(kongtask_pause, control::pause);
+sql_function!(kongtask_resume, control::resume);
+sql_function!(kongtask_redrive, control::redrive);
 sql_function!(kongtask_next_runs, schedules::next_runs);
 sql_function!(kongtask_describe_cron, schedules::describe_cron);
 sql_function!(kongtask_current_job, workers::current_job);

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::pg::catch::Failure;
 use crate::pg::function::Call;
+use crate::pg::interval::{self, Interval};
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{args, invalidation, role, version};
@@ -10,11 +11,12 @@ use crate::run;
 use crate::schema;
 use crate::signals::commit_notes;
 use crate::tasks::handler::Handler;
-use crate::tasks::registry;
+use crate::tasks::registry::{self, Options};
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
 
-/// Registers a task for the current role. Locks the task's row. Errors: 22004 (NULL), 22023 (identifier, max_batch,
-/// timeout), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another role's task).
+/// Registers a task for the current role. Locks the task's row. Errors: 22004 (NULL), 22023 and GWBMA (identifier,
+/// options), those of [`Handler::check`], 28000 (the role cannot log in), 42501 (another role's task).
 pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?;
     let function = call.oid(1).ok_or(Error::NullArgument("handler"))?;
@@ -23,23 +25,90 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     }
     let caller = role::current();
     let takes_sets = Handler::check(function, caller)?.takes_sets();
-    let (usual, most) = if takes_sets { (run::USUAL_SET, run::LARGEST_SET) } else { (1, run::LARGEST_BATCH) };
-    let max_batch = call.int4(2).map_or(Some(usual), |given| usize::try_from(given).ok());
-    let max_batch = max_batch
-        .filter(|given| (1..=most).contains(given))
-        .ok_or(Error::InvalidMaxBatch { most, is_set: takes_sets })?;
-    let in_place = call.bool(3).unwrap_or(true);
-    let timeout = call.value(4);
-    if timeout.is_some_and(|timeout| !(1..=i64::from(i32::MAX)).contains(&args::milliseconds(timeout))) {
-        return Err(Error::InvalidTimeout);
-    }
+    let usual = if takes_sets { run::USUAL_SET as i32 } else { 1 };
+    let max_batch = check_max_batch(call.int4(2).unwrap_or(usual), takes_sets)?;
+    let timeout = call.value(4).map(check_timeout).transpose()?;
+    let backoff = call.value(5).map(check_backoff).transpose()?.flatten();
+    let max_attempts = call.int4(6).map(check_max_attempts).transpose()?;
     if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
         return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
     }
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
-    // The function of version 0.1.0 takes no options, and its table has none.
-    if call.arguments() == 2 { Ok(row) } else { registry::set_options(&identifier, max_batch, in_place, timeout) }
+    let options = Options {
+        max_batch: max_batch.into_datum(),
+        in_place: call.bool(3).unwrap_or(true).into_datum(),
+        timeout,
+        backoff,
+        max_attempts: max_attempts.into_datum(),
+    };
+    Ok(registry::set_options(&identifier, &options)?.or(row))
+}
+
+/// Changes those options of a task that are not NULL. Locks the task's row. Errors: 22004 (NULL), 22023, GWBMA (an
+/// option), 42704 (no such task), 42501 (another role's task).
+pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
+    let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?.read();
+    registry::alter(&identifier, role::current(), |now, handler| {
+        let max_batch = call.int4(1).map(|given| check_max_batch(given, registry::takes_sets(handler))).transpose()?;
+        let timeout = match call.value(3) {
+            Some(timeout) if args::milliseconds(timeout) == 0 => None,
+            Some(timeout) => Some(check_timeout(timeout)?),
+            None => now.timeout,
+        };
+        let backoff = match call.value(4) {
+            Some(backoff) if interval::elements(backoff).is_empty() => None,
+            Some(backoff) => check_backoff(backoff)?,
+            None => now.backoff,
+        };
+        let max_attempts = match call.int4(5) {
+            Some(0) => None,
+            Some(given) => check_max_attempts(given)?.into_datum(),
+            None => now.max_attempts,
+        };
+        Ok(Options {
+            max_batch: max_batch.into_datum().or(now.max_batch),
+            in_place: call.value(2).or(now.in_place),
+            timeout,
+            backoff,
+            max_attempts,
+        })
+    })
+}
+
+fn check_max_batch(given: i32, takes_sets: bool) -> Result<i32, Error> {
+    let most = if takes_sets { run::LARGEST_SET } else { run::LARGEST_BATCH };
+    let fits = usize::try_from(given).is_ok_and(|given| (1..=most).contains(&given));
+    fits.then_some(given).ok_or(Error::InvalidMaxBatch { most, is_set: takes_sets })
+}
+
+fn check_timeout(timeout: Datum) -> Result<Datum, Error> {
+    let fits = (1..=i64::from(i32::MAX)).contains(&args::milliseconds(timeout));
+    fits.then_some(timeout).ok_or(Error::InvalidTimeout)
+}
+
+/// Returns the intervals as an array of one dimension that begins at 1, as statements index it.
+fn check_backoff(backoff: Datum) -> Result<Value, Error> {
+    const MOST: usize = 100;
+    const TEN_YEARS: i64 = 3660;
+    let given = interval::elements(backoff);
+    let pauses: Vec<Interval> = given.iter().flatten().copied().collect();
+    let detail = if given.is_empty() {
+        "It has no element."
+    } else if given.len() > MOST {
+        "It has more than 100 elements."
+    } else if pauses.len() < given.len() {
+        "One of its elements is NULL."
+    } else if !pauses.iter().all(|pause| pause.is_positive_within(TEN_YEARS)) {
+        "One of its elements is shorter than 1 millisecond, or longer than 10 years."
+    } else {
+        return Ok(interval::array(&pauses)?);
+    };
+    Err(Error::InvalidBackoff { detail })
+}
+
+fn check_max_attempts(given: i32) -> Result<i32, Error> {
+    if given < 1 { Err(Error::MaxAttemptsTooLow) } else { Ok(given) }
 }
 
 /// Unregisters a task. Locks the task's row. Errors: 42501 (another role's task).

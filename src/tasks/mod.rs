@@ -1,6 +1,7 @@
-//! Tasks: which of them are handled in this database, by which function, as which role.
+//! Tasks: which of them are handled in this database, by which function, as which role, and which are paused.
 
 // Lowest first.
+pub mod pauses;
 pub mod registry;
 pub mod handler;
 pub mod forbidden_flags;

@@ -1,12 +1,18 @@
-//! The tasks that are registered in this database. No other module names `kongtask.tasks`. Each process keeps a copy,
-//! and reads the table again after it has changed.
+//! The tasks that are registered in this database, and the pauses. No other module names `kongtask.tasks` and
+//! `kongtask.pauses`. Each process keeps a copy, and reads the tables again after one of them has changed.
 
 use crate::error::Error;
+use crate::pg::args::Text;
+use crate::pg::clock::Timestamp;
+use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
 use crate::pg::{catalog, role, xact};
-use crate::schema;
+use crate::schema::job_row::timestamp;
+use crate::schema::{self, OwnerSession};
+use crate::shared;
+use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
@@ -29,13 +35,40 @@ pub struct Task {
     pub in_place: bool,
     /// The longest time that a call may take.
     pub timeout: Option<Duration>,
+    pub retry: Retry,
+}
+
+/// How often a failed job is tried again, and when.
+#[derive(Clone, Default)]
+pub struct Retry {
+    /// The pause after each attempt, of which the last repeats; none for graphile-worker's formula.
+    backoff: Vec<Interval>,
+    /// How many attempts a job has at most, if that is less than its own number.
+    max_attempts: Option<i32>,
+}
+
+impl Retry {
+    /// Returns how many attempts a job has that was added with so many.
+    pub fn attempts_of(&self, of_job: i32) -> i32 {
+        self.max_attempts.map_or(of_job, |of_task| of_task.min(of_job))
+    }
+
+    /// Returns the parameters of statements that record a failed attempt: an `interval[]` and an `integer`.
+    pub fn values(&self) -> Result<[Value; 2], Error> {
+        Ok([interval::array(&self.backoff)?, self.max_attempts.into_datum()])
+    }
 }
 
 impl Task {
     /// Returns true if one call of its handler takes many jobs.
     pub fn takes_sets(&self) -> bool {
-        self.handler.as_bytes().ends_with(b"[])")
+        takes_sets(&self.handler)
     }
+}
+
+/// Returns true if a handler of this name takes an array.
+pub fn takes_sets(handler: &DbText) -> bool {
+    handler.as_bytes().ends_with(b"[])")
 }
 
 /// The tasks at one moment.
@@ -47,6 +80,9 @@ pub struct Tasks {
     pub waiting: Vec<(DbText, DbText)>,
     /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
+    pub pauses: Pauses,
+    /// What [`shared::tasks_changes`] was before the tables were read.
+    pub changes: u64,
 }
 
 /// Returns a short hash by which a ready list tells tasks apart. A collision costs a wasted look at a job, and no more.
@@ -82,9 +118,26 @@ impl Tasks {
         self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
     }
 
+    /// Returns the identifiers of the tasks that run as `role` and are not paused.
+    pub fn running_of_role(&self, role: Oid, now: Timestamp) -> Vec<DbText> {
+        if self.pauses.is_everything_paused(now) {
+            return Vec::new();
+        }
+        let mut tasks = self.of_role(role);
+        if !self.pauses.is_empty() {
+            tasks.retain(|task| self.pauses.until(task, None, now).is_none());
+        }
+        tasks
+    }
+
     /// Returns all identifiers.
     pub fn identifiers(&self) -> Vec<DbText> {
         self.by_identifier.keys().cloned().collect()
+    }
+
+    /// Returns true if no session of this server has changed them since they were read.
+    fn is_current(&self) -> bool {
+        self.changes == shared::tasks_changes()
     }
 
     /// Returns the roles that have tasks, in the order of their OIDs.
@@ -103,9 +156,10 @@ thread_local! {
 
 static WATCH: Watch = Watch::new().and_roles();
 
-/// Returns true if the table may have changed since it was last read, as far as this backend has been told.
+/// Returns true if the tables may have changed since they were last read. Outside a transaction, this backend may not
+/// have been told of changes; that it has been told of those by sessions of this server, [`shared::tasks_changes`] says.
 pub fn is_stale() -> bool {
-    WATCH.is_stale()
+    WATCH.is_stale() || TASKS.with_borrow(|tasks| tasks.as_ref().is_none_or(|tasks| !tasks.is_current()))
 }
 
 /// The columns of `kongtask.tasks`: those of an older version until ALTER EXTENSION UPDATE.
@@ -147,10 +201,11 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     static SECOND: Plan = plan!("tasks_0_2");
     static FIRST: Plan = plan!("tasks_0_1");
     if !WATCH.is_stale()
-        && let Some(tasks) = TASKS.with_borrow(Clone::clone)
+        && let Some(tasks) = TASKS.with_borrow(Clone::clone).filter(|tasks| tasks.is_current())
     {
         return Ok(tasks);
     }
+    let changes = shared::tasks_changes();
     WATCH.renew();
     let (shape, table) = Shape::now().inspect_err(|_| WATCH.spoil())?;
     WATCH.relation(table);
@@ -183,14 +238,78 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             max_batch: rows.get::<i32>(row, 4).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
             in_place: rows.get(row, 5).unwrap_or(true),
             timeout: rows.get(row, 6).map(Duration::from_secs_f64),
+            retry: Retry {
+                backoff: rows.value(row, 8).map(interval::elements).into_iter().flatten().flatten().collect(),
+                max_attempts: rows.get(row, 9),
+            },
         })
     });
     let mut tasks = Tasks::of(tasks);
     tasks.waiting = waiting;
     tasks.has_former_names = (0..rows.count()).any(|row| rows.get(row, 7).unwrap_or(false));
+    tasks.changes = changes;
+    if shape == Shape::Current {
+        tasks.pauses = pauses(&session).inspect_err(|_| WATCH.spoil())?;
+    }
     let tasks = Rc::new(tasks);
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
+}
+
+fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
+    static PAUSES: Plan = plan!("pauses");
+    let rows = session.read(&PAUSES, &[])?;
+    Ok(Pauses::of((0..rows.count()).map(|row| Pause {
+        task: rows.get(row, 0),
+        queue_name: rows.get(row, 1),
+        until: timestamp(rows.value(row, 2)),
+    })))
+}
+
+/// Pauses what `task` and `queue_name` name, NULL for all; `until` and `reason` may be NULL. Returns the row. Errors:
+/// 42501.
+pub fn pause(task: Value, queue_name: Value, until: Value, reason: Value, caller: Oid) -> Result<Value, Error> {
+    static PAUSE: Plan = plan!("pause", TEXTOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, OIDOID);
+    may_control_task(task, caller)?;
+    schema::one_row(&PAUSE, &[task, queue_name, until, reason, caller.into_datum()])
+}
+
+/// Ends a pause. Returns true if there was one. Errors: 42501.
+pub fn resume(task: Value, queue_name: Value, caller: Oid) -> Result<bool, Error> {
+    static RESUME: Plan = plan!("resume", TEXTOID, TEXTOID);
+    may_control_task(task, caller)?;
+    Ok(schema::affected(&RESUME, &[task, queue_name])? > 0)
+}
+
+/// Returns how many pauses last.
+pub fn pauses_left() -> Result<i64, Error> {
+    static LEFT: Plan = plan!("pauses_left");
+    Ok(schema::value(&LEFT, &[])?.map_or(0, |count| count.value() as i64))
+}
+
+/// Removes the pauses that have ended.
+pub fn remove_ended_pauses() -> Result<(), Error> {
+    static ENDED: Plan = plan!("pauses_ended");
+    schema::affected(&ENDED, &[])?;
+    Ok(())
+}
+
+/// Errors: 42501 unless the caller may control a task; NULL for all tasks.
+pub fn may_control_task(task: Value, caller: Oid) -> Result<(), Error> {
+    let task = task.map(|task| Text::new(task).read());
+    let role = task.as_ref().map(role_of).transpose()?.flatten();
+    match task {
+        _ if may_control(caller, role.as_ref().map(|(role, _)| *role))? => Ok(()),
+        Some(task) if let Some((_, role)) = role => Err(Error::TaskOfAnother { task, role }),
+        _ => Err(Error::MayNotControl),
+    }
+}
+
+/// Returns the role of a task and that role's name; `None` if it is not registered.
+fn role_of(task: &DbText) -> Result<Option<(Oid, DbText)>, Error> {
+    let tasks = tasks()?;
+    let role = tasks.get(task).map(|task| task.role);
+    Ok(role.map(|role| (role, role::name(role).unwrap_or_default())))
 }
 
 /// Registers a task for `caller`, or replaces it. Returns its row in the caller's memory context. Locks the row.
@@ -209,11 +328,62 @@ pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Va
     Ok(row)
 }
 
-/// Sets the options of a task. Returns its row.
-pub fn set_options(identifier: &DbText, max_batch: usize, in_place: bool, timeout: Value) -> Result<Value, Error> {
-    static OPTIONS: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
-    let max_batch = i32::try_from(max_batch).ok().into_datum();
-    schema::one_row(&OPTIONS, &[text(identifier), max_batch, Some(in_place.into()), timeout])
+/// The options of a task, as SQL values.
+pub struct Options {
+    pub max_batch: Value,
+    pub in_place: Value,
+    pub timeout: Value,
+    pub backoff: Value,
+    pub max_attempts: Value,
+}
+
+/// Sets the options of a task. Returns its row; `None` for version 0.1.0, whose table has no options.
+pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Error> {
+    static CURRENT: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID, INTERVALARRAYOID, INT4OID);
+    static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
+    let Options { max_batch, in_place, timeout, backoff, max_attempts } = *options;
+    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts];
+    match Shape::now()?.0 {
+        Shape::Current => schema::one_row(&CURRENT, &values),
+        Shape::Second => schema::one_row(&SECOND, &values[..4]),
+        Shape::First => Ok(None),
+    }
+}
+
+/// Changes options of a task: `change` gets those it has, and its handler. Locks its row, and returns it. Errors: 42704
+/// if there is no such task; 42501 if it is another role's.
+pub fn alter(
+    identifier: &DbText,
+    caller: Oid,
+    change: impl FnOnce(Options, &DbText) -> Result<Options, Error>,
+) -> Result<Value, Error> {
+    static LOCK: Plan = plan!("task_lock", TEXTOID);
+    let session = schema::session()?;
+    let rows = session.execute(&LOCK, &[text(identifier)])?;
+    if rows.count() == 0 {
+        return Err(Error::NoSuchTask(identifier.clone()));
+    }
+    if !may_control(caller, rows.get(0, 0))? {
+        return Err(Error::TaskOfAnother { task: identifier.clone(), role: rows.get(0, 1).unwrap_or_default() });
+    }
+    let column = |number| rows.value(0, number);
+    let options = Options {
+        max_batch: column(3),
+        in_place: column(4),
+        timeout: column(5),
+        backoff: column(6),
+        max_attempts: column(7),
+    };
+    let row = set_options(identifier, &change(options, &rows.get(0, 2).unwrap_or_default())?)?;
+    Ok(session.carry(row))
+}
+
+/// Returns true if `caller` may control the tasks of `role`: that role and its members, the owner of the extension and
+/// superusers may. `None` stands for what concerns no role, or one that does not exist.
+pub fn may_control(caller: Oid, role: Option<Oid>) -> Result<bool, Error> {
+    Ok(role.is_some_and(|role| role::has_privileges_of(caller, role))
+        || role::is_superuser(caller)
+        || schema::queue()?.owners().contains(&caller))
 }
 
 /// Unregisters a task. Returns true if it was registered. Errors and locks as for [`register`].

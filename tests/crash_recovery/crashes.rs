@@ -78,6 +78,24 @@ fn a_job_that_crashes_the_server_is_charged_and_fails_for_good_after_three_crash
     }
 }
 
+#[test]
+fn a_crash_counts_as_the_options_of_the_task_say() {
+    let cluster = with_crashing_handlers(&["kongtask.workers = 1"]);
+    cluster.sql("select kongtask.alter_task('crash', backoff := '{1 day}', max_attempts := 2)");
+    send(&cluster, "select graphile_worker.add_job('crash')");
+    let charged = |attempts: i32| {
+        format!(
+            "select max_attempts || ' ' || (run_at > updated_at + interval '23 h') from graphile_worker.jobs where attempts = {attempts} and locked_at is null and last_error is not null"
+        )
+    };
+    wait_for(&cluster, &charged(1), "25 true");
+    hurry(&cluster);
+    wait_for(&cluster, &charged(2), "2 true");
+    cluster.wait_for_log(
+        "WARNING:  job 1 (crash) failed for good: worker process crashed while it ran this job: crash 2 of 3",
+    );
+}
+
 /// The kernel may kill a process for another's doing: a job is given that, once.
 #[test]
 fn a_job_whose_process_is_killed_is_charged_from_the_second_time_on() {

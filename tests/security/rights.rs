@@ -36,6 +36,11 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.release_holds",                         "kongtask.release_holds()",                                      "yy----"),
     ("kongtask.role_named",                            "kongtask.role_named('alice')",                                     "yy----"),
     ("kongtask.register_task",                         "kongtask.register_task('new', 'public.handler()')",             "yyy---"),
+    ("kongtask.alter_task",                            "kongtask.alter_task('v', max_attempts := 3)",                 "yyy---"),
+    ("kongtask.pause",                                 "kongtask.pause('v')",                                           "yy----"),
+    ("kongtask.redrive",                               "kongtask.redrive('v')",                                         "yy----"),
+    ("kongtask.resume",                                "kongtask.resume('v')",                                          "yy----"),
+    ("kongtask.tg_pauses__changed",                    "",                                                              "yy----"),
     ("kongtask.tg_tasks__changed",                     "",                                                              "yy----"),
     ("kongtask.unregister_task",                       "kongtask.unregister_task('unknown')",                           "yyy---"),
     ("kongtask.alter_schedule",                         "kongtask.alter_schedule('s', priority := 1)",                   "yy----"),
@@ -58,6 +63,8 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("graphile_worker.migrations",     "id",         ["siudtlfgpra", "siudtlfgpra", "", "", "s",      ""]),
     ("graphile_worker.jobs_id_seq",    "",           ["SNV",         "SNV",         "", "", "SNV",    ""]),
     ("kongtask.tasks",                 "identifier", ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.pauses",                "until",      ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.failed",                "id",         ["s",           "s",           "", "", "",       ""]),
     ("kongtask.crontab",               "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.schedule_state",        "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.schedule_runs",         "name",       ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
@@ -117,7 +124,7 @@ fn cluster() -> Cluster {
          create function public.theirs() returns trigger language plpgsql as 'begin return null; end';
          create function public.theirs_on_event() returns event_trigger language plpgsql as 'begin end';
          grant usage on schema kongtask, graphile_worker to registrar;
-         grant execute on function kongtask.register_task, kongtask.unregister_task, kongtask.current_job to registrar;
+         grant execute on function kongtask.register_task, kongtask.alter_task, kongtask.unregister_task, kongtask.current_job to registrar;
          grant usage on schema graphile_worker to enqueuer;
          grant execute on function graphile_worker.add_job to enqueuer;
          select graphile_worker.add_job('t', '{\"payload\": 1}', job_key := 'k');
@@ -126,6 +133,10 @@ fn cluster() -> Cluster {
          select kongtask.schedule('s', '0 0 1 1 *', 't');",
     );
     cluster.connect_as("owner", "postgres").batch_execute("select kongtask.grant_worker('worker')").expect("the owner");
+    cluster
+        .connect_as("registrar", "postgres")
+        .batch_execute("select kongtask.register_task('v', 'public.handler()')")
+        .expect("the registrar");
     cluster
 }
 

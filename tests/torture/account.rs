@@ -68,7 +68,7 @@ const DUE: &str = "create temporary table due as
     from promise";
 
 /// Everything that must not be, and what is said of it if it is.
-const FAULTS: [(&str, &str); 11] = [
+const FAULTS: [(&str, &str); 12] = [
     ("lost", "select id from due where done < due"),
     ("twice", "select id from due where done > due and done > 1"),
     ("superseded, and done", "select id from due where done = 1 and due = 0"),
@@ -77,6 +77,12 @@ const FAULTS: [(&str, &str); 11] = [
     ("committed, and gone", "select id from committed except select id from promise"),
     ("rolled back, and there", "select id from undone intersect select id from promise"),
     ("left in the queue", "select id from graphile_worker.jobs"),
+    (
+        "begun while paused",
+        "select promise from effect join promise p on id = promise join paused
+           on (paused.task is null or paused.task = p.task) and (paused.queue is null or paused.queue = p.queue)
+             and effect.begun > paused.begun and effect.begun < paused.ended",
+    ),
     ("queues left", "select queue_name from graphile_worker.job_queues"),
     (
         // What failed meanwhile had another time to run than that of its promise.
@@ -84,6 +90,8 @@ const FAULTS: [(&str, &str); 11] = [
         "select promise from (
            select effect.promise, lag(effect.promise) over (partition by queue order by at) > effect.promise as is_early
            from effect join promise p on id = effect.promise where queue is not null and run_at = '2020-01-01'
+             -- In that one, jobs of a paused task are passed.
+             and queue <> 'queue 9'
          ) e where is_early",
     ),
     (

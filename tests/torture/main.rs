@@ -6,6 +6,7 @@
 mod account;
 mod faults;
 mod load;
+mod pauses;
 mod random;
 
 use faults::Fault;
@@ -29,21 +30,26 @@ fn every_committed_promise_is_kept_once_whatever_is_killed() {
     let cluster = Cluster::with_extension(&["kongtask.shutdown_timeout = '1s'"]);
     cluster.sql(include_str!("schema.sql"));
     let stop = AtomicBool::new(false);
-    let (accounts, struck) = thread::scope(|scope| {
+    let (accounts, struck, paused) = thread::scope(|scope| {
         let (stop, cluster) = (&stop, &cluster);
         let enqueuers: Vec<_> = (1..=ENQUEUERS)
             .map(|number| scope.spawn(move || load::promise_until(stop, cluster, seed, number)))
             .collect();
         let strikes = scope.spawn(move || faults::strike_until(stop, cluster, seed));
+        let pauses = scope.spawn(move || pauses::pause_until(stop, cluster, seed));
         let begun = Instant::now();
         // One that fails has the others end as well.
-        while begun.elapsed() < duration && !strikes.is_finished() && !enqueuers.iter().any(|e| e.is_finished()) {
+        while begun.elapsed() < duration
+            && !strikes.is_finished()
+            && !pauses.is_finished()
+            && !enqueuers.iter().any(|e| e.is_finished())
+        {
             thread::sleep(Duration::from_millis(100));
         }
         stop.store(true, SeqCst);
         let struck = strikes.join().expect("faults");
         let accounts: Vec<_> = enqueuers.into_iter().map(|enqueuer| enqueuer.join().expect("an enqueuer")).collect();
-        (accounts, struck)
+        (accounts, struck, pauses.join().expect("pauses"))
     });
     let begun = Instant::now();
     let (revived, left) = account::drain(&cluster);
@@ -51,7 +57,7 @@ fn every_committed_promise_is_kept_once_whatever_is_killed() {
     let (promises, mut wrong) = account::tally(&cluster, &accounts);
 
     let count = |is: fn(Fault) -> bool| struck.iter().filter(|(fault, _)| is(**fault)).map(|(_, n)| n).sum::<usize>();
-    say(&format!("torture: {promises}; {left} stuck"));
+    say(&format!("torture: {promises}; {left} stuck; {paused} pauses"));
     say(&format!("torture: {} kills, {} restarts: {struck:?}", count(Fault::is_kill), count(Fault::is_restart)));
     let undone: usize = accounts.iter().map(|account| account.undone.len()).sum();
     let in_doubt: usize = accounts.iter().map(|account| account.in_doubt).sum();

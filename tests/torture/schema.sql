@@ -27,6 +27,9 @@ create table effect (
 );
 create index on effect (promise);
 
+-- Pauses, each while it was surely in force. NULL: any.
+create table paused (task text, queue text, begun timestamptz not null, ended timestamptz not null);
+
 create sequence child;
 
 -- How many jobs wait, if that is less than enough.

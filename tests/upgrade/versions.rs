@@ -74,6 +74,32 @@ fn pg_upgrade_keeps_everything() {
     assert_runs(&new, "postgres");
 }
 
+/// The function has more arguments in 0.3.0, so it is another one. What was granted is no part of the extension either: a dump
+/// has it.
+#[test]
+fn whoever_could_register_tasks_still_can_after_an_upgrade_and_after_a_dump_of_that() {
+    let cluster = Cluster::with(&["kongtask.databases = ''"]);
+    cluster.sql(
+        "create role mailer login; create role other login; create role granting login;
+         create extension kongtask version '0.2.0';
+         grant execute on function kongtask.register_task to mailer;
+         grant execute on function kongtask.register_task to granting with grant option;
+         alter extension kongtask update",
+    );
+    cluster.sql("create database restored");
+    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
+    cluster.restore(&dump, "restored", &[]);
+    for database in ["postgres", "restored"] {
+        let rights = "select string_agg(acl.grantee::regrole || ' ' || acl.is_grantable, ', ' order by acl.grantee::regrole::text)
+            from pg_proc, aclexplode(proacl) acl where oid = 'kongtask.register_task'::regproc";
+        assert_eq!(
+            text(&mut cluster.connect_as("postgres", database), rights),
+            "granting true, mailer false, postgres false",
+            "{database}"
+        );
+    }
+}
+
 #[test]
 fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
     // What goes through text would read none of these.

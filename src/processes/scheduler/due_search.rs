@@ -112,9 +112,14 @@ impl Scheduler {
         search: impl FnOnce(&Search) -> Result<SearchResult, Error>,
     ) -> Result<SearchResult, Error> {
         const MOST: usize = 500;
-        let (tasks, forbidden_flags) = (tasks.of_role(role), settings::forbidden_flags());
-        let found =
-            search(&Search { tasks: &tasks, forbidden_flags: &forbidden_flags, from: Position::START, most: MOST })?;
+        let forbidden_flags = settings::forbidden_flags();
+        let found = search(&Search {
+            tasks: &tasks.running_of_role(role, clock::now()),
+            forbidden_flags: &forbidden_flags,
+            pauses: &tasks.pauses,
+            from: Position::START,
+            most: MOST,
+        })?;
         // The next pass releases jobs that arrived with the lock of a worker that does not live here.
         self.released &= !found.has_dead_locks;
         Ok(found)

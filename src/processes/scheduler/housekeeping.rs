@@ -5,7 +5,7 @@ use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::{queues, recover, renew};
 use crate::pg::catch::{Level, log, log_with};
-use crate::pg::clock::{Tick, after};
+use crate::pg::clock::{self, Tick, after};
 use crate::pg::text::DbText;
 use crate::schedules::table;
 use crate::settings;
@@ -117,6 +117,14 @@ impl Scheduler {
                     worker.renewed.store(now, SeqCst);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Removes the pauses that have ended, so that the table has only those that last.
+    pub(super) fn remove_ended_pauses(&mut self) -> Result<(), Error> {
+        if self.tasks.pauses.has_ended(clock::now()) {
+            self.briefly("unpausing", registry::remove_ended_pauses)?;
         }
         Ok(())
     }

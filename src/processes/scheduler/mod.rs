@@ -93,6 +93,7 @@ fn serve(
         retry_writes_at: None,
         may_write: true,
         tasks: Rc::default(),
+        lasting_pauses: 0,
         missing_roles: Reminder::default(),
         name,
         fed_by: None,
@@ -168,6 +169,8 @@ struct Scheduler {
     may_write: bool,
     /// The tasks at the latest pass.
     tasks: Rc<Tasks>,
+    /// How many pauses lasted at the latest pass.
+    lasting_pauses: usize,
     /// Limits how often the log names tasks whose role does not exist.
     missing_roles: Reminder,
     /// The name of the database.
@@ -213,10 +216,12 @@ impl Scheduler {
         xact::begin_for_queue();
         let tasks = registry::tasks()?;
         let roles = tasks.roles();
-        if !Rc::ptr_eq(&tasks, &self.tasks) {
+        let lasting = tasks.pauses.lasting(clock::now());
+        if !Rc::ptr_eq(&tasks, &self.tasks) || lasting != self.lasting_pauses {
+            self.lasting_pauses = lasting;
             self.search_at = now;
             for list in roles.iter().filter_map(|&role| self.board.list(self.database, role)) {
-                // A job that was skipped for its task may have a task of this role now.
+                // A job that was skipped may have a task of this role now, or a pause that has ended.
                 list.with(|ready| ready.lower(Position::START));
             }
         }
@@ -232,6 +237,7 @@ impl Scheduler {
         }
         self.tasks = tasks.clone();
         self.report_missing_roles(now)?;
+        self.remove_ended_pauses()?;
         self.pool.balance(&roles, &understaffed, now);
         let look_again = || self.entry.scheduler.set();
         self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
@@ -284,7 +290,12 @@ impl Scheduler {
         let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
         let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
-        next.into_iter().chain(until(self.entry.next_due.get())).chain(fires).min()
+        let time = clock::now();
+        if self.fed_by.is_none() && self.tasks.pauses.lasting(time) != self.lasting_pauses {
+            return Some(Duration::ZERO);
+        }
+        let resumes = until(self.tasks.pauses.next_end(time));
+        next.into_iter().chain(until(self.entry.next_due.get())).chain(fires).chain(resumes).min()
     }
 
     /// Begins a pass: writes may be tried again once their time has come.
