@@ -9,13 +9,14 @@ const QUERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/query");
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src");
 
 /// The types of parameters, as legends and as the code have them.
-const TYPES: [(&str, &str); 11] = [
+const TYPES: [(&str, &str); 12] = [
     ("bigint", "INT8OID"),
     ("bigint[]", "INT8ARRAYOID"),
     ("boolean", "BOOLOID"),
     ("integer", "INT4OID"),
     ("interval", "INTERVALOID"),
     ("json", "JSONOID"),
+    ("jsonb", "JSONBOID"),
     ("oid", "OIDOID"),
     ("record[]", "RECORDARRAYOID"),
     ("text", "TEXTOID"),

@@ -21,6 +21,7 @@
 //! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
 //! neither.
 
+pub mod marks;
 mod single;
 mod batch;
 mod set;
@@ -28,10 +29,11 @@ mod set;
 pub use batch::MOST as LARGEST_BATCH;
 pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 
+use self::marks::AfterFailure;
 use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
-use crate::jobs::{fail, recover};
+use crate::jobs::{fail, postpone, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
@@ -100,6 +102,8 @@ struct Attempt<'a> {
 /// The end of an attempt that raised no error.
 enum Outcome {
     Completed,
+    /// The handler has asked for its job to be due again later.
+    Snoozed,
     /// Another session has one of its jobs. Nothing was committed.
     LockLost,
     /// The task was unregistered, or another role has taken it over.
@@ -218,6 +222,7 @@ impl Runner {
             let _settings = xact::Settings::keep();
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
+            let _marking = marks::Marking::begin();
             // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
             // it failed with may be what its language made of an interrupt.
             match call() {
@@ -259,6 +264,7 @@ impl Runner {
 
     /// Begins the transaction of a handler.
     fn begin(&self) {
+        marks::forget();
         xact::begin();
         if let Some(value) = settings::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
@@ -281,9 +287,17 @@ impl Runner {
     }
 
     fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
+        self.log_end(job, task, "succeeded", begun);
+    }
+
+    fn snoozed(&self, job: &Job, task: &Task, begun: Instant) {
+        self.log_end(job, task, "was snoozed", begun);
+    }
+
+    fn log_end(&self, job: &Job, task: &Task, what: &str, begun: Instant) {
         if is_logged(Level::Debug) {
             let ms = begun.elapsed().as_secs_f64() * 1e3;
-            log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
+            log(Level::Debug, format!("job {} ({}) {what} in {ms:.3} ms", job.id, task.identifier));
         }
     }
 
@@ -297,11 +311,19 @@ impl Runner {
     }
 
     /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
-    fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
+    fn record_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<Failed, Error> {
+        let FailedAttempt { error, then } = failure;
         let message = text(&last_error(error));
         let row = match attempt.mode {
             RunMode::InPlace => fail::fail_plain(job.id, message)?,
             RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message)?,
+        };
+        let row = match (row, then) {
+            // Another session has settled the job, or a worker has it.
+            (None, _) => None,
+            (row, AfterFailure::Backoff) => row,
+            (_, &AfterFailure::RetryIn(delay)) => postpone::retry_in(job.id, delay)?,
+            (_, AfterFailure::Never(message)) => postpone::give_up(job.id, message)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
@@ -315,10 +337,10 @@ impl Runner {
         })
     }
 
-    fn record_one_failure(&self, job: &Job, attempt: &Attempt, error: Raise) -> Result<(), Error> {
+    fn record_one_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<(), Error> {
         fault::point("failing")?;
         xact::begin_for_queue();
-        let failed = self.record_failure(job, attempt, &error)?;
+        let failed = self.record_failure(job, attempt, failure)?;
         fault::point("failed")?;
         xact::commit()?;
         failed.log();
@@ -345,6 +367,21 @@ fn is_python_s_interrupt(error: &PgError) -> bool {
     const NAMES: [&str; 2] = ["KeyboardInterrupt", "spiexceptions.QueryCanceled"];
     let says = |name: &str| error.read().message.as_bytes().starts_with(name.as_bytes());
     python::was_interrupted() && NAMES.into_iter().any(says)
+}
+
+/// A failed attempt.
+#[derive(Clone)]
+struct FailedAttempt {
+    error: Raise,
+    then: AfterFailure,
+}
+
+impl FailedAttempt {
+    /// Returns the failure of the last call, with the marks that the call left.
+    fn of_call(error: Raise) -> FailedAttempt {
+        let then = marks::take().after_failure(&error);
+        FailedAttempt { error, then }
+    }
 }
 
 /// The log line of a failed attempt.

@@ -1,10 +1,11 @@
 //! One job, in a transaction of its own.
 
-use super::{Attempt, Outcome, RunMode, Runner, TakenJobs};
+use super::{Attempt, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::take::{self, Next};
-use crate::jobs::{complete, queues, recover};
+use crate::jobs::{complete, postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
+use crate::pg::interval::Interval;
 use crate::pg::{clock, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
@@ -91,6 +92,7 @@ impl Runner {
         spi::met_deadlock();
         match self.try_to_complete(job, attempt) {
             Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
+            Ok(Outcome::Snoozed) => self.snoozed(job, attempt.task, begun),
             Ok(Outcome::LockLost) => {
                 xact::abort();
                 self.let_go(job)?;
@@ -102,12 +104,12 @@ impl Runner {
             }
             Err(error) => {
                 // Read before the rollback frees it.
-                let error = error.read();
+                let failure = FailedAttempt::of_call(error.read());
                 xact::abort();
-                if is_queues_own_deadlock(&error) {
+                if is_queues_own_deadlock(&failure.error) {
                     self.put_back(job, attempt)?;
                 } else {
-                    self.record_one_failure(job, attempt, error)?;
+                    self.record_one_failure(job, attempt, &failure)?;
                 }
             }
         }
@@ -145,15 +147,32 @@ impl Runner {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
         self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
-        if attempt.mode == RunMode::Claimed {
-            xact::allow_writes();
-            xact::wait_for_locks();
-            if !complete::complete_one_held(job, self.worker_id())? {
-                return Ok(Outcome::LockLost);
+        let snoozed = marks::snoozed();
+        let outcome = match snoozed {
+            Some(delay) if self.snooze(job, attempt.mode, delay)? => Outcome::Snoozed,
+            _ if attempt.mode == RunMode::InPlace => Outcome::Completed,
+            _ => {
+                xact::allow_writes();
+                xact::wait_for_locks();
+                if !complete::complete_one_held(job, self.worker_id())? {
+                    return Ok(Outcome::LockLost);
+                }
+                Outcome::Completed
             }
-        }
+        };
         self.commit()?;
-        Ok(Outcome::Completed)
+        Ok(outcome)
+    }
+
+    /// Has a job that is taken in the current transaction, or claimed, run again after `delay`. Returns false if it is
+    /// to be completed instead.
+    pub(super) fn snooze(&self, job: &Job, mode: RunMode, delay: Interval) -> Result<bool, Error> {
+        xact::allow_writes();
+        xact::wait_for_locks();
+        match mode {
+            RunMode::InPlace => postpone::snooze_deleted(job, delay).map(|()| true),
+            RunMode::Claimed => postpone::snooze_held(job, self.worker_id(), delay),
+        }
     }
 }
 

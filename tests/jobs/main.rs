@@ -7,6 +7,7 @@ mod forbidden_flags;
 mod handlers;
 mod in_place;
 mod keys;
+mod marks;
 mod payloads;
 mod ready_list;
 mod retries;
