@@ -63,3 +63,24 @@ Errors:
 - 55000: no handler runs in this session.
 
 Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+create function kongtask.progress(done bigint, total bigint = null, message text = null) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_progress';
+comment on function kongtask.progress is
+'In a handler: shows in kongtask.workers how far the job has come.
+
+All sessions see it at once, before the handler''s transaction is committed.
+Nothing is written to disk. It is shown until the worker ends the job, begins
+the next, or is told of other progress.
+
+Arguments:
+- done: amount that is done, in a unit of your choice.
+- total: amount in all. NULL: unknown.
+- message: text to show, of which the first 256 bytes are kept. NULL: none.
+
+Errors:
+- 55000: no handler runs in this session.
+- 22004: done is NULL.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';

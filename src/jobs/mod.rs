@@ -18,6 +18,7 @@ pub mod get_job;
 pub mod complete;
 pub mod fail;
 pub mod postpone;
+pub mod cancel;
 pub mod admin;
 
 use crate::pg::spi::plan;

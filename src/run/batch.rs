@@ -35,7 +35,8 @@ struct Outcomes<'j> {
     /// Each with the time after which it is due again, if its handler has asked for that.
     done: Vec<(&'j Job, Option<Interval>)>,
     failed: Vec<(&'j Job, FailedAttempt)>,
-    /// True if the last of those failed because it was cancelled, terminated or timed out.
+    /// True if the last of those failed because a session has cancelled it, or its call was cancelled, terminated or
+    /// timed out.
     interrupted: bool,
     /// The jobs to run alone.
     alone: Vec<&'j Job>,
@@ -109,7 +110,7 @@ impl Runner {
         let begun = Instant::now();
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Some(Outcomes::default())) };
         let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
-        if outcomes.done.len() < jobs.len() {
+        if outcomes.done.len() < jobs.len() || self.is_one_cancelled(&outcomes) {
             return Ok(Some(outcomes));
         }
         for (job, delay) in outcomes.snoozed() {
@@ -228,6 +229,11 @@ impl Runner {
                 continue;
             }
             self.now_runs(job.id);
+            if let Some(failure) = self.cancelled(job.id) {
+                outcomes.failed.push((job, failure));
+                outcomes.interrupted = true;
+                continue;
+            }
             let result = xact::in_subtransaction(|| {
                 self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
                     let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
@@ -242,7 +248,10 @@ impl Runner {
                 Err((error, is_interrupted)) => {
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare()?;
-                    if may_be_its_companions_fault(&error) {
+                    if let Some(failure) = self.cancelled(job.id) {
+                        outcomes.failed.push((job, failure));
+                        outcomes.interrupted = true;
+                    } else if may_be_its_companions_fault(&error) {
                         outcomes.alone.push(job);
                     } else {
                         outcomes.failed.push((job, FailedAttempt::of_call(error)));
@@ -254,9 +263,17 @@ impl Runner {
         Ok(outcomes)
     }
 
+    /// Returns true if a session has cancelled a job that is done, but for the commit.
+    fn is_one_cancelled(&self, outcomes: &Outcomes) -> bool {
+        outcomes.done.iter().any(|(job, _)| self.cancel_of(job.id).is_some())
+    }
+
     /// Completes the jobs that are done, records those that failed, and commits. Returns what to log, or `None` if a
-    /// lock was lost and nothing was committed.
+    /// lock was lost, or a session has cancelled a job, and nothing was committed.
     fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
+        if self.is_one_cancelled(outcomes) {
+            return Ok(None);
+        }
         xact::allow_writes();
         let mut snoozed = HashSet::new();
         for (job, delay) in outcomes.snoozed() {

@@ -16,6 +16,7 @@ use crate::pg::interval::Interval;
 use crate::pg::subxact::{self, End, Noted};
 use crate::pg::text::DbText;
 use crate::pg::xact;
+use crate::shared::Worker;
 use std::cell::{Cell, RefCell};
 
 /// The marks of a call.
@@ -35,6 +36,8 @@ pub enum AfterFailure {
     RetryIn(Interval),
     /// No other attempt. The message is the job's last_error.
     Never(DbText),
+    /// No other attempt, as a session has cancelled the job. The text is its last_error.
+    Cancelled(DbText),
 }
 
 /// The SQLSTATE of the error that kongtask.give_up raises.
@@ -58,7 +61,8 @@ impl Marks {
 
 thread_local! {
     static MARKS: RefCell<Marks> = const { RefCell::new(Marks::none()) };
-    static RUNS: Cell<bool> = const { Cell::new(false) };
+    /// The worker, while a call runs.
+    static CALLER: Cell<Option<&'static Worker>> = const { Cell::new(None) };
 }
 
 /// While it exists, a call runs, which may make marks.
@@ -66,7 +70,7 @@ pub struct Marking(());
 
 impl Marking {
     /// Begins a call, without marks.
-    pub fn begin() -> Marking {
+    pub fn begin(me: &'static Worker) -> Marking {
         subxact::at_end(|end: End| MARKS.with_borrow_mut(|marks| drop(marks.snoozes.follow(end))));
         // A procedure may end transactions.
         xact::at_end(|committed| {
@@ -75,14 +79,14 @@ impl Marking {
             }
         });
         forget();
-        RUNS.set(true);
+        CALLER.set(Some(me));
         Marking(())
     }
 }
 
 impl Drop for Marking {
     fn drop(&mut self) {
-        RUNS.set(false);
+        CALLER.set(None);
     }
 }
 
@@ -101,28 +105,28 @@ pub fn snoozed() -> Option<Interval> {
     MARKS.with_borrow(|marks| marks.snoozes.last().copied())
 }
 
-/// Errors: 55000 if no call runs.
-pub fn check_runs(function: &'static str) -> Result<(), Error> {
-    if RUNS.get() { Ok(()) } else { Err(Error::NotInHandler(function)) }
+/// Returns the worker whose call runs. Errors: 55000 if none does, for the function that asks.
+pub fn caller(function: &'static str) -> Result<&'static Worker, Error> {
+    CALLER.get().ok_or(Error::NotInHandler(function))
 }
 
 /// Marks the jobs of the call to be due again after `delay` if it returns. The last one counts.
 pub fn snooze(delay: Interval) -> Result<(), Error> {
-    check_runs("snooze")?;
+    caller("snooze")?;
     MARKS.with_borrow_mut(|marks| marks.snoozes.replace(delay));
     Ok(())
 }
 
 /// Marks the jobs of the call to be due again after `delay` if it raises. The last one counts.
 pub fn retry_in(delay: Interval) -> Result<(), Error> {
-    check_runs("retry_in")?;
+    caller("retry_in")?;
     MARKS.with_borrow_mut(|marks| marks.retry_in = Some(delay));
     Ok(())
 }
 
 /// Marks the jobs of the call as failed for good if it raises the error that the caller is to raise now.
 pub fn give_up(message: DbText) -> Result<(), Error> {
-    check_runs("give_up")?;
+    caller("give_up")?;
     MARKS.with_borrow_mut(|marks| marks.gave_up = Some(message));
     Ok(())
 }

@@ -104,6 +104,8 @@ enum Outcome {
     Completed,
     /// The handler has asked for its job to be due again later.
     Snoozed,
+    /// A session has cancelled one of the jobs. Nothing was committed.
+    Cancelled,
     /// Another session has one of its jobs. Nothing was committed.
     LockLost,
     /// The task was unregistered, or another role has taken it over.
@@ -126,7 +128,18 @@ impl Runner {
             record.clear();
         }
         self.me.enter(State::Looking);
+        self.tell_of_end();
         Ok(left)
+    }
+
+    /// Wakes the scheduler if a job is to be cancelled that this worker may have had.
+    fn tell_of_end(&self) {
+        if let Some(board) = shared::board()
+            && board.cancels().has_any()
+            && let Some(entry) = board.database(self.database)
+        {
+            entry.scheduler.set();
+        }
     }
 
     fn dispatch(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
@@ -222,7 +235,7 @@ impl Runner {
             let _settings = xact::Settings::keep();
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
-            let _marking = marks::Marking::begin();
+            let _marking = marks::Marking::begin(self.me);
             // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
             // it failed with may be what its language made of an interrupt.
             match call() {
@@ -323,7 +336,7 @@ impl Runner {
             (None, _) => None,
             (row, AfterFailure::Backoff) => row,
             (_, &AfterFailure::RetryIn(delay)) => postpone::retry_in(job.id, delay)?,
-            (_, AfterFailure::Never(message)) => postpone::give_up(job.id, message)?,
+            (_, AfterFailure::Never(message) | AfterFailure::Cancelled(message)) => postpone::give_up(job.id, message)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
@@ -334,7 +347,29 @@ impl Runner {
             for_good: recorded.attempts() >= recorded.max_attempts(),
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),
+            cancelled: match then {
+                AfterFailure::Cancelled(said) => Some((self.database, job.id, said.clone())),
+                _ => None,
+            },
         })
+    }
+
+    /// Returns what last_error is to say of a job if a session has cancelled it.
+    fn cancel_of(&self, job: i64) -> Option<DbText> {
+        shared::board()?.cancels().find(self.database, job)
+    }
+
+    /// Returns the failure of a job whose call has raised an error. If a session has cancelled the job, that is the
+    /// reason, whatever the handler made of the interrupt.
+    fn failure_of(&self, job: i64, error: Raise) -> FailedAttempt {
+        self.cancelled(job).unwrap_or_else(|| FailedAttempt::of_call(error))
+    }
+
+    /// Returns the failure of a job that a session has cancelled; `None` if none has.
+    fn cancelled(&self, job: i64) -> Option<FailedAttempt> {
+        let said = self.cancel_of(job)?;
+        let error = Raise { sqlstate: *b"57014", message: said.clone(), detail: None, hint: None, context: None };
+        Some(FailedAttempt { error, then: AfterFailure::Cancelled(said) })
     }
 
     fn record_one_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<(), Error> {
@@ -391,12 +426,20 @@ struct Failed {
     for_good: bool,
     schema: String,
     error: Raise,
+    /// Its database, its number, and what is said of the cancel, if a session has cancelled the job.
+    cancelled: Option<(Oid, i64, DbText)>,
 }
 
 impl Failed {
+    /// Logs it. To be called once the failure is committed.
     fn log(self) {
-        let Failed { job, attempt, for_good, schema, error } = self;
-        if for_good {
+        let Failed { job, attempt, for_good, schema, error, cancelled } = self;
+        if let Some((database, id, said)) = cancelled {
+            if let Some(board) = shared::board() {
+                board.cancels().settle(database, id);
+            }
+            log(Level::Log, format!("{job} {said}"));
+        } else if for_good {
             let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
             Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }

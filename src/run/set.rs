@@ -7,6 +7,8 @@ use crate::error::Error;
 use crate::jobs::{complete, take};
 use crate::pg::{background, xact};
 use crate::schema::job_row::Job;
+use crate::shared;
+use crate::shared::cancels::ManyJobs;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
 use std::collections::HashSet;
@@ -41,12 +43,18 @@ impl Runner {
                 Part::InPlace([]) | Part::Claimed([]) => continue,
                 Part::InPlace([hint]) => self.run_single(&taken.those(|id| id == hint.position.id), mode)?,
                 Part::Claimed([job]) => self.claimed(job, taken)?,
+                // By itself, it is not called: see `single`.
+                _ if let Some(at) = self.first_cancelled(part) => parts.extend(part.around(at)),
                 _ => match self.attempt_part(taken, part) {
                     Ok(Outcome::Completed | Outcome::Snoozed) => (),
                     Ok(Outcome::NotOurs) => {
                         xact::abort();
                         let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
                         return self.release(&left);
+                    }
+                    Ok(Outcome::Cancelled) => {
+                        xact::abort();
+                        parts.push(part);
                     }
                     Ok(Outcome::LockLost) => {
                         xact::abort();
@@ -57,7 +65,9 @@ impl Runner {
                         let failure = FailedAttempt::of_call(error.read());
                         xact::abort();
                         // A cancel concerns all of them, and so does what the handler asked for.
-                        if is_cancelled || !matches!(failure.then, AfterFailure::Backoff) {
+                        if self.first_cancelled(part).is_some() {
+                            parts.push(part);
+                        } else if is_cancelled || !matches!(failure.then, AfterFailure::Backoff) {
                             self.fail_part(taken, part, &failure)?;
                         } else {
                             parts.extend(part.halves());
@@ -93,8 +103,20 @@ impl Runner {
                 }
             }
         }
+        if self.first_cancelled(part).is_some() {
+            return Ok(Outcome::Cancelled);
+        }
         self.commit()?;
         Ok(Outcome::Completed)
+    }
+
+    /// Returns the place of the first job that a session has cancelled.
+    fn first_cancelled(&self, part: Part) -> Option<usize> {
+        let cancelled = shared::board()?.cancels().of(self.database);
+        if cancelled.is_empty() {
+            return None;
+        }
+        part.ids().iter().position(|id| cancelled.binary_search(id).is_ok())
     }
 
     /// If the handler has asked for it, has its jobs run again later. Returns the ids of these.
@@ -135,6 +157,7 @@ impl Runner {
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
+        let _many = ManyJobs::begin(jobs.iter().map(|job| job.id).collect());
         self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs))
     }
 }
@@ -154,11 +177,26 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// Returns what follows the job at a place, that job, and what precedes it: the last is to run first.
+    fn around(self, at: usize) -> [Part<'a>; 3] {
+        match self {
+            Part::InPlace(hints) => [&hints[at + 1..], &hints[at..=at], &hints[..at]].map(Part::InPlace),
+            Part::Claimed(jobs) => [&jobs[at + 1..], &jobs[at..=at], &jobs[..at]].map(Part::Claimed),
+        }
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        match self {
+            Part::InPlace(hints) => hints.iter().map(|hint| hint.position.id).collect(),
+            Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
+        }
+    }
+
     /// Returns the ids of the jobs, if they are claimed.
     fn claimed(&self) -> Vec<i64> {
         match self {
             Part::InPlace(_) => Vec::new(),
-            Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
+            Part::Claimed(_) => self.ids(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! One job, in a transaction of its own.
 
-use super::{Attempt, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
+use super::{Attempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::take::{self, Next};
 use crate::jobs::{complete, postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::interval::Interval;
-use crate::pg::{clock, spi, xact};
+use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
 use crate::shared::crash_records;
@@ -93,6 +93,10 @@ impl Runner {
         match self.try_to_complete(job, attempt) {
             Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
             Ok(Outcome::Snoozed) => self.snoozed(job, attempt.task, begun),
+            Ok(Outcome::Cancelled) => {
+                xact::abort();
+                self.record_cancel(job, attempt)?;
+            }
             Ok(Outcome::LockLost) => {
                 xact::abort();
                 self.let_go(job)?;
@@ -104,7 +108,7 @@ impl Runner {
             }
             Err(error) => {
                 // Read before the rollback frees it.
-                let failure = FailedAttempt::of_call(error.read());
+                let failure = self.failure_of(job.id, error.read());
                 xact::abort();
                 if is_queues_own_deadlock(&failure.error) {
                     self.put_back(job, attempt)?;
@@ -114,6 +118,16 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// Fails a job for good that a session has cancelled.
+    fn record_cancel(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        match self.cancelled(job.id) {
+            Some(failure) => self.record_one_failure(job, attempt, &failure),
+            // The scheduler has done so, when the row was unlocked.
+            None if attempt.mode == RunMode::InPlace => Ok(()),
+            None => self.release(&[job.id]),
+        }
     }
 
     /// Releases what this worker may still hold of a job that another session has settled.
@@ -145,8 +159,15 @@ impl Runner {
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
+        if self.cancel_of(job.id).is_some() {
+            return Ok(Outcome::Cancelled);
+        }
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
         self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        fault::point("returned")?;
+        if self.cancel_of(job.id).is_some() {
+            return Ok(Outcome::Cancelled);
+        }
         let snoozed = marks::snoozed();
         let outcome = match snoozed {
             Some(delay) if self.snooze(job, attempt.mode, delay)? => Outcome::Snoozed,
