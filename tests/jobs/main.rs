@@ -1,6 +1,7 @@
 //! How jobs run: taken from the ready list, in place or claimed, alone, in batches or in sets, and what becomes of their failures.
 
 mod batches;
+mod cancel;
 mod claimed;
 mod exactly_once;
 mod forbidden_flags;
@@ -9,6 +10,7 @@ mod in_place;
 mod keys;
 mod marks;
 mod payloads;
+mod progress;
 mod ready_list;
 mod retries;
 mod sessions;
