@@ -84,6 +84,32 @@ create function kongtask.add_job_jsonb(
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_add_job_jsonb';
 
+-- What a handler tells of its progress is shown with its worker. The function's entry in the catalog is changed, because
+-- dropping it would take the grants of users along.
+update pg_catalog.pg_proc
+  set
+    proallargtypes = proallargtypes operator(pg_catalog.||) array[
+      'pg_catalog.int8'::pg_catalog.regtype, 'pg_catalog.int8'::pg_catalog.regtype, 'pg_catalog.text'::pg_catalog.regtype
+    ]::pg_catalog.oid[],
+    proargmodes = proargmodes operator(pg_catalog.||) array['o', 'o', 'o']::pg_catalog."char"[],
+    proargnames = proargnames operator(pg_catalog.||) array['done', 'total', 'message']
+  where oid operator(pg_catalog.=) 'kongtask.live_workers()'::pg_catalog.regprocedure;
+
+create or replace view kongtask.workers as
+  select
+    w.pid,
+    w.database,
+    w.role,
+    w.state,
+    w.job_id,
+    w.task_identifier,
+    w.since,
+    w.worker_id,
+    w.done,
+    w.total,
+    w.message
+  from kongtask.live_workers() as w;
+
 -- A worker whose handler does not end although it was asked to is shown as such.
 
 -- A role of kongtask.tasks that is missing where a dump is restored holds up its own tasks only: the column is a name now.
@@ -649,8 +675,8 @@ comment on function kongtask.tg_tasks__changed is
 comment on view kongtask.workers is
 'Worker processes of the whole server that are alive.
 
-Without the library in shared_preload_libraries it has no row. job_id and
-task_identifier are NULL unless you are a member of the worker''s role or of
+Without the library in shared_preload_libraries it has no row. What a worker
+runs is NULL unless you are a member of the worker''s role or of
 pg_read_all_stats.
 
 Rights: SELECT on the view, EXECUTE on kongtask.live_workers and USAGE on
@@ -672,6 +698,11 @@ comment on column kongtask.workers.since is 'Time when it entered its state.';
 comment on column kongtask.workers.worker_id is
 'Name of the worker, as in locked_by of the jobs
 that it has claimed.';
+comment on column kongtask.workers.done is
+'Amount of the job that is done, as its handler
+has told by kongtask.progress. NULL: it has not.';
+comment on column kongtask.workers.total is 'Amount of the job in all. NULL: unknown.';
+comment on column kongtask.workers.message is 'What the handler says of its progress.';
 comment on function kongtask.live_workers is 'Returns the rows of kongtask.workers.';
 
 comment on view kongtask.holds is
@@ -1319,6 +1350,130 @@ select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_runs', '');
 select pg_catalog.pg_extension_config_dump('kongtask.pauses', '');
+
+-- What a handler can ask for, about the job that it runs.
+
+create function kongtask.snooze(delay interval) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_snooze';
+comment on function kongtask.snooze is
+'In a handler: has the job run again later, once the handler returns.
+
+What the handler did is committed. The attempt is not counted. The last call
+counts, but not one in a block whose effects were rolled back. If the handler
+raises, it has no effect. In a handler that gets many jobs, it concerns all
+of them.
+
+Arguments:
+- delay: time from the end of the attempt to the next, zero or more.
+
+Errors:
+- 55000: no handler runs in this session.
+- 22004: delay is NULL.
+- 22023: delay is negative or infinite.
+- 22008: the time is out of range.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+create function kongtask.retry_in(delay interval) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_retry_in';
+comment on function kongtask.retry_in is
+'In a handler: sets when the job is retried if this attempt fails.
+
+It stands for the back-off, this once. A failed attempt is counted as ever.
+The last call counts, even one in a block that was rolled back. If the
+handler returns, it has no effect. In a handler that gets many jobs, all of
+them have failed then, and none is tried alone.
+
+Arguments:
+- delay: time from the failure to the next attempt, zero or more.
+
+Errors:
+- 55000: no handler runs in this session.
+- 22004: delay is NULL.
+- 22023: delay is negative or infinite.
+- 22008: the time is out of range.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+create function kongtask.give_up(message text) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_give_up';
+comment on function kongtask.give_up is
+'In a handler: fails the job for good, by raising an error.
+
+What the handler did is rolled back, and the message is the job''s
+last_error. If the handler catches the error and returns, the job is
+completed; if it raises another one, the attempt has failed as any other. In
+a handler that gets many jobs, all of them fail for good.
+
+Arguments:
+- message: the reason.
+
+Errors:
+- KT001: always, in a handler.
+- 55000: no handler runs in this session.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+create function kongtask.progress(done bigint, total bigint = null, message text = null) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_progress';
+comment on function kongtask.progress is
+'In a handler: shows in kongtask.workers how far the job has come.
+
+All sessions see it at once, before the handler''s transaction is committed.
+Nothing is written to disk. It is shown until the worker ends the job, begins
+the next, or is told of other progress.
+
+Arguments:
+- done: amount that is done, in a unit of your choice.
+- total: amount in all. NULL: unknown.
+- message: text to show, of which the first 256 bytes are kept. NULL: none.
+
+Errors:
+- 55000: no handler runs in this session.
+- 22004: done is NULL.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+-- Cancelling jobs, whether they wait or run.
+
+create function kongtask.cancel(job_id bigint, reason text = null) returns text
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_cancel';
+comment on function kongtask.cancel is
+'Cancels a job once the transaction commits, and returns what it found.
+
+A cancelled job has failed for good, and its last_error says: cancelled by
+ROLE: reason. Nothing remains of an attempt that was stopped. The function
+never waits. It returns:
+- cancelled: the job did not run, and has failed for good.
+- stopping: the job runs, or another session has locked its row. At commit,
+  the call of its handler is interrupted. If the job ends before, that
+  stands. An external worker is not interrupted, but the job has no further
+  attempts.
+- gone: there is no such job, or it has failed for good.
+
+Jobs that share a transaction or a call with a cancelled one run again, and
+that attempt is not counted.
+
+Arguments:
+- job_id: number of the job.
+- reason: text for last_error. NULL: none. With the role it has at most 512
+  bytes; what goes beyond is cut off.
+
+Errors:
+- 22004: job_id is NULL.
+- 42501: the job is one of another role''s task.
+- 55P03: another transaction has locked the job, and no kongtask scheduler
+  serves the database.
+- 53400: 256 running jobs are being cancelled already.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask. The role that
+the task runs as, its members, the owner of the extension and superusers
+may.';
 
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.

@@ -54,6 +54,18 @@ pub enum Error {
         hint: String,
     },
     NegativeCount,
+    /// A function that only a handler may call, such as `snooze`, was called elsewhere.
+    NotInHandler(&'static str),
+    InvalidDelay,
+    /// The role may not cancel a job of this task.
+    MayNotCancel {
+        job: i64,
+        task: DbText,
+    },
+    JobLocked(i64),
+    TooManyCancels,
+    /// What kongtask.give_up raises.
+    GaveUp(DbText),
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -147,6 +159,12 @@ impl Error {
             Error::MayNotAddJobs { .. } => (b"42501", "permission denied to schedule jobs".into()),
             Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
             Error::NegativeCount => (b"22023", "count must not be negative".into()),
+            Error::NotInHandler(function) => (b"55000", format!("kongtask.{function} can only be called by a handler")),
+            Error::InvalidDelay => (b"22023", "delay must be zero or more, and finite".into()),
+            Error::MayNotCancel { job, .. } => (b"42501", format!("permission denied to cancel job {job}")),
+            Error::JobLocked(job) => (b"55P03", format!("job {job} is locked by another transaction")),
+            Error::TooManyCancels => (b"53400", "too many running jobs are being cancelled".into()),
+            Error::GaveUp(message) => (b"KT001", message.to_string()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
@@ -172,6 +190,8 @@ impl Error {
 
     fn detail(&self) -> Option<String> {
         match self {
+            Error::NotInHandler(_) => Some("No kongtask worker is calling a handler in this session.".into()),
+            Error::MayNotCancel { task, .. } => Some(format!("It is a job of task \"{task}\".")),
             Error::InvalidWorkerId => Some("A worker id must have at least 10 characters.".into()),
             Error::HandlerNotCallable { why, .. } => Some((*why).into()),
             Error::HandlerForbidden { role, .. } => Some(format!("Role \"{role}\" lacks EXECUTE on the function or USAGE on its schema.")),
@@ -197,6 +217,15 @@ impl Error {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Error::NotInstalled => "Run CREATE EXTENSION kongtask, or ALTER EXTENSION kongtask UPDATE.".into(),
+            Error::MayNotCancel { .. } => {
+                "Only the role that the task runs as, the owner of the extension or a superuser can cancel it.".into()
+            }
+            Error::JobLocked(_) => "Try again when that transaction has ended.".into(),
+            Error::TooManyCancels => "Commit, and try again when the jobs have ended.".into(),
+            Error::NotInHandler(_) => {
+                "Call it in the function that runs the job. From elsewhere, reschedule_jobs and permanently_fail_jobs change a job that waits."
+                    .into()
+            }
             Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
             Error::HandlerForbidden { handler, role } => {
                 format!("Grant EXECUTE on function {handler}, and USAGE on its schema, to role {role}.")

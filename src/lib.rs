@@ -47,7 +47,9 @@ pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requi
 pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
-pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/42_handlers.sql", name = "handlers", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/43_cancel.sql", name = "cancel", requires = ["handlers"]);
+pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["cancel"]);
 pgrx::extension_sql_file!("../sql/install/48_control.sql", name = "control", requires = ["schedules"]);
 pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["control"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);

@@ -17,6 +17,7 @@ const TYPES: [(&str, &str); 12] = [
     ("interval", "INTERVALOID"),
     ("interval[]", "INTERVALARRAYOID"),
     ("json", "JSONOID"),
+    ("jsonb", "JSONBOID"),
     ("oid", "OIDOID"),
     ("record[]", "RECORDARRAYOID"),
     ("text", "TEXTOID"),

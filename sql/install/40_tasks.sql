@@ -66,7 +66,10 @@ create function kongtask.live_workers(
   out job_id bigint,
   out task_identifier text,
   out since timestamptz,
-  out worker_id text
+  out worker_id text,
+  out done bigint,
+  out total bigint,
+  out message text
 ) returns setof record
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_live_workers';
@@ -80,7 +83,10 @@ create view kongtask.workers as
     w.job_id,
     w.task_identifier,
     w.since,
-    w.worker_id
+    w.worker_id,
+    w.done,
+    w.total,
+    w.message
   from kongtask.live_workers() as w;
 
 create function kongtask.live_holds(

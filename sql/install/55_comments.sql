@@ -494,8 +494,8 @@ comment on function kongtask.tg_tasks__changed is
 comment on view kongtask.workers is
 'Worker processes of the whole server that are alive.
 
-Without the library in shared_preload_libraries it has no row. job_id and
-task_identifier are NULL unless you are a member of the worker''s role or of
+Without the library in shared_preload_libraries it has no row. What a worker
+runs is NULL unless you are a member of the worker''s role or of
 pg_read_all_stats.
 
 Rights: SELECT on the view, EXECUTE on kongtask.live_workers and USAGE on
@@ -517,6 +517,11 @@ comment on column kongtask.workers.since is 'Time when it entered its state.';
 comment on column kongtask.workers.worker_id is
 'Name of the worker, as in locked_by of the jobs
 that it has claimed.';
+comment on column kongtask.workers.done is
+'Amount of the job that is done, as its handler
+has told by kongtask.progress. NULL: it has not.';
+comment on column kongtask.workers.total is 'Amount of the job in all. NULL: unknown.';
+comment on column kongtask.workers.message is 'What the handler says of its progress.';
 comment on function kongtask.live_workers is 'Returns the rows of kongtask.workers.';
 
 comment on view kongtask.holds is

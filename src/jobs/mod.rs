@@ -17,6 +17,8 @@ pub mod take;
 pub mod get_job;
 pub mod complete;
 pub mod fail;
+pub mod postpone;
+pub mod cancel;
 pub mod admin;
 
 use crate::pg::spi::plan;

@@ -60,6 +60,11 @@ impl Call {
         self.value(n).map(|datum| datum.value() as i32)
     }
 
+    /// Returns argument `n`, a `bigint`.
+    pub fn int8(&self, n: usize) -> Option<i64> {
+        self.value(n).map(|datum| datum.value() as i64)
+    }
+
     /// Argument `n`, a `timestamptz`.
     pub fn timestamp(&self, n: usize) -> Option<Timestamp> {
         self.value(n).map(|datum| datum.value() as Timestamp)

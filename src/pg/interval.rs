@@ -1,10 +1,16 @@
 //! Intervals. pgrx's Interval goes through text for arrays, which IntervalStyle writes in a way that nothing may read.
 
-use super::catch::PgError;
-use super::procedure;
+use super::catch::{PgError, catch};
 use super::spi::Value;
-use pgrx::pg_sys::{self, Datum, INTERVALOID};
+use super::{clock, procedure};
+use pgrx::pg_sys::{self, Datum, INTERVALOID, Oid};
 use std::ffi::{c_char, c_int};
+
+// Not pgrx's bindings: see `catch`.
+unsafe extern "C-unwind" {
+    fn timestamptz_pl_interval(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn DirectFunctionCall2Coll(function: pg_sys::PGFunction, collation: Oid, first: Datum, second: Datum) -> Datum;
+}
 
 /// An interval, in the parts that Postgres keeps it in: neither months nor days have a fixed length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,14 +24,15 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 const MONTH_MS: i64 = 30 * DAY_MS;
 
 impl Interval {
-    fn read(datum: Datum) -> Interval {
+    /// Reads an `interval`.
+    pub fn read(datum: Datum) -> Interval {
         // SAFETY: by the caller's word an interval, which is never toasted.
         let interval = unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() };
         Interval { months: interval.month, days: interval.day, microseconds: interval.time }
     }
 
     /// Makes an `interval` value in the current memory context.
-    fn value(&self) -> Datum {
+    pub fn datum(&self) -> Datum {
         // SAFETY: a fresh palloc of an interval's size, filled in.
         unsafe {
             let interval = pg_sys::palloc0(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
@@ -41,6 +48,29 @@ impl Interval {
         let most = days * DAY_MS;
         let fits = |ms: i64| (-most..=most).contains(&ms);
         parts.iter().all(|&part| fits(part)) && (1..=most).contains(&parts.iter().sum())
+    }
+
+    /// Returns true if it is less than zero, by the order of intervals: a month has 30 days, a day 24 hours.
+    pub fn is_negative(&self) -> bool {
+        const DAY: i128 = 24 * 3600 * 1_000_000;
+        let days = i128::from(self.months) * 30 + i128::from(self.days);
+        days * DAY + i128::from(self.microseconds) < 0
+    }
+
+    /// Returns true for the infinite intervals of PostgreSQL 17 and later.
+    pub fn is_infinite(&self) -> bool {
+        (self.months, self.days, self.microseconds) == (i32::MAX, i32::MAX, i64::MAX)
+            || (self.months, self.days, self.microseconds) == (i32::MIN, i32::MIN, i64::MIN)
+    }
+
+    /// Errors: 22008 if the time so long after now is none that Postgres has.
+    pub fn check_from_now(&self) -> Result<(), PgError> {
+        let (now, interval) = (Datum::from(clock::now()), self.datum());
+        // SAFETY: the closure is one C call, with a timestamptz and an interval.
+        unsafe {
+            catch(|| DirectFunctionCall2Coll(Some(timestamptz_pl_interval), pg_sys::InvalidOid, now, interval))?;
+        }
+        Ok(())
     }
 }
 
@@ -63,7 +93,7 @@ pub fn array(intervals: &[Interval]) -> Result<Value, PgError> {
     if intervals.is_empty() {
         return Ok(None);
     }
-    let elements: Vec<Datum> = intervals.iter().map(Interval::value).collect();
+    let elements: Vec<Datum> = intervals.iter().map(Interval::datum).collect();
     procedure::array(&elements, INTERVALOID).map(Some)
 }
 

@@ -10,6 +10,7 @@ use super::{clock, python};
 use pgrx::pg_sys;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -201,11 +202,13 @@ pub fn reload_if_asked() -> bool {
 /// - SIGTERM from this process itself is a handler's doing, see [`ended_itself`].
 /// - SIGTERM from anyone else is `pg_terminate_backend`: it ends the process as it ends any backend.
 /// - SIGINT is `pg_cancel_backend`, see [`let_cancel`].
+/// - SIGUSR2 cancels if a request concerns what runs, see [`cancel_if`].
 /// - SIGHUP is noted, see [`reload_if_asked`].
 pub fn receive_signals() {
     handle(libc::SIGTERM, on_sigterm);
     handle(libc::SIGHUP, on_sighup);
     handle(libc::SIGINT, on_sigint);
+    handle(libc::SIGUSR2, on_sigusr2);
     hold_cancels();
     // It may have come, and been ignored, before.
     RELOAD.store(true, Ordering::Relaxed);
@@ -283,7 +286,9 @@ pub struct Impatience(());
 
 impl Impatience {
     pub fn begin() -> Impatience {
-        [libc::SIGINT, libc::SIGTERM, libc::SIGALRM].into_iter().for_each(|signal| restart_calls(signal, false));
+        [libc::SIGINT, libc::SIGTERM, libc::SIGUSR2, libc::SIGALRM]
+            .into_iter()
+            .for_each(|signal| restart_calls(signal, false));
         Impatience(())
     }
 }
@@ -292,6 +297,7 @@ impl Drop for Impatience {
     fn drop(&mut self) {
         handle(libc::SIGTERM, on_sigterm);
         handle(libc::SIGINT, on_sigint);
+        handle(libc::SIGUSR2, on_sigusr2);
         restart_calls(libc::SIGALRM, true);
     }
 }
@@ -355,6 +361,26 @@ extern "C" fn on_sigint(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) 
         CANCELLED.store(true, Ordering::Relaxed);
     }
     keeping_errno(|| cancel(signal));
+}
+
+static IS_ASKED: OnceLock<fn() -> bool> = OnceLock::new();
+
+/// Has [`have_requests_looked_at`] cancel what runs in this process if `is_asked` returns true: a signal handler calls
+/// it.
+pub fn cancel_if(is_asked: fn() -> bool) {
+    _ = IS_ASKED.set(is_asked);
+}
+
+/// Has a process look whether what it runs is to be cancelled: see [`cancel_if`].
+pub fn have_requests_looked_at(pid: i32) {
+    // SAFETY: the pid is that of a background worker of ours. Before it has a handler for this signal, it ignores it.
+    unsafe { libc::kill(pid, libc::SIGUSR2) };
+}
+
+extern "C" fn on_sigusr2(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+    if IS_ASKED.get().is_some_and(|is_asked| is_asked()) {
+        keeping_errno(|| cancel(signal));
+    }
 }
 
 /// What runs is cancelled, if it is users' code. For signal handlers.

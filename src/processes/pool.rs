@@ -280,7 +280,7 @@ impl Pool {
                 let pid = worker.pid.load(SeqCst);
                 let running = worker.running();
                 // The task is text in this database's encoding.
-                let job = |Running { job, task }| format!(" of job {job} ({})", DbText::new(&task));
+                let job = |Running { job, task, .. }| format!(" of job {job} ({})", DbText::new(&task));
                 let of = running.map(job).unwrap_or_default();
                 log_with(
                     Level::Warning,

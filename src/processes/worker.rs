@@ -20,6 +20,7 @@ use crate::pg::{background, clock, fault, latch, role, xact};
 use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
+use crate::shared::cancels;
 use crate::shared::crash_records::{self, CrashRecord};
 use crate::shared::ready_list::{CAPACITY, Hint, Kind, Position};
 use crate::shared::{self, Board, DatabaseEntry, SharedReadyList, State, TakenRange, Worker};
@@ -106,6 +107,7 @@ fn run(
     name: &str,
 ) -> Result<(), Error> {
     let id = background::random();
+    cancels::receive(board.cancels(), me);
     me.set_encoding();
     me.set_id(id);
     let Some(list) = board.join_ready_list(database, role) else { return Ok(()) };

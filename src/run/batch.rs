@@ -4,15 +4,18 @@
 //! time budget is spent. A job that would have waited, or met a deadlock or a serialization failure, runs again alone:
 //! the others of its batch may be at fault. If the commit is cancelled, all of them have failed.
 
+use super::marks::AfterFailure;
 use super::set::Part;
-use super::{Attempt, Failed, RunMode, Runner, TakenJobs};
+use super::{Attempt, Failed, FailedAttempt, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
-use crate::jobs::{complete, take};
+use crate::jobs::{complete, postpone, take};
 use crate::pg::catch::Raise;
+use crate::pg::interval::Interval;
 use crate::pg::{background, latch, xact};
 use crate::schema::job_row::Job;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -29,9 +32,11 @@ const PATIENCE: &std::ffi::CStr = c"1ms";
 /// The outcomes of the jobs of a batch.
 #[derive(Default)]
 struct Outcomes<'j> {
-    done: Vec<&'j Job>,
-    failed: Vec<(&'j Job, Raise)>,
-    /// True if the last of those failed because it was cancelled, terminated or timed out.
+    /// Each with the time after which it is due again, if its handler has asked for that.
+    done: Vec<(&'j Job, Option<Interval>)>,
+    failed: Vec<(&'j Job, FailedAttempt)>,
+    /// True if the last of those failed because a session has cancelled it, or its call was cancelled, terminated or
+    /// timed out.
     interrupted: bool,
     /// The jobs to run alone.
     alone: Vec<&'j Job>,
@@ -73,7 +78,6 @@ impl Runner {
 
     /// Deletes the jobs and runs them as if none could fail, which saves locking each row first.
     fn all_well(&self, taken: &TakenJobs) -> Result<Together, Error> {
-        let begun = Instant::now();
         self.begin();
         let attempt = Attempt { task: &taken.task, mode: RunMode::InPlace };
         let Ok(jobs) = self.delete(taken, &taken.ids()) else {
@@ -81,24 +85,21 @@ impl Runner {
             return Ok(Together::Failed);
         };
         match self.run_while_well(&jobs, &attempt) {
-            Ok(None) => {
-                jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
-                Ok(Together::Done)
-            }
+            Ok(None) => Ok(Together::Done),
             // They were cancelled while they were committed: a cancel of the commit concerns all of them.
             Err(error) if Runner::was_cancelled(&error) => {
-                let error = error.read();
+                let failure = FailedAttempt { error: error.read(), then: AfterFailure::Backoff };
                 xact::abort();
-                self.fail_part(taken, Part::InPlace(&taken.hints), &error)?;
+                self.fail_part(taken, Part::InPlace(&taken.hints), &failure)?;
                 Ok(Together::Done)
             }
             attempted => {
                 xact::abort();
                 let interrupted = attempted.ok().flatten().filter(|outcomes| outcomes.interrupted);
-                let Some((job, error)) = interrupted.and_then(|mut outcomes| outcomes.failed.pop()) else {
+                let Some((job, failure)) = interrupted.and_then(|mut outcomes| outcomes.failed.pop()) else {
                     return Ok(Together::Failed);
                 };
-                self.record_one_failure(job, &attempt, error)?;
+                self.record_one_failure(job, &attempt, &failure)?;
                 Ok(Together::Interrupted(job.id))
             }
         }
@@ -106,12 +107,17 @@ impl Runner {
 
     /// Runs jobs until one fails. Returns `None` if none did and all are committed.
     fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
+        let begun = Instant::now();
         let Some(handler) = self.handler(attempt.task, None)? else { return Ok(Some(Outcomes::default())) };
         let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
-        if outcomes.done.len() < jobs.len() {
+        if outcomes.done.len() < jobs.len() || self.is_one_cancelled(&outcomes) {
             return Ok(Some(outcomes));
         }
+        for (job, delay) in outcomes.snoozed() {
+            self.snooze(job, attempt.mode, delay)?;
+        }
         self.commit()?;
+        self.log_done(&outcomes, attempt, begun);
         Ok(None)
     }
 
@@ -174,13 +180,13 @@ impl Runner {
         match self.settle(&outcomes, attempt) {
             Ok(Some(failed)) => {
                 failed.into_iter().for_each(Failed::log);
-                outcomes.done.iter().for_each(|job| self.succeeded(job, attempt.task, begun));
+                self.log_done(&outcomes, attempt, begun);
             }
             // A cancel of the commit concerns all jobs that were done.
             Err(error) if Runner::was_cancelled(&error) => {
-                let error = error.read();
+                let failure = FailedAttempt { error: error.read(), then: AfterFailure::Backoff };
                 xact::abort();
-                let done = outcomes.done.drain(..).map(|job| (job, error.clone()));
+                let done = outcomes.done.drain(..).map(|(job, _)| (job, failure.clone()));
                 outcomes.failed = done.chain(outcomes.failed.drain(..)).collect();
                 xact::begin_for_queue();
                 let failed = self.record_failed(&outcomes, attempt)?;
@@ -190,7 +196,7 @@ impl Runner {
             // A lock that is lost, or a deferred constraint: running each alone shows whose it is.
             Ok(None) | Err(_) => {
                 xact::abort();
-                outcomes.alone.append(&mut outcomes.done);
+                outcomes.alone.extend(outcomes.done.drain(..).map(|(job, _)| job));
                 outcomes.alone.extend(outcomes.failed.drain(..).map(|(job, _)| job));
                 // In order again. Their rows must not be read outside a transaction.
                 outcomes.alone.sort_by_key(|&job| std::ptr::from_ref(job));
@@ -223,6 +229,11 @@ impl Runner {
                 continue;
             }
             self.now_runs(job.id);
+            if let Some(failure) = self.cancelled(job.id) {
+                outcomes.failed.push((job, failure));
+                outcomes.interrupted = true;
+                continue;
+            }
             let result = xact::in_subtransaction(|| {
                 self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
                     let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
@@ -232,15 +243,18 @@ impl Runner {
             match result {
                 Ok(()) => {
                     subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));
-                    outcomes.done.push(job);
+                    outcomes.done.push((job, marks::snoozed()));
                 }
                 Err((error, is_interrupted)) => {
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare()?;
-                    if may_be_its_companions_fault(&error) {
+                    if let Some(failure) = self.cancelled(job.id) {
+                        outcomes.failed.push((job, failure));
+                        outcomes.interrupted = true;
+                    } else if may_be_its_companions_fault(&error) {
                         outcomes.alone.push(job);
                     } else {
-                        outcomes.failed.push((job, error));
+                        outcomes.failed.push((job, FailedAttempt::of_call(error)));
                         outcomes.interrupted = is_interrupted;
                     }
                 }
@@ -249,11 +263,29 @@ impl Runner {
         Ok(outcomes)
     }
 
+    /// Returns true if a session has cancelled a job that is done, but for the commit.
+    fn is_one_cancelled(&self, outcomes: &Outcomes) -> bool {
+        outcomes.done.iter().any(|(job, _)| self.cancel_of(job.id).is_some())
+    }
+
     /// Completes the jobs that are done, records those that failed, and commits. Returns what to log, or `None` if a
-    /// lock was lost and nothing was committed.
+    /// lock was lost, or a session has cancelled a job, and nothing was committed.
     fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
+        if self.is_one_cancelled(outcomes) {
+            return Ok(None);
+        }
         xact::allow_writes();
-        let done: Vec<i64> = outcomes.done.iter().map(|job| job.id).collect();
+        let mut snoozed = HashSet::new();
+        for (job, delay) in outcomes.snoozed() {
+            let is_snoozed = match attempt.mode {
+                RunMode::InPlace => postpone::snooze_locked(job.id, delay).map(|()| true)?,
+                RunMode::Claimed => postpone::snooze_held(job, self.worker_id(), delay)?,
+            };
+            if is_snoozed {
+                snoozed.insert(job.id);
+            }
+        }
+        let done: Vec<i64> = outcomes.done.iter().map(|(job, _)| job.id).filter(|id| !snoozed.contains(id)).collect();
         match attempt.mode {
             RunMode::InPlace => complete::complete_locked(done)?,
             RunMode::Claimed if complete::complete_held(done, self.worker_id())? => (),
@@ -266,11 +298,25 @@ impl Runner {
 
     /// Records failures in the current transaction. Returns what to log once it is committed.
     fn record_failed(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Vec<Failed>, Error> {
-        outcomes.failed.iter().map(|(job, error)| self.record_failure(job, attempt, error)).collect()
+        outcomes.failed.iter().map(|(job, failure)| self.record_failure(job, attempt, failure)).collect()
+    }
+
+    fn log_done(&self, outcomes: &Outcomes, attempt: &Attempt, begun: Instant) {
+        for (job, delay) in &outcomes.done {
+            match delay {
+                Some(_) => self.snoozed(job, attempt.task, begun),
+                None => self.succeeded(job, attempt.task, begun),
+            }
+        }
     }
 }
 
-impl Outcomes<'_> {
+impl<'j> Outcomes<'j> {
+    /// Returns the jobs that are due again later, each with the time.
+    fn snoozed(&self) -> impl Iterator<Item = (&'j Job, Interval)> {
+        self.done.iter().filter_map(|&(job, delay)| Some((job, delay?)))
+    }
+
     /// Returns how many jobs have begun.
     fn begun(&self) -> usize {
         self.done.len() + self.failed.len() + self.alone.len()

@@ -21,6 +21,7 @@
 //! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
 //! neither.
 
+pub mod marks;
 mod single;
 mod batch;
 mod set;
@@ -28,10 +29,11 @@ mod set;
 pub use batch::MOST as LARGEST_BATCH;
 pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 
+use self::marks::AfterFailure;
 use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
-use crate::jobs::{fail, recover};
+use crate::jobs::{fail, postpone, recover};
 use crate::pg::args::Text;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::clock::{NEVER, Timestamp};
@@ -105,6 +107,10 @@ struct Attempt<'a> {
 /// The end of an attempt that raised no error.
 enum Outcome {
     Completed,
+    /// The handler has asked for its job to be due again later.
+    Snoozed,
+    /// A session has cancelled one of the jobs. Nothing was committed.
+    Cancelled,
     /// Another session has one of its jobs. Nothing was committed.
     LockLost,
     /// The task was unregistered or paused, or another role has taken it over.
@@ -129,6 +135,7 @@ impl Runner {
             record.clear();
         }
         self.me.enter(State::Looking);
+        self.tell_of_end();
         Ok(left)
     }
 
@@ -140,6 +147,16 @@ impl Runner {
             && let Some(entry) = shared::board().and_then(|board| board.database(self.database))
         {
             entry.next_due.lower(due);
+            entry.scheduler.set();
+        }
+    }
+
+    /// Wakes the scheduler if a job is to be cancelled that this worker may have had.
+    fn tell_of_end(&self) {
+        if let Some(board) = shared::board()
+            && board.cancels().has_any()
+            && let Some(entry) = board.database(self.database)
+        {
             entry.scheduler.set();
         }
     }
@@ -237,6 +254,7 @@ impl Runner {
             let _settings = xact::Settings::keep();
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
+            let _marking = marks::Marking::begin(self.me);
             // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
             // it failed with may be what its language made of an interrupt.
             match call() {
@@ -278,6 +296,7 @@ impl Runner {
 
     /// Begins the transaction of a handler.
     fn begin(&self) {
+        marks::forget();
         xact::begin();
         if let Some(value) = settings::synchronous_commit() {
             xact::set_local(c"synchronous_commit", &value);
@@ -308,9 +327,17 @@ impl Runner {
     }
 
     fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
+        self.log_end(job, task, "succeeded", begun);
+    }
+
+    fn snoozed(&self, job: &Job, task: &Task, begun: Instant) {
+        self.log_end(job, task, "was snoozed", begun);
+    }
+
+    fn log_end(&self, job: &Job, task: &Task, what: &str, begun: Instant) {
         if is_logged(Level::Debug) {
             let ms = begun.elapsed().as_secs_f64() * 1e3;
-            log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
+            log(Level::Debug, format!("job {} ({}) {what} in {ms:.3} ms", job.id, task.identifier));
         }
     }
 
@@ -324,11 +351,19 @@ impl Runner {
     }
 
     /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
-    fn record_failure(&self, job: &Job, attempt: &Attempt, error: &Raise) -> Result<Failed, Error> {
+    fn record_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<Failed, Error> {
+        let FailedAttempt { error, then } = failure;
         let (message, retry) = (text(&last_error(error)), &attempt.task.retry);
         let row = match attempt.mode {
             RunMode::InPlace => fail::fail_plain(job.id, message, retry)?,
             RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message, retry)?,
+        };
+        let row = match (row, then) {
+            // Another session has settled the job, or a worker has it.
+            (None, _) => None,
+            (row, AfterFailure::Backoff) => row,
+            (_, &AfterFailure::RetryIn(delay)) => postpone::retry_in(job.id, delay)?,
+            (_, AfterFailure::Never(message) | AfterFailure::Cancelled(message)) => postpone::give_up(job.id, message)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
@@ -341,13 +376,35 @@ impl Runner {
             for_good: recorded.attempts() >= recorded.max_attempts(),
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),
+            cancelled: match then {
+                AfterFailure::Cancelled(said) => Some((self.database, job.id, said.clone())),
+                _ => None,
+            },
         })
     }
 
-    fn record_one_failure(&self, job: &Job, attempt: &Attempt, error: Raise) -> Result<(), Error> {
+    /// Returns what last_error is to say of a job if a session has cancelled it.
+    fn cancel_of(&self, job: i64) -> Option<DbText> {
+        shared::board()?.cancels().find(self.database, job)
+    }
+
+    /// Returns the failure of a job whose call has raised an error. If a session has cancelled the job, that is the
+    /// reason, whatever the handler made of the interrupt.
+    fn failure_of(&self, job: i64, error: Raise) -> FailedAttempt {
+        self.cancelled(job).unwrap_or_else(|| FailedAttempt::of_call(error))
+    }
+
+    /// Returns the failure of a job that a session has cancelled; `None` if none has.
+    fn cancelled(&self, job: i64) -> Option<FailedAttempt> {
+        let said = self.cancel_of(job)?;
+        let error = Raise { sqlstate: *b"57014", message: said.clone(), detail: None, hint: None, context: None };
+        Some(FailedAttempt { error, then: AfterFailure::Cancelled(said) })
+    }
+
+    fn record_one_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<(), Error> {
         fault::point("failing")?;
         xact::begin_for_queue();
-        let failed = self.record_failure(job, attempt, &error)?;
+        let failed = self.record_failure(job, attempt, failure)?;
         fault::point("failed")?;
         xact::commit()?;
         failed.log();
@@ -376,6 +433,21 @@ fn is_python_s_interrupt(error: &PgError) -> bool {
     python::was_interrupted() && NAMES.into_iter().any(says)
 }
 
+/// A failed attempt.
+#[derive(Clone)]
+struct FailedAttempt {
+    error: Raise,
+    then: AfterFailure,
+}
+
+impl FailedAttempt {
+    /// Returns the failure of the last call, with the marks that the call left.
+    fn of_call(error: Raise) -> FailedAttempt {
+        let then = marks::take().after_failure(&error);
+        FailedAttempt { error, then }
+    }
+}
+
 /// The log line of a failed attempt.
 struct Failed {
     job: String,
@@ -383,12 +455,20 @@ struct Failed {
     for_good: bool,
     schema: String,
     error: Raise,
+    /// Its database, its number, and what is said of the cancel, if a session has cancelled the job.
+    cancelled: Option<(Oid, i64, DbText)>,
 }
 
 impl Failed {
+    /// Logs it. To be called once the failure is committed.
     fn log(self) {
-        let Failed { job, attempt, for_good, schema, error } = self;
-        if for_good {
+        let Failed { job, attempt, for_good, schema, error, cancelled } = self;
+        if let Some((database, id, said)) = cancelled {
+            if let Some(board) = shared::board() {
+                board.cancels().settle(database, id);
+            }
+            log(Level::Log, format!("{job} {said}"));
+        } else if for_good {
             let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
             Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }

@@ -1,14 +1,17 @@
 //! A set: many jobs in one call of their handler. If the call raises, the set is halved until the jobs at fault are
 //! alone. Those have failed, and the others complete. If the call is cancelled, all of them have failed.
 
-use super::{Attempt, Failed, Outcome, RunMode, Runner, TakenJobs};
+use super::marks::AfterFailure;
+use super::{Attempt, Failed, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::{complete, take};
-use crate::pg::catch::Raise;
 use crate::pg::{background, xact};
 use crate::schema::job_row::Job;
+use crate::shared;
+use crate::shared::cancels::ManyJobs;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
+use std::collections::HashSet;
 
 /// How many jobs a call may get: as many as a ready list holds.
 pub const MOST: usize = crate::shared::ready_list::CAPACITY;
@@ -40,23 +43,35 @@ impl Runner {
                 Part::InPlace([]) | Part::Claimed([]) => continue,
                 Part::InPlace([hint]) => self.run_single(&taken.those(|id| id == hint.position.id), mode)?,
                 Part::Claimed([job]) => self.claimed(job, taken)?,
+                // By itself, it is not called: see `single`.
+                _ if let Some(at) = self.first_cancelled(part) => parts.extend(part.around(at)),
                 _ => match self.attempt_part(taken, part) {
-                    Ok(Outcome::Completed) => (),
+                    Ok(Outcome::Completed | Outcome::Snoozed) => (),
                     Ok(Outcome::NotOurs) => {
                         xact::abort();
                         let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
                         return self.release(&left);
                     }
-                    // A cancel concerns all of them.
-                    Err(error) if Runner::was_cancelled(&error) => {
-                        let error = error.read();
+                    Ok(Outcome::Cancelled) => {
                         xact::abort();
-                        self.fail_part(taken, part, &error)?;
+                        parts.push(part);
                     }
-                    Ok(Outcome::LockLost) | Err(_) => {
+                    Ok(Outcome::LockLost) => {
                         xact::abort();
-                        let (first, second) = part.halves();
-                        parts.extend([second, first]);
+                        parts.extend(part.halves());
+                    }
+                    Err(error) => {
+                        let is_cancelled = Runner::was_cancelled(&error);
+                        let failure = FailedAttempt::of_call(error.read());
+                        xact::abort();
+                        // A cancel concerns all of them, and so does what the handler asked for.
+                        if self.first_cancelled(part).is_some() {
+                            parts.push(part);
+                        } else if is_cancelled || !matches!(failure.then, AfterFailure::Backoff) {
+                            self.fail_part(taken, part, &failure)?;
+                        } else {
+                            parts.extend(part.halves());
+                        }
                     }
                 },
             }
@@ -72,24 +87,53 @@ impl Runner {
         match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
-                self.call_for(&self.delete(taken, &ids)?, &handler, taken)?;
+                let jobs = self.delete(taken, &ids)?;
+                self.call_for(&jobs, &handler, taken)?;
+                self.snooze_all(&jobs, RunMode::InPlace)?;
             }
             Part::Claimed(jobs) => {
                 self.call_for(jobs, &handler, taken)?;
+                let snoozed = self.snooze_all(jobs, RunMode::Claimed)?;
                 xact::allow_writes();
                 xact::wait_for_locks();
                 // Only now: a session that adds a job with the key of one of them would wait.
-                if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
+                let done = jobs.iter().map(|job| job.id).filter(|id| !snoozed.contains(id)).collect();
+                if !complete::complete_held(done, self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
             }
+        }
+        if self.first_cancelled(part).is_some() {
+            return Ok(Outcome::Cancelled);
         }
         self.commit()?;
         Ok(Outcome::Completed)
     }
 
-    /// Records one error for all jobs of a part.
-    pub(super) fn fail_part(&self, taken: &TakenJobs, part: Part, error: &Raise) -> Result<(), Error> {
+    /// Returns the place of the first job that a session has cancelled.
+    fn first_cancelled(&self, part: Part) -> Option<usize> {
+        let cancelled = shared::board()?.cancels().of(self.database);
+        if cancelled.is_empty() {
+            return None;
+        }
+        part.ids().iter().position(|id| cancelled.binary_search(id).is_ok())
+    }
+
+    /// If the handler has asked for it, has its jobs run again later. Returns the ids of these.
+    fn snooze_all(&self, jobs: &[Job], mode: RunMode) -> Result<HashSet<i64>, Error> {
+        let mut snoozed = HashSet::new();
+        if let Some(delay) = marks::snoozed() {
+            for job in jobs {
+                if self.snooze(job, mode, delay)? {
+                    snoozed.insert(job.id);
+                }
+            }
+        }
+        Ok(snoozed)
+    }
+
+    /// Records one failure for all jobs of a part.
+    pub(super) fn fail_part(&self, taken: &TakenJobs, part: Part, failure: &FailedAttempt) -> Result<(), Error> {
         xact::begin_for_queue();
         let locked;
         let (jobs, mode) = match part {
@@ -102,7 +146,7 @@ impl Runner {
         };
         let attempt = Attempt { task: &taken.task, mode };
         let failed =
-            jobs.iter().map(|job| self.record_failure(job, &attempt, error)).collect::<Result<Vec<_>, Error>>()?;
+            jobs.iter().map(|job| self.record_failure(job, &attempt, failure)).collect::<Result<Vec<_>, Error>>()?;
         xact::commit()?;
         failed.into_iter().for_each(Failed::log);
         Ok(())
@@ -113,21 +157,38 @@ impl Runner {
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
+        let _many = ManyJobs::begin(jobs.iter().map(|job| job.id).collect());
         self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs))
     }
 }
 
 impl<'a> Part<'a> {
-    fn halves(self) -> (Part<'a>, Part<'a>) {
+    /// Returns its second half and its first, as the latter is to run first.
+    fn halves(self) -> [Part<'a>; 2] {
         match self {
             Part::InPlace(hints) => {
                 let (first, second) = hints.split_at(hints.len() / 2);
-                (Part::InPlace(first), Part::InPlace(second))
+                [Part::InPlace(second), Part::InPlace(first)]
             }
             Part::Claimed(jobs) => {
                 let (first, second) = jobs.split_at(jobs.len() / 2);
-                (Part::Claimed(first), Part::Claimed(second))
+                [Part::Claimed(second), Part::Claimed(first)]
             }
+        }
+    }
+
+    /// Returns what follows the job at a place, that job, and what precedes it: the last is to run first.
+    fn around(self, at: usize) -> [Part<'a>; 3] {
+        match self {
+            Part::InPlace(hints) => [&hints[at + 1..], &hints[at..=at], &hints[..at]].map(Part::InPlace),
+            Part::Claimed(jobs) => [&jobs[at + 1..], &jobs[at..=at], &jobs[..at]].map(Part::Claimed),
+        }
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        match self {
+            Part::InPlace(hints) => hints.iter().map(|hint| hint.position.id).collect(),
+            Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
         }
     }
 
@@ -135,7 +196,7 @@ impl<'a> Part<'a> {
     fn claimed(&self) -> Vec<i64> {
         match self {
             Part::InPlace(_) => Vec::new(),
-            Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
+            Part::Claimed(_) => self.ids(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! One job, in a transaction of its own.
 
-use super::{Attempt, Outcome, RunMode, Runner, TakenJobs};
+use super::{Attempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::take::{self, Next};
-use crate::jobs::{complete, queues, recover};
+use crate::jobs::{complete, postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
-use crate::pg::{clock, spi, xact};
+use crate::pg::interval::Interval;
+use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
 use crate::shared::crash_records;
@@ -91,6 +92,11 @@ impl Runner {
         spi::met_deadlock();
         match self.try_to_complete(job, attempt) {
             Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
+            Ok(Outcome::Snoozed) => self.snoozed(job, attempt.task, begun),
+            Ok(Outcome::Cancelled) => {
+                xact::abort();
+                self.record_cancel(job, attempt)?;
+            }
             Ok(Outcome::LockLost) => {
                 xact::abort();
                 self.let_go(job)?;
@@ -102,16 +108,26 @@ impl Runner {
             }
             Err(error) => {
                 // Read before the rollback frees it.
-                let error = error.read();
+                let failure = self.failure_of(job.id, error.read());
                 xact::abort();
-                if is_queues_own_deadlock(&error) {
+                if is_queues_own_deadlock(&failure.error) {
                     self.put_back(job, attempt)?;
                 } else {
-                    self.record_one_failure(job, attempt, error)?;
+                    self.record_one_failure(job, attempt, &failure)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Fails a job for good that a session has cancelled.
+    fn record_cancel(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        match self.cancelled(job.id) {
+            Some(failure) => self.record_one_failure(job, attempt, &failure),
+            // The scheduler has done so, when the row was unlocked.
+            None if attempt.mode == RunMode::InPlace => Ok(()),
+            None => self.release(&[job.id]),
+        }
     }
 
     /// Releases what this worker may still hold of a job that another session has settled.
@@ -143,17 +159,41 @@ impl Runner {
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task, job.queue_name())? else { return Ok(Outcome::NotOurs) };
+        if self.cancel_of(job.id).is_some() {
+            return Ok(Outcome::Cancelled);
+        }
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
         self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
-        if attempt.mode == RunMode::Claimed {
-            xact::allow_writes();
-            xact::wait_for_locks();
-            if !complete::complete_one_held(job, self.worker_id())? {
-                return Ok(Outcome::LockLost);
-            }
+        fault::point("returned")?;
+        if self.cancel_of(job.id).is_some() {
+            return Ok(Outcome::Cancelled);
         }
+        let snoozed = marks::snoozed();
+        let outcome = match snoozed {
+            Some(delay) if self.snooze(job, attempt.mode, delay)? => Outcome::Snoozed,
+            _ if attempt.mode == RunMode::InPlace => Outcome::Completed,
+            _ => {
+                xact::allow_writes();
+                xact::wait_for_locks();
+                if !complete::complete_one_held(job, self.worker_id())? {
+                    return Ok(Outcome::LockLost);
+                }
+                Outcome::Completed
+            }
+        };
         self.commit()?;
-        Ok(Outcome::Completed)
+        Ok(outcome)
+    }
+
+    /// Has a job that is taken in the current transaction, or claimed, run again after `delay`. Returns false if it is
+    /// to be completed instead.
+    pub(super) fn snooze(&self, job: &Job, mode: RunMode, delay: Interval) -> Result<bool, Error> {
+        xact::allow_writes();
+        xact::wait_for_locks();
+        match mode {
+            RunMode::InPlace => postpone::snooze_deleted(job, delay).map(|()| true),
+            RunMode::Claimed => postpone::snooze_held(job, self.worker_id(), delay),
+        }
     }
 }
 

@@ -17,11 +17,14 @@ pub mod attribute {
     pub const RUN_AT: i16 = 6;
     pub const ATTEMPTS: i16 = 7;
     pub const MAX_ATTEMPTS: i16 = 8;
+    pub const LAST_ERROR: i16 = 9;
+    pub const CREATED_AT: i16 = 10;
     pub const UPDATED_AT: i16 = 11;
     pub const KEY: i16 = 12;
     pub const LOCKED_AT: i16 = 13;
     pub const LOCKED_BY: i16 = 14;
     pub const REVISION: i16 = 15;
+    pub const FLAGS: i16 = 16;
 }
 
 /// A job that a worker has taken. Valid as long as the memory context to which its row was copied.

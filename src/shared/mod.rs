@@ -6,7 +6,7 @@
 //!   entry from being freed.
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
-//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `crash_records`.
+//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
 //!   `models/`.
 //!
@@ -20,6 +20,7 @@ pub mod ready_list;
 mod restores;
 mod database;
 mod worker;
+pub mod cancels;
 mod shared_ready_list;
 pub mod crash_records;
 pub mod uptime;
@@ -28,8 +29,9 @@ pub use database::DatabaseEntry;
 pub use protocols::State;
 pub use restores::{Restores, Restoring};
 pub use shared_ready_list::SharedReadyList;
-pub use worker::{ID_PREFIX, Running, TakenRange, Worker, worker_id};
+pub use worker::{ID_PREFIX, LONGEST_MESSAGE, Progress, Running, TakenRange, Worker, worker_id};
 
+use self::cancels::Cancels;
 use self::protocols::Attendant;
 use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
@@ -69,6 +71,8 @@ pub struct Header {
     /// counter before it reads the tables, and again before it relies on what it has read: where both are equal, no
     /// change is visible that it has not read.
     tasks_changes: [AtomicU64; COUNTERS],
+    /// Requests to cancel running jobs.
+    cancels: Cancels,
     /// How many entries, slots and lists follow. Written once, by the postmaster.
     capacity: AtomicUsize,
 }
@@ -123,6 +127,10 @@ impl Board {
     /// Counts a commit that has changed tasks or pauses.
     pub fn count_tasks_change(&self, database: Oid) {
         self.tasks_changes(database).fetch_add(1, SeqCst);
+    }
+
+    pub fn cancels(&self) -> &'static Cancels {
+        &self.header().cancels
     }
 
     /// Returns every entry for a database, taken or not.

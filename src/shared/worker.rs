@@ -73,6 +73,8 @@ pub struct Worker {
     tag: AtomicU32,
     /// In the encoding of its database.
     task: [AtomicU64; TASK_WORDS],
+    /// What the handler has told of its progress. Cleared with each job that begins, and with the last that ends.
+    progress: SharedProgress,
 }
 
 /// How long a call may take to end once it is asked to: it may have things to clear up.
@@ -81,11 +83,36 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A task identifier has at most 128 characters of at most 4 bytes.
 const TASK_WORDS: usize = 64;
 
+/// How long the message of a progress may be, in bytes.
+pub const LONGEST_MESSAGE: usize = 256;
+
+/// See [`Progress`].
+struct SharedProgress {
+    /// Which of the others there are: TOLD, HAS_TOTAL, HAS_MESSAGE.
+    parts: AtomicU32,
+    done: AtomicI64,
+    total: AtomicI64,
+    message: [AtomicU64; LONGEST_MESSAGE / 8],
+}
+
+const TOLD: u32 = 1;
+const HAS_TOTAL: u32 = 2;
+const HAS_MESSAGE: u32 = 4;
+
+/// How far a handler has come, by its own account.
+pub struct Progress {
+    pub done: i64,
+    pub total: Option<i64>,
+    /// In the encoding of the worker's database. Has [`LONGEST_MESSAGE`] bytes at most.
+    pub message: Option<DbText>,
+}
+
 /// What a worker is running.
 pub struct Running {
     pub job: i64,
     /// In the encoding of the worker's database.
     pub task: Vec<u8>,
+    pub progress: Option<Progress>,
 }
 
 /// The jobs of one task that a worker has taken and not settled yet.
@@ -109,10 +136,14 @@ impl TakenRange {
         }
     }
 
-    /// Returns true if a job may be one of them.
+    /// Returns true if a job may be one of them. One that is alone is so only where it was taken: at another position
+    /// it has been settled since, and is due again.
     pub fn may_be(&self, hint: &Hint) -> bool {
-        let id = hint.position.id;
-        self.task == hint.task && self.begins <= hint.position && self.ids.0 <= id && id <= self.ids.1
+        let (id, is_one) = (hint.position.id, self.is_one());
+        self.task == hint.task
+            && if is_one { self.begins == hint.position } else { self.begins <= hint.position }
+            && self.ids.0 <= id
+            && id <= self.ids.1
     }
 
     /// Returns true if the range is a single job, so that [`TakenRange::may_be`] is exact.
@@ -190,25 +221,43 @@ impl Worker {
             self.ids[1].store(held.ids.1, Relaxed);
             self.tag.store(held.task, Relaxed);
             self.job.store(held.begins.id, Relaxed);
-            let mut bytes = task.as_bytes().iter().copied();
-            for word in &self.task {
-                let eight = std::array::from_fn(|_| bytes.next().unwrap_or(0));
-                word.store(u64::from_ne_bytes(eight), Relaxed);
-                if eight[7] == 0 {
-                    break;
-                }
-            }
+            self.progress.parts.store(0, Relaxed);
+            store_text(&self.task, task.as_bytes());
         });
     }
 
     /// Records which of the taken jobs runs now.
     pub fn run(&self, job: i64) {
+        if self.progress.parts.load(Relaxed) != 0 {
+            self.write(|| self.progress.parts.store(0, Relaxed));
+        }
         self.job.store(job, SeqCst);
+    }
+
+    /// Returns the job that runs; 0 if none does. For the worker itself.
+    pub fn running_job(&self) -> i64 {
+        self.job.load(SeqCst)
+    }
+
+    /// Publishes how far the job that runs has come.
+    pub fn tell_progress(&self, progress: &Progress) {
+        let Progress { done, total, message } = progress;
+        let to = &self.progress;
+        self.write(|| {
+            let parts = [(TOLD, true), (HAS_TOTAL, total.is_some()), (HAS_MESSAGE, message.is_some())];
+            to.parts.store(parts.iter().filter(|(_, is_there)| *is_there).map(|(part, _)| part).sum(), Relaxed);
+            to.done.store(*done, Relaxed);
+            to.total.store(total.unwrap_or(0), Relaxed);
+            store_text(&to.message, message.as_ref().map_or(&[], DbText::as_bytes));
+        });
     }
 
     /// Records that every taken job is completed, failed or put back.
     pub fn let_go(&self) {
-        self.write(|| self.job.store(0, Relaxed));
+        self.write(|| {
+            self.job.store(0, Relaxed);
+            self.progress.parts.store(0, Relaxed);
+        });
     }
 
     fn write(&self, write: impl FnOnce()) {
@@ -248,18 +297,18 @@ impl Worker {
 
     /// Returns the job that runs now, with its task.
     pub fn running(&self) -> Option<Running> {
-        let (job, mut bytes) = self.read(|| {
-            let mut bytes: Vec<u8> = Vec::new();
-            for word in &self.task {
-                bytes.extend(word.load(Relaxed).to_ne_bytes());
-                if bytes.last() == Some(&0) {
-                    break;
-                }
-            }
-            (self.job.load(SeqCst), bytes)
+        let (job, task, progress) = self.read(|| {
+            let told = &self.progress;
+            let parts = told.parts.load(Relaxed);
+            let has = |part| parts & part != 0;
+            let progress = has(TOLD).then(|| Progress {
+                done: told.done.load(Relaxed),
+                total: has(HAS_TOTAL).then(|| told.total.load(Relaxed)),
+                message: has(HAS_MESSAGE).then(|| DbText::new(&load_text(&told.message))),
+            });
+            (self.job.load(SeqCst), load_text(&self.task), progress)
         });
-        bytes.truncate(bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()));
-        (job != 0).then_some(Running { job, task: bytes })
+        (job != 0).then_some(Running { job, task, progress })
     }
 
     /// Asks the worker to end after the job it runs, and wakes it.
@@ -280,6 +329,30 @@ impl Worker {
         self.role.set(InvalidOid);
         self.enter(State::Free);
     }
+}
+
+/// Stores text that fits, and a NUL behind it if there is room. For a writer under the version of its slot.
+fn store_text(words: &[AtomicU64], text: &[u8]) {
+    let mut bytes = text.iter().copied();
+    for word in words {
+        let eight = std::array::from_fn(|_| bytes.next().unwrap_or(0));
+        word.store(u64::from_ne_bytes(eight), Relaxed);
+        if eight[7] == 0 {
+            break;
+        }
+    }
+}
+
+fn load_text(words: &[AtomicU64]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = Vec::new();
+    for word in words {
+        bytes.extend(word.load(Relaxed).to_ne_bytes());
+        if bytes.last() == Some(&0) {
+            break;
+        }
+    }
+    bytes.truncate(bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len()));
+    bytes
 }
 
 /// Begins the id of every kongtask worker. A lock with such an id whose worker is not on the board is dead.

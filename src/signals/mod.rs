@@ -3,4 +3,5 @@
 // Lowest first.
 pub mod wake;
 pub mod commit_notes;
+pub mod cancel_requests;
 pub mod ddl_hooks;

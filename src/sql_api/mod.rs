@@ -1,7 +1,9 @@
 //! The functions that SQL can call. They check arguments and pass them on.
 
+mod cancel;
 mod control;
 mod holds;
+mod in_handler;
 mod install;
 mod jobs;
 mod schedule_admin;
@@ -49,6 +51,11 @@ sql_function!(kongtask_redrive, control::redrive);
 sql_function!(kongtask_next_runs, schedules::next_runs);
 sql_function!(kongtask_describe_cron, schedules::describe_cron);
 sql_function!(kongtask_current_job, workers::current_job);
+sql_function!(kongtask_snooze, in_handler::snooze);
+sql_function!(kongtask_retry_in, in_handler::retry_in);
+sql_function!(kongtask_give_up, in_handler::give_up);
+sql_function!(kongtask_progress, in_handler::progress);
+sql_function!(kongtask_cancel, cancel::cancel);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);

@@ -31,6 +31,7 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
         // Shown to those to whom pg_stat_activity shows the role's queries: the role, its members, and members of
         // pg_read_all_stats.
         let running = worker.running().filter(|_| role::may_see_queries_of(worker.role.get()));
+        let progress = running.as_ref().and_then(|running| running.progress.as_ref());
         Some([
             Some(worker.pid.load(SeqCst)).filter(|&pid| pid != 0).into_datum(),
             background::database_name(worker.database.get()).and_then(text::name),
@@ -40,6 +41,11 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
             running.as_ref().and_then(|running| text(&DbText::of(&running.task, worker.encoding()))),
             Some(worker.since.load(SeqCst).into()),
             worker.id().and_then(|id| text(&id)),
+            progress.map(|progress| progress.done).into_datum(),
+            progress.and_then(|progress| progress.total).into_datum(),
+            progress
+                .and_then(|progress| progress.message.as_ref())
+                .and_then(|message| text(&DbText::of(message.as_bytes(), worker.encoding()))),
         ])
     });
     call.return_values(rows);

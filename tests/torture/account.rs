@@ -11,11 +11,16 @@ const DRAINED: Duration = Duration::from_secs(90);
 /// What is said of a job that was running whenever the server crashed.
 const CRASHED: &str = "worker process crashed while it ran this job: crash 3 of 3";
 
+/// What is said of a job that was cancelled.
+const CANCELLED: &str = "cancelled by postgres: torture";
+
 /// What failed for good, was found to have done nothing, and was given further attempts.
 #[derive(Default, Debug)]
 pub struct Revived {
     /// Ran whenever the server was killed.
     pub by_crashes: usize,
+    /// Were cancelled.
+    pub by_cancels: usize,
     /// Failed after their keys, and their further attempts, had been given to newer ones.
     pub superseded: usize,
 }
@@ -51,6 +56,8 @@ fn revive(db: &mut Client, revived: &mut Revived) {
         assert_eq!(row.get::<_, i64>(4), 0, "job {id} ({task}) failed for good, and did something: {says}");
         if task == "keyed" && lost_key {
             revived.superseded += 1;
+        } else if says == CANCELLED {
+            revived.by_cancels += 1;
         } else {
             assert!(says.starts_with(CRASHED), "job {id} ({task}) failed for good: {says}");
             revived.by_crashes += 1;

@@ -18,13 +18,15 @@ pub enum Fault {
     TerminateWorker,
     TerminateScheduler,
     CancelWorker,
+    /// Not a process: jobs that run or wait.
+    CancelJobs,
     ImmediateShutdown,
     FastRestart,
 }
 
 use Fault::*;
 
-const OFTEN: [(u64, Fault); 10] = [
+const OFTEN: [(u64, Fault); 11] = [
     (8, KillWorker),
     (2, KillScheduler),
     (1, KillLauncher),
@@ -33,6 +35,7 @@ const OFTEN: [(u64, Fault); 10] = [
     (3, TerminateWorker),
     (1, TerminateScheduler),
     (3, CancelWorker),
+    (8, CancelJobs),
     (1, ImmediateShutdown),
     (1, FastRestart),
 ];
@@ -77,6 +80,7 @@ impl Fault {
                 cluster.stop("fast");
                 cluster.start();
             }
+            CancelJobs => return cancel_jobs(cluster).is_some_and(|count| count > 0),
             _ => return self.strike_one(cluster).is_some(),
         }
         true
@@ -87,6 +91,7 @@ impl Fault {
         let mut db = connect(cluster, "postgres");
         let pid: i32 = db.query(self.victims(), &[]).ok()?.first()?.get(0);
         match self {
+            CancelJobs => unreachable!("it has no victim among processes"),
             CancelWorker => drop(db.execute("select pg_cancel_backend($1)", &[&pid]).ok()?),
             TerminateWorker | TerminateScheduler => drop(db.execute("select pg_terminate_backend($1)", &[&pid]).ok()?),
             _ => {
@@ -99,6 +104,21 @@ impl Fault {
         }
         Some(())
     }
+}
+
+/// Cancels jobs that run, and as many that wait; of a few, the cancel is rolled back. Returns how many there were.
+fn cancel_jobs(cluster: &Cluster) -> Option<usize> {
+    let mut db = connect(cluster, "postgres");
+    let jobs = "select job_id from (select job_id from kongtask.workers where job_id is not null
+        union (select id from graphile_worker.jobs where attempts < max_attempts order by random() limit 4)) jobs";
+    db.batch_execute(&format!(
+        "begin; savepoint s; select kongtask.cancel(job_id, 'rolled back') from ({jobs} limit 3) undone; rollback to s"
+    ))
+    .ok()?;
+    let cancelled =
+        db.query(&format!("select kongtask.cancel(job_id, 'torture') from ({jobs}) cancelled"), &[]).ok()?;
+    db.batch_execute("commit").ok()?;
+    Some(cancelled.len())
 }
 
 /// Strikes until told to stop; how often what was done.

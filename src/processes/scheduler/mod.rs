@@ -15,6 +15,7 @@
 //!          stop the workers: asked, then terminated after kongtask.shutdown_timeout
 //! ```
 
+mod cancels;
 mod housekeeping;
 mod due_search;
 
@@ -24,7 +25,7 @@ use crate::error::Error;
 use crate::holds::{self, subscription};
 use crate::pg::background;
 use crate::pg::catch::{Failure, Level, log};
-use crate::pg::clock::{self, Tick, Timestamp, after, until, until_tick};
+use crate::pg::clock::{self, NEVER, Tick, Timestamp, after, until, until_tick};
 use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::schedules::fire::Schedules;
@@ -99,6 +100,8 @@ fn serve(
         fed_by: None,
         fed: Reminder::default(),
         schedules: Schedules::new(database),
+        cancels_at: NEVER,
+        interrupt_at: NEVER,
     };
     if !this.stays()? {
         return Ok(());
@@ -180,6 +183,9 @@ struct Scheduler {
     /// Limits how often the log says so.
     fed: Reminder,
     schedules: Schedules,
+    /// When to look again at jobs that are to be cancelled, and when to interrupt their calls again.
+    cancels_at: Tick,
+    interrupt_at: Tick,
 }
 
 impl Scheduler {
@@ -212,6 +218,7 @@ impl Scheduler {
         // Before all that may take longer, as schedules are to be punctual.
         self.schedules.fire(self.entry)?;
         self.release_jobs_of_ended_workers(now)?;
+        self.settle_cancels(now)?;
         self.recover()?;
         xact::begin_for_queue();
         let tasks = registry::tasks()?;
@@ -287,7 +294,7 @@ impl Scheduler {
         if self.retry_writes_at.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.search_at, self.renew_at, self.pool.next_event(clock::tick())];
+        let ticks = [self.search_at, self.renew_at, self.cancels_at, self.pool.next_event(clock::tick())];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
         let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
         let time = clock::now();

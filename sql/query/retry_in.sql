@@ -1,0 +1,7 @@
+-- Makes a job whose failure the transaction has recorded due again after a delay.
+--   $1 bigint: the job
+--   $2 interval: the delay
+update @extschema@.jobs
+set run_at = pg_catalog.now() operator(pg_catalog.+) $2
+where jobs.id operator(pg_catalog.=) $1
+returning jobs
