@@ -34,6 +34,8 @@ mod signals;
 mod jobs;
 /// Schedules: the instants that a cron expression stands for, what SQL can do with them, and firing them.
 mod schedules;
+/// What can be seen of jobs: their states, why they do not run, and how many there are.
+mod sight;
 /// Running the jobs that a worker has taken.
 mod run;
 /// The background workers: launcher, scheduler, worker.
@@ -48,7 +50,8 @@ pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions",
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
 pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/47_sight.sql", name = "sight", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["sight"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 

@@ -27,6 +27,7 @@ pub mod python;
 pub mod role;
 pub mod session;
 pub mod spi;
+pub mod scan;
 pub mod text;
 pub mod trigger;
 pub mod version;

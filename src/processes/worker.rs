@@ -26,6 +26,7 @@ use crate::signals::wake;
 use crate::tasks::forbidden_flags::Flags;
 use crate::tasks::registry::{self, Task, Tasks};
 use pgrx::pg_sys::Oid;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -127,6 +128,7 @@ fn run(
             id: shared::worker_id(id),
             arena: Arena::new(c"kongtask job"),
             recently_failed: HashMap::new(),
+            timed_out: Cell::new(false),
         },
     };
     log(Level::Log, format!("{name} started"));

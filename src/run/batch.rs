@@ -5,7 +5,7 @@
 //! the others of its batch may be at fault. If the commit is cancelled, all of them have failed.
 
 use super::set::Part;
-use super::{Attempt, Failed, RunMode, Runner, TakenJobs};
+use super::{Attempt, Clock, Failed, RunMode, Runner, TakenJobs, log_duration};
 use crate::error::Error;
 use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
@@ -73,7 +73,6 @@ impl Runner {
 
     /// Deletes the jobs and runs them as if none could fail, which saves locking each row first.
     fn all_well(&self, taken: &TakenJobs) -> Result<Together, Error> {
-        let begun = Instant::now();
         self.begin();
         let attempt = Attempt { task: &taken.task, mode: RunMode::InPlace };
         let Ok(jobs) = self.delete(taken, &taken.ids()) else {
@@ -82,7 +81,7 @@ impl Runner {
         };
         match self.run_while_well(&jobs, &attempt) {
             Ok(None) => {
-                jobs.iter().for_each(|job| self.succeeded(job, &taken.task, begun));
+                self.succeeded(&jobs, &taken.task);
                 Ok(Together::Done)
             }
             // They were cancelled while they were committed: a cancel of the commit concerns all of them.
@@ -162,7 +161,6 @@ impl Runner {
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
-        let begun = Instant::now();
         let mut outcomes = match self.run_each(jobs, attempt, handler, |_| true) {
             Ok(outcomes) => outcomes,
             // The handler cannot be prepared.
@@ -173,8 +171,9 @@ impl Runner {
         };
         match self.settle(&outcomes, attempt) {
             Ok(Some(failed)) => {
-                failed.into_iter().for_each(Failed::log);
-                outcomes.done.iter().for_each(|job| self.succeeded(job, attempt.task, begun));
+                failed.into_iter().for_each(Failed::tell);
+                outcomes.failed.iter().for_each(|(job, _)| log_duration(job, attempt.task));
+                self.succeeded(outcomes.done.iter().copied(), attempt.task);
             }
             // A cancel of the commit concerns all jobs that were done.
             Err(error) if Runner::was_cancelled(&error) => {
@@ -185,7 +184,7 @@ impl Runner {
                 xact::begin_for_queue();
                 let failed = self.record_failed(&outcomes, attempt)?;
                 xact::commit()?;
-                failed.into_iter().for_each(Failed::log);
+                failed.into_iter().for_each(Failed::tell);
             }
             // A lock that is lost, or a deferred constraint: running each alone shows whose it is.
             Ok(None) | Err(_) => {
@@ -223,12 +222,14 @@ impl Runner {
                 continue;
             }
             self.now_runs(job.id);
+            let clock = Clock::start();
             let result = xact::in_subtransaction(|| {
                 self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
                     let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
                     (error.read(), by_itself || Runner::was_cancelled(&error))
                 })
             });
+            self.ran(std::slice::from_ref(job), &clock);
             match result {
                 Ok(()) => {
                     subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));

@@ -32,24 +32,27 @@ use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, recover};
+use crate::pg::clock::Timestamp;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
 use crate::schema;
-use crate::schema::job_row::Job;
+use crate::schema::job_row::{Job, Times};
 use crate::settings;
+use crate::shared::counters::{self, Account, TaskCounters};
 use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Runs the jobs of one worker.
 pub struct Runner {
@@ -63,6 +66,20 @@ pub struct Runner {
     pub arena: Arena,
     /// The tasks, by their tags, whose last batch in place did not finish in one go, and since when.
     pub recently_failed: HashMap<u32, Instant>,
+    /// True if the latest call took longer than its task allows.
+    pub timed_out: Cell<bool>,
+}
+
+/// Measures an attempt.
+struct Clock {
+    began_at: Timestamp,
+    begun: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { began_at: clock::now(), begun: Instant::now() }
+    }
 }
 
 /// The way in which jobs are held while they run.
@@ -239,11 +256,22 @@ impl Runner {
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
-                Some(timeout) if begun.elapsed() >= timeout => Error::TimedOut(timeout, error),
+                Some(timeout) if begun.elapsed() >= timeout => {
+                    self.timed_out.set(true);
+                    Error::TimedOut(timeout, error)
+                }
                 _ => Error::Postgres(error),
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes on each of these jobs how their attempt went that was measured so far. Of those that shared one call, each
+    /// gets an equal part.
+    fn ran(&self, jobs: &[Job], clock: &Clock) {
+        let took = clock.begun.elapsed() / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let times = Times { began_at: clock.began_at, took, timed_out: self.timed_out.take() };
+        jobs.iter().for_each(|job| job.ran(times));
     }
 
     /// Returns true if a call failed because it was cancelled.
@@ -280,10 +308,22 @@ impl Runner {
         background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
-    fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
-        if is_logged(Level::Debug) {
-            let ms = begun.elapsed().as_secs_f64() * 1e3;
-            log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
+    /// Counts jobs that were completed, and logs what the settings ask for.
+    fn succeeded<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>, task: &Task) {
+        let mut account = Account::default();
+        for job in jobs {
+            add_to(&mut account, job);
+            if is_logged(Level::Debug) {
+                let ms = milliseconds(job.times().took);
+                log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
+            }
+            log_duration(job, task);
+        }
+        if let Some(counters) = task.counters() {
+            counters.succeeded(&account);
+        }
+        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+            entry.finished.add(account.jobs);
         }
     }
 
@@ -306,7 +346,12 @@ impl Runner {
         // Read from the row, as add_job may have taken its further attempts away.
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
+        let mut account = Account::default();
+        add_to(&mut account, job);
         Ok(Failed {
+            counters: attempt.task.counters(),
+            account,
+            timed_out: job.times().timed_out,
             job: format!("job {} ({})", job.id, attempt.task.identifier),
             attempt: format!("{} of {}: {}", job.attempts(), recorded.max_attempts(), headline(error)),
             for_good: recorded.attempts() >= recorded.max_attempts(),
@@ -321,7 +366,8 @@ impl Runner {
         let failed = self.record_failure(job, attempt, &error)?;
         fault::point("failed")?;
         xact::commit()?;
-        failed.log();
+        failed.tell();
+        log_duration(job, attempt.task);
         Ok(())
     }
 
@@ -347,8 +393,34 @@ fn is_python_s_interrupt(error: &PgError) -> bool {
     python::was_interrupted() && NAMES.into_iter().any(says)
 }
 
-/// The log line of a failed attempt.
+/// Adds a job to those to be counted.
+fn add_to(account: &mut Account, job: &Job) {
+    account.jobs += 1;
+    if job.times().began_at != 0 {
+        account.run.add(job.times().took);
+        account.wait.add(job.waited());
+    }
+}
+
+/// Logs how long a job took, if that is asked for.
+fn log_duration(job: &Job, task: &Task) {
+    let took = job.times().took;
+    if job.times().began_at != 0 && settings::log_min_duration().is_some_and(|least| took >= least) {
+        let (ran, waited) = (milliseconds(took), milliseconds(job.waited()));
+        let what = format!("duration: {ran:.3} ms  wait: {waited:.3} ms  job {} ({})", job.id, task.identifier);
+        log(Level::Log, what);
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A failed attempt that is recorded: what to count and to log once that is committed.
 struct Failed {
+    counters: Option<&'static TaskCounters>,
+    account: Account,
+    timed_out: bool,
     job: String,
     attempt: String,
     for_good: bool,
@@ -357,8 +429,14 @@ struct Failed {
 }
 
 impl Failed {
-    fn log(self) {
-        let Failed { job, attempt, for_good, schema, error } = self;
+    fn tell(self) {
+        let Failed { counters, account, timed_out, job, attempt, for_good, schema, error } = self;
+        if let Some(counters) = counters {
+            counters.failed(&account, &headline(&error).valid());
+            for (outcome, is_so) in [(counters::Outcome::Discarded, for_good), (counters::Outcome::TimedOut, timed_out)] {
+                counters.count(outcome, account.jobs * u64::from(is_so));
+            }
+        }
         if for_good {
             let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");

@@ -1,7 +1,7 @@
 //! A set: many jobs in one call of their handler. If the call raises, the set is halved until the jobs at fault are
 //! alone. Those have failed, and the others complete. If the call is cancelled, all of them have failed.
 
-use super::{Attempt, Failed, Outcome, RunMode, Runner, TakenJobs};
+use super::{Attempt, Clock, Failed, Outcome, RunMode, Runner, TakenJobs};
 use crate::error::Error;
 use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
@@ -69,10 +69,13 @@ impl Runner {
     fn attempt_part(&self, taken: &TakenJobs, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task)? else { return Ok(Outcome::NotOurs) };
-        match part {
+        let deleted;
+        let jobs = match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
-                self.call_for(&self.delete(taken, &ids)?, &handler, taken)?;
+                deleted = self.delete(taken, &ids)?;
+                self.call_for(&deleted, &handler, taken)?;
+                &deleted[..]
             }
             Part::Claimed(jobs) => {
                 self.call_for(jobs, &handler, taken)?;
@@ -82,9 +85,11 @@ impl Runner {
                 if !complete::complete_held(jobs.iter().map(|job| job.id).collect(), self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
+                jobs
             }
-        }
+        };
         self.commit()?;
+        self.succeeded(jobs, &taken.task);
         Ok(Outcome::Completed)
     }
 
@@ -104,7 +109,7 @@ impl Runner {
         let failed =
             jobs.iter().map(|job| self.record_failure(job, &attempt, error)).collect::<Result<Vec<_>, Error>>()?;
         xact::commit()?;
-        failed.into_iter().for_each(Failed::log);
+        failed.into_iter().for_each(Failed::tell);
         Ok(())
     }
 
@@ -113,7 +118,10 @@ impl Runner {
         self.me.run(first.id);
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
-        self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs))
+        let clock = Clock::start();
+        let result = self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs));
+        self.ran(jobs, &clock);
+        result
     }
 }
 

@@ -6,6 +6,8 @@ use crate::pg::text::DbText;
 use crate::shared::ready_list::Position;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
+use std::cell::Cell;
+use std::time::Duration;
 
 /// The attribute numbers of the columns of `jobs`.
 pub mod attribute {
@@ -17,24 +19,37 @@ pub mod attribute {
     pub const RUN_AT: i16 = 6;
     pub const ATTEMPTS: i16 = 7;
     pub const MAX_ATTEMPTS: i16 = 8;
+    pub const CREATED_AT: i16 = 10;
     pub const UPDATED_AT: i16 = 11;
     pub const KEY: i16 = 12;
     pub const LOCKED_AT: i16 = 13;
     pub const LOCKED_BY: i16 = 14;
     pub const REVISION: i16 = 15;
+    pub const FLAGS: i16 = 16;
 }
 
 /// A job that a worker has taken. Valid as long as the memory context to which its row was copied.
 pub struct Job {
     row: Row,
     pub id: i64,
+    times: Cell<Times>,
+}
+
+/// How an attempt went.
+#[derive(Default, Clone, Copy)]
+pub struct Times {
+    /// When it began, by the wall clock; 0: its handler was not called.
+    pub began_at: Timestamp,
+    pub took: Duration,
+    /// True if it took longer than its task allows.
+    pub timed_out: bool,
 }
 
 impl Job {
     /// Wraps a row of `jobs`.
     pub fn new(row: Datum) -> Job {
         let row = Row::new(row);
-        Job { row, id: row.get(attribute::ID).unwrap_or(0) }
+        Job { row, id: row.get(attribute::ID).unwrap_or(0), times: Cell::default() }
     }
 
     /// Returns the payload, a `json`.
@@ -70,6 +85,22 @@ impl Job {
 
     pub fn max_attempts(&self) -> i32 {
         self.number(attribute::MAX_ATTEMPTS)
+    }
+
+    /// Notes how the current attempt went.
+    pub fn ran(&self, times: Times) {
+        self.times.set(times);
+    }
+
+    /// Returns how the current attempt went.
+    pub fn times(&self) -> Times {
+        self.times.get()
+    }
+
+    /// Returns how long it had waited, since it was added and due, before its attempt began.
+    pub fn waited(&self) -> Duration {
+        let due = self.position().run_at.max(timestamp(self.row.value(attribute::CREATED_AT)).unwrap_or(0));
+        Duration::from_micros(u64::try_from(self.times().began_at.saturating_sub(due)).unwrap_or(0))
     }
 
     fn number(&self, attribute: i16) -> i32 {

@@ -71,6 +71,8 @@ pub struct Worker {
     ids: [AtomicI64; 2],
     begins: [AtomicI64; 3],
     tag: AtomicU32,
+    /// How many jobs that are.
+    count: AtomicU32,
     /// In the encoding of its database.
     task: [AtomicU64; TASK_WORDS],
 }
@@ -97,6 +99,8 @@ pub struct TakenRange {
     pub begins: Position,
     /// The tag of the task.
     pub task: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 impl TakenRange {
@@ -106,6 +110,7 @@ impl TakenRange {
             ids: (ids().min().unwrap_or(0), ids().max().unwrap_or(0)),
             begins: hints.iter().map(|hint| hint.position).min().unwrap_or(Position::END),
             task: hints.first().map_or(0, |hint| hint.task),
+            count: hints.len() as u32,
         }
     }
 
@@ -189,6 +194,7 @@ impl Worker {
             self.ids[0].store(held.ids.0, Relaxed);
             self.ids[1].store(held.ids.1, Relaxed);
             self.tag.store(held.task, Relaxed);
+            self.count.store(held.count, Relaxed);
             self.job.store(held.begins.id, Relaxed);
             let mut bytes = task.as_bytes().iter().copied();
             for word in &self.task {
@@ -242,6 +248,7 @@ impl Worker {
                 ids: (number(&self.ids[0]), number(&self.ids[1])),
                 begins: Position { priority: priority as i32, run_at, id },
                 task: self.tag.load(SeqCst),
+                count: self.count.load(SeqCst),
             })
         })
     }

@@ -9,6 +9,7 @@ use super::wake::{offer, wake};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::{background, fault, xact};
 use crate::shared::ready_list::{CAPACITY, Hint, Position};
+use crate::shared::counters::TaskCounters;
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Notes {
     /// Jobs that can run now, by the role that runs them.
     jobs: Vec<(Oid, Jobs)>,
+    /// How many jobs were added, by their task and the level of the subtransaction.
+    added: Vec<Added>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
@@ -29,6 +32,12 @@ struct Notes {
     anything: bool,
     /// Databases that must stay empty until this transaction ends.
     held: Vec<Oid>,
+}
+
+struct Added {
+    counters: &'static TaskCounters,
+    level: i32,
+    jobs: u64,
 }
 
 #[derive(Default)]
@@ -74,6 +83,31 @@ pub fn note_job(role: Oid, hint: Hint) {
     });
 }
 
+/// Notes that a job was added, to be counted once that is committed.
+pub fn note_added(counters: &'static TaskCounters) {
+    let level = xact::nesting();
+    if level > 1 {
+        xact::at_subtransaction_end(end_of_subtransaction);
+    }
+    note(|notes| match notes.added.last_mut() {
+        Some(last) if last.level == level && std::ptr::eq(last.counters, counters) => last.jobs += 1,
+        _ => notes.added.push(Added { counters, level, jobs: 1 }),
+    });
+}
+
+/// Called at the end of a subtransaction; must not raise. What one that is rolled back has added is not counted. Its
+/// other notes stay, as they are hints.
+fn end_of_subtransaction(committed: bool, level: i32) {
+    NOTES.with_borrow_mut(|notes| {
+        let Some(notes) = notes else { return };
+        if committed {
+            notes.added.iter_mut().for_each(|added| added.level = added.level.min(level - 1));
+        } else {
+            notes.added.retain(|added| added.level < level);
+        }
+    });
+}
+
 /// Notes a job that is to be run later.
 pub fn note_due(run_at: Timestamp) {
     note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
@@ -113,6 +147,7 @@ fn end(committed: bool) {
     if committed {
         // A fault point's error is dropped, as nothing may raise here. It may still end the process.
         let _ = fault::point("committed");
+        notes.added.iter().for_each(|added| added.counters.added(added.jobs));
         tell(board, notes);
     }
 }

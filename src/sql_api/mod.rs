@@ -5,6 +5,8 @@ mod install;
 mod jobs;
 mod schedule_admin;
 mod schedules;
+mod sight;
+mod stats;
 mod tasks;
 mod workers;
 
@@ -46,6 +48,12 @@ sql_function!(kongtask_current_job, workers::current_job);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
+
+sql_function!(kongtask_job_state, sight::job_state);
+sql_function!(kongtask_live_overview, sight::live_overview);
+sql_function!(kongtask_live_stats, stats::live_stats);
+sql_function!(kongtask_stat_reset, stats::stat_reset);
+sql_function!(kongtask_stat_histogram, stats::stat_histogram);
 
 sql_function!(kongtask_schedule, schedule_admin::schedule);
 sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);

@@ -5,8 +5,9 @@ use crate::error::Error;
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
-use crate::pg::{catalog, role, xact};
+use crate::pg::{background, catalog, role, xact};
 use crate::schema;
+use crate::shared::counters::{self, TaskCounters};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
@@ -35,6 +36,13 @@ impl Task {
     /// Returns true if one call of its handler takes many jobs.
     pub fn takes_sets(&self) -> bool {
         self.handler.as_bytes().ends_with(b"[])")
+    }
+}
+
+impl Task {
+    /// Returns the counters of the task; `None` where the library was not preloaded.
+    pub fn counters(&self) -> Option<&'static TaskCounters> {
+        counters::of(background::database(), self.tag, &self.identifier)
     }
 }
 

@@ -1,0 +1,3 @@
+//! What can be seen of jobs: counters, states, and what the doctor finds.
+
+mod counters;
