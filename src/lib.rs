@@ -51,7 +51,8 @@ pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", r
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
 pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
 pgrx::extension_sql_file!("../sql/install/47_sight.sql", name = "sight", requires = ["schedules"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["sight"]);
+pgrx::extension_sql_file!("../sql/install/48_doctor.sql", name = "doctor", requires = ["sight"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 

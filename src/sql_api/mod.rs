@@ -50,6 +50,8 @@ sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
 
 sql_function!(kongtask_job_state, sight::job_state);
+sql_function!(kongtask_server_state, sight::server_state);
+sql_function!(kongtask_handler_problem, sight::handler_problem);
 sql_function!(kongtask_live_overview, sight::live_overview);
 sql_function!(kongtask_live_stats, stats::live_stats);
 sql_function!(kongtask_stat_reset, stats::stat_reset);

@@ -1,16 +1,20 @@
 //! Functions that show jobs and what keeps them from running.
 
-use crate::error::Error;
+use crate::error::{Error, headline};
 use crate::pg::args::{Row, Text, interval};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::text::text;
-use crate::pg::{background, clock, procedure, role, version};
+use crate::pg::{background, clock, procedure, role, version, xact};
+use crate::pg::text::quoted;
 use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
 use crate::shared::{self, State as WorkerState};
+use crate::settings;
 use crate::sight::overview;
 use crate::sight::states::{Outlook, Seen, State};
+use crate::tasks::handler::{self, Handler};
+use std::sync::atomic::Ordering::SeqCst;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::TransactionId;
 
@@ -78,4 +82,50 @@ fn may_read_jobs() -> Result<bool, Error> {
     let get_job = "get_job(text, text[], interval, text[], timestamp with time zone)";
     let is_worker = || Ok::<_, Error>(version::may_execute(procedure::find(&get_job.into(), &queue.path)?, role::current()));
     Ok(may_read && (!is_limited || is_worker()?))
+}
+
+/// Returns what kongtask.doctor wants to know of the server and this database.
+pub fn server_state(call: &mut Call) -> Result<Value, Error> {
+    let database = background::database();
+    let entry = shared::board().and_then(|board| board.database(database));
+    let is_served = background::database_name(database).is_some_and(|name| settings::serves(&name));
+    let expiry = i64::try_from(settings::job_expiry().as_millis()).unwrap_or(i64::MAX);
+    let problem = settings::forbidden_flags_function().and_then(|name| {
+        let check = || handler::check_for_texts(&name).map_err(|error| headline(&error.read()));
+        xact::in_subtransaction(check).err()
+    });
+    call.return_values(std::iter::once([
+        Some(shared::board().is_some().into()),
+        Some(is_served.into()),
+        (settings::workers() as i32).into_datum(),
+        Some(entry.is_some_and(|entry| entry.starving.load(SeqCst)).into()),
+        Some(version::WORKER_NEEDS_LOGIN.into()),
+        Some(interval(expiry)),
+        problem.as_ref().and_then(text),
+    ]));
+    Ok(None)
+}
+
+/// Returns why a handler cannot be called as a role, and the statement that mends it, if there is one.
+pub fn handler_problem(call: &mut Call) -> Result<Value, Error> {
+    let (Some(name), Some(role)) = (call.text(0), call.oid(1)) else { return Ok(None) };
+    let queue = schema::queue()?;
+    let checked = xact::in_subtransaction(|| {
+        let found = procedure::find(&name.read(), &queue.path).map_err(Error::from);
+        found.and_then(|function| Handler::check(function, role)).map(|_| ()).map_err(|error| {
+            let mend = match &error {
+                Error::HandlerForbidden { handler, role } => {
+                    Some(format!("grant execute on function {handler} to {}", quoted(role)))
+                }
+                _ => None,
+            };
+            (error.read().message, mend)
+        })
+    });
+    let (problem, mend) = match checked {
+        Ok(()) => (None, None),
+        Err((problem, mend)) => (text(&problem), mend.as_ref().and_then(text)),
+    };
+    call.return_values(std::iter::once([problem, mend]));
+    Ok(None)
 }
