@@ -1090,7 +1090,7 @@ create function kongtask.live_stats(
 create view kongtask.stat_tasks as
   select
     stats.task,
-    coalesce(task.runs_as::text, task.role) as role,
+    task.role,
     stats.added,
     stats.succeeded,
     stats.failed,
@@ -1243,12 +1243,12 @@ comment on view kongtask.stat_tasks is
 'Counters of each task in this database, since they were last reset.
 
 Times are in milliseconds. As those of pg_stat_*, the counters outlive a
-restart of the server, and are zero after a crash. Jobs that external workers
-run are not counted, nor those added while their task was not registered
-here.
+restart of the server, and are zero after a crash. Jobs that external
+workers run are not counted, nor those added while their task was not
+registered here.
 
-There are kongtask.max_tracked_tasks rows for all databases together. Further
-tasks are counted in one row, <others>, which all databases share.
+There are kongtask.max_tracked_tasks rows for all databases together.
+Further tasks are counted in one row, <others>, which all databases share.
 
 Rights: SELECT on the view, EXECUTE on kongtask.live_stats and USAGE on
 schema kongtask. last_error is NULL unless you may read all jobs.';
@@ -1301,7 +1301,8 @@ Errors:
 - 42501: the current role may not.
 
 Rights: EXECUTE on the function, for the owner of the extension and
-superusers; the role that a task runs as can reset the counters of that task.';
+superusers; the role that a task runs as can reset the counters of that
+task.';
 comment on function kongtask.stat_histogram is
 'Returns how many attempts took how long: 24 rows, of which each has twice
 the time of the one before.
@@ -1357,8 +1358,8 @@ comment on column kongtask.job_states.payload is 'Argument for the handler.';
 comment on view kongtask.queues is
 'Queues, whose jobs run one at a time: what runs, and what waits.
 
-Rights: those of the tables jobs and job_queues, row level security included;
-EXECUTE on kongtask.live_workers and USAGE on schema kongtask.';
+Rights: those of the tables jobs and job_queues, row level security
+included; EXECUTE on kongtask.live_workers and USAGE on schema kongtask.';
 comment on column kongtask.queues.queue_name is 'Name of the queue.';
 comment on column kongtask.queues.jobs is 'Number of its jobs, in any state.';
 comment on column kongtask.queues.ready is 'Number of jobs that are due and not running.';
@@ -1385,8 +1386,8 @@ It reads the whole table jobs: a tenth of a second for a million jobs. In
 psql, \watch makes a live picture of it.
 
 Rights: SELECT on the view and the table jobs, EXECUTE on
-kongtask.live_overview and USAGE on schema kongtask; where row level security
-applies to you, EXECUTE on get_job.';
+kongtask.live_overview and USAGE on schema kongtask; where row level
+security applies to you, EXECUTE on get_job.';
 comment on column kongtask.overview.ready is 'Number of jobs that a free worker takes.';
 comment on column kongtask.overview.waiting is
 'Number of jobs that are due, and that something
@@ -1396,7 +1397,7 @@ comment on column kongtask.overview.scheduled is
 'Number of jobs that were never tried and are for
 later.';
 comment on column kongtask.overview.retrying is
-'Number of jobs that wait for their next attempt.';
+'Number of jobs that wait for another attempt.';
 comment on column kongtask.overview.failed is 'Number of jobs that have failed for good.';
 comment on column kongtask.overview.oldest_ready_age is
 'Time that the oldest ready job has been due.
@@ -1516,12 +1517,15 @@ begin
       union all
       select 'role', 'error',
         case
+          when role.oid is null and task.role ~ '^[0-9]+$'
+            then format('Task "%%s" runs as a role that has been dropped.', task.identifier)
           when role.oid is null then format('Task "%%s" runs as role %%s, which does not exist.', task.identifier, task.role)
           when not role.rolcanlogin and server.needs_login
             then format('Task "%%s" runs as role %%I, which cannot log in.', task.identifier, role.rolname)
           else format('Task "%%s" runs as role %%I, which may not connect to this database.', task.identifier, role.rolname)
         end,
         case
+          when role.oid is null and task.role ~ '^[0-9]+$' then format('select kongtask.unregister_task(%%L)', task.identifier)
           when role.oid is null then format('create role %%s login', task.role)
           when not role.rolcanlogin and server.needs_login then format('alter role %%I login', role.rolname)
           else format('grant connect on database %%I to %%I', current_database(), role.rolname)
@@ -1676,8 +1680,9 @@ that it has found.
 
 status is error (no job of the database or of a task runs), warning, or ok
 for a check that has found nothing. hint is a statement that mends it. Where
-that changes a setting that is read at start, the detail says so. A task that
-is not registered needs your handler: put its name in place of HANDLER.
+that changes a setting that is read at start, the detail says so. A task
+that is not registered needs your handler: put its name in place of
+HANDLER.
 
 The function works also where the library is not preloaded, and changes
 nothing.

@@ -78,19 +78,18 @@ pub fn define() {
         (-1, i32::MAX),
         GucFlags::UNIT_MS,
     );
-    if background::is_preloading() {
-        // It sizes shared memory, so it cannot be set later.
-        GucRegistry::define_int_guc(
-            c"kongtask.max_tracked_tasks",
-            c"Sets the number of tasks, of all databases, whose jobs are counted one by one.",
-            c"Jobs of further tasks are counted together. Each task takes one and a half kilobytes of shared memory.",
-            &MAX_TRACKED_TASKS,
-            1,
-            100_000,
-            GucContext::Postmaster,
-            GucFlags::default(),
-        );
-    }
+    GucRegistry::define_int_guc(
+        c"kongtask.max_tracked_tasks",
+        c"Sets the number of tasks, of all databases, that have counters of their own.",
+        c"Further tasks are counted together. Each takes one and a half kilobytes of shared memory.",
+        &MAX_TRACKED_TASKS,
+        1,
+        100_000,
+        // It sizes shared memory. Postgres refuses such a setting in a library that is loaded later, where it has no
+        // effect.
+        if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
+    );
     // SAFETY: the hook is guarded, and only reads the new value.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(

@@ -106,12 +106,15 @@ begin
       union all
       select 'role', 'error',
         case
+          when role.oid is null and task.role ~ '^[0-9]+$'
+            then format('Task "%%s" runs as a role that has been dropped.', task.identifier)
           when role.oid is null then format('Task "%%s" runs as role %%s, which does not exist.', task.identifier, task.role)
           when not role.rolcanlogin and server.needs_login
             then format('Task "%%s" runs as role %%I, which cannot log in.', task.identifier, role.rolname)
           else format('Task "%%s" runs as role %%I, which may not connect to this database.', task.identifier, role.rolname)
         end,
         case
+          when role.oid is null and task.role ~ '^[0-9]+$' then format('select kongtask.unregister_task(%%L)', task.identifier)
           when role.oid is null then format('create role %%s login', task.role)
           when not role.rolcanlogin and server.needs_login then format('alter role %%I login', role.rolname)
           else format('grant connect on database %%I to %%I', current_database(), role.rolname)
@@ -266,8 +269,9 @@ that it has found.
 
 status is error (no job of the database or of a task runs), warning, or ok
 for a check that has found nothing. hint is a statement that mends it. Where
-that changes a setting that is read at start, the detail says so. A task that
-is not registered needs your handler: put its name in place of HANDLER.
+that changes a setting that is read at start, the detail says so. A task
+that is not registered needs your handler: put its name in place of
+HANDLER.
 
 The function works also where the library is not preloaded, and changes
 nothing.

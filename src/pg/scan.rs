@@ -22,15 +22,13 @@ const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
 pub struct ScannedRow(*mut pg_sys::TupleTableSlot);
 
 impl ScannedRow {
-    /// Returns an attribute, by its number (from 1). Errors: those of reading the row.
-    pub fn value(&self, attribute: i16) -> Result<Value, PgError> {
-        let at = attribute.unsigned_abs() as usize - 1;
-        // SAFETY: the slot has a row; the closure is one C call; after it there are so many values.
+    /// Returns an attribute, by its number (from 1): one of those that were asked for.
+    pub fn value(&self, attribute: i16) -> Value {
+        let at = usize::from(attribute.unsigned_abs()) - 1;
+        // SAFETY: the slot has a row, of which so many values have been read.
         unsafe {
-            if i32::from((*self.0).tts_nvalid) < i32::from(attribute) {
-                catch(|| slot_getsomeattrs_int(self.0, attribute.into()))?;
-            }
-            Ok((!*(*self.0).tts_isnull.add(at)).then(|| *(*self.0).tts_values.add(at)))
+            assert!(attribute <= (*self.0).tts_nvalid);
+            (!*(*self.0).tts_isnull.add(at)).then(|| *(*self.0).tts_values.add(at))
         }
     }
 
@@ -47,8 +45,13 @@ impl ScannedRow {
     }
 }
 
-/// Hands each row of a table that the active snapshot shows to `f`, in no order. Checks no privileges.
-pub fn each_row<E: From<PgError>>(table: Oid, mut f: impl FnMut(&ScannedRow) -> Result<(), E>) -> Result<(), E> {
+/// Hands the first attributes of each row of a table that the active snapshot shows to `f`, in no order. Checks no
+/// privileges.
+pub fn each_row<E: From<PgError>>(
+    table: Oid,
+    attributes: i16,
+    mut f: impl FnMut(&ScannedRow) -> Result<(), E>,
+) -> Result<(), E> {
     const FLAGS: u32 = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
         | pg_sys::ScanOptions::SO_ALLOW_STRAT
         | pg_sys::ScanOptions::SO_ALLOW_SYNC
@@ -69,7 +72,14 @@ pub fn each_row<E: From<PgError>>(table: Oid, mut f: impl FnMut(&ScannedRow) -> 
         let mut result = Ok(());
         if let (Some(scan), Some(next), Some(end)) = (scan, next, end) {
             while result.is_ok() {
-                match catch(|| next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot)) {
+                let next = || {
+                    let is_there = next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+                    if is_there {
+                        slot_getsomeattrs_int(slot, attributes.into());
+                    }
+                    is_there
+                };
+                match catch(next) {
                     Ok(true) => result = f(&ScannedRow(slot)),
                     Ok(false) => break,
                     Err(error) => result = Err(error.into()),

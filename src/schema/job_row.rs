@@ -32,6 +32,8 @@ pub mod attribute {
 pub struct Job {
     row: Row,
     pub id: i64,
+    /// When it had been added and was due.
+    due: Timestamp,
     times: Cell<Times>,
 }
 
@@ -46,10 +48,12 @@ pub struct Times {
 }
 
 impl Job {
-    /// Wraps a row of `jobs`.
+    /// Wraps a row of `jobs`. To be called within a transaction, as whatever reads the row.
     pub fn new(row: Datum) -> Job {
         let row = Row::new(row);
-        Job { row, id: row.get(attribute::ID).unwrap_or(0), times: Cell::default() }
+        let time = |attribute| timestamp(row.value(attribute)).unwrap_or(0);
+        let due = time(attribute::RUN_AT).max(time(attribute::CREATED_AT));
+        Job { row, id: row.get(attribute::ID).unwrap_or(0), due, times: Cell::default() }
     }
 
     /// Returns the payload, a `json`.
@@ -99,8 +103,7 @@ impl Job {
 
     /// Returns how long it had waited, since it was added and due, before its attempt began.
     pub fn waited(&self) -> Duration {
-        let due = self.position().run_at.max(timestamp(self.row.value(attribute::CREATED_AT)).unwrap_or(0));
-        Duration::from_micros(u64::try_from(self.times().began_at.saturating_sub(due)).unwrap_or(0))
+        Duration::from_micros(u64::try_from(self.times().began_at.saturating_sub(self.due)).unwrap_or(0))
     }
 
     fn number(&self, attribute: i16) -> i32 {

@@ -470,7 +470,7 @@ pub fn reset(database: Oid, task: Option<&DbText>) {
     }
 }
 
-/// Frees the rows of databases that are gone. No process is connected to such a database.
+/// Frees the rows of databases that are gone, or have no extension: no process counts anything there.
 pub fn forget(is_gone: impl Fn(Oid) -> bool) {
     if let Some(table) = TABLE.get() {
         table.forget(is_gone);

@@ -25,7 +25,7 @@ impl Overview {
 pub fn count() -> Result<Overview, Error> {
     let outlook = Outlook::new()?;
     let mut overview = Overview::default();
-    scan::each_row(schema::queue()?.table, |row| {
+    scan::each_row(schema::queue()?.table, attribute::FLAGS, |row| {
         let (state, due) = look_at(&outlook, row)?;
         overview.counts[state as usize] += 1;
         if state == State::Ready {
@@ -38,24 +38,21 @@ pub fn count() -> Result<Overview, Error> {
 
 /// Returns the state of a job, and since when it has been due.
 fn look_at(outlook: &Outlook, row: &ScannedRow) -> Result<(State, Timestamp), Error> {
-    let number = |attribute| Ok::<_, Error>(row.value(attribute)?.map_or(0, |datum| datum.value() as i64));
-    let words = |attribute| Ok::<_, Error>(row.value(attribute)?.map(Text::new));
-    // The last one first: it has the row read to its end at once.
-    let flags = row.value(attribute::FLAGS)?;
-    let (task, queue_name) = (words(attribute::TASK_IDENTIFIER)?, words(attribute::QUEUE_NAME)?);
-    let locked_at = timestamp(row.value(attribute::LOCKED_AT)?);
-    let locked_by = words(attribute::LOCKED_BY)?;
-    let (run_at, created_at) = (number(attribute::RUN_AT)?, number(attribute::CREATED_AT)?);
+    let number = |attribute| row.value(attribute).map_or(0, |datum| datum.value() as i64);
+    let words = |attribute| row.value(attribute).map(Text::new);
+    let (task, queue_name) = (words(attribute::TASK_IDENTIFIER), words(attribute::QUEUE_NAME));
+    let locked_by = words(attribute::LOCKED_BY);
+    let (run_at, created_at) = (number(attribute::RUN_AT), number(attribute::CREATED_AT));
     let state = outlook.state(&Seen {
-        id: number(attribute::ID)?,
+        id: number(attribute::ID),
         task: task.as_ref().map_or(&[], |task| task.bytes()),
         queue_name: queue_name.as_ref().map(Text::bytes),
         run_at,
-        attempts: number(attribute::ATTEMPTS)? as i32,
-        max_attempts: number(attribute::MAX_ATTEMPTS)? as i32,
-        locked_at,
+        attempts: number(attribute::ATTEMPTS) as i32,
+        max_attempts: number(attribute::MAX_ATTEMPTS) as i32,
+        locked_at: timestamp(row.value(attribute::LOCKED_AT)),
         locked_by: locked_by.as_ref().map(Text::bytes),
-        flags,
+        flags: row.value(attribute::FLAGS),
         deleter: row.deleter(),
     })?;
     Ok((state, run_at.max(created_at)))

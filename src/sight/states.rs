@@ -20,7 +20,7 @@ use crate::shared::{self, ID_PREFIX, State as WorkerState, TakenRange};
 use crate::tasks::registry::{self, Tasks};
 use pgrx::pg_sys::{Datum, InvalidOid, TransactionId};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -81,7 +81,7 @@ pub struct Outlook {
     /// Why no job runs in this database.
     stopped: Option<String>,
     /// Why no job of a task runs.
-    blocked: RefCell<HashMap<Vec<u8>, Option<Rc<str>>>>,
+    blocked: RefCell<BTreeMap<Vec<u8>, Option<Rc<str>>>>,
 }
 
 impl Outlook {
@@ -165,7 +165,7 @@ impl Outlook {
 
     /// Returns true if [`Outlook::reason`] has one. Allocates nothing for most jobs.
     fn is_blocked(&self, job: &Seen) -> Result<bool, Error> {
-        let is_task_blocked = |blocked: &HashMap<Vec<u8>, Option<Rc<str>>>| blocked.get(job.task).map(Option::is_some);
+        let is_task_blocked = |blocked: &BTreeMap<Vec<u8>, Option<Rc<str>>>| blocked.get(job.task).map(Option::is_some);
         let known = self.blocked.borrow();
         match is_task_blocked(&known) {
             Some(true) => Ok(true),
@@ -199,7 +199,11 @@ impl Outlook {
         if task.role == InvalidOid {
             let mut waiting = self.tasks.waiting.iter();
             let role = waiting.find(|(task, _)| task == identifier).map(|(_, role)| role.to_string());
-            return Some(format!("role {} does not exist", role.unwrap_or_default()));
+            // The number of a role that was dropped stands in place of its name.
+            return Some(match role.filter(|role| !role.bytes().all(|byte| byte.is_ascii_digit())) {
+                Some(role) => format!("role {role} does not exist"),
+                None => "its role has been dropped".into(),
+            });
         }
         let name = || role::name(task.role).unwrap_or_default();
         if version::WORKER_NEEDS_LOGIN && !role::can_login(task.role) {

@@ -107,7 +107,10 @@ fn the_doctor_finds_what_is_wrong_with_tasks() {
     cluster.sql("revoke connect on database postgres from public");
     is_mended(&cluster, "role", "may not connect to this database");
     cluster.sql("set role bob; select kongtask.register_task('his', 'app.nop(json)'); reset role; drop role bob");
-    is_mended(&cluster, "role", "runs as role bob, which does not exist");
+    cluster.wait_for("select role ~ '^[0-9]+$' from kongtask.tasks where identifier = 'his'", "t");
+    is_mended(&cluster, "role", "Task \"his\" runs as a role that has been dropped");
+    cluster.sql("select kongtask.register_task('his', 'app.nop(json)'); update kongtask.tasks set role = 'carol' where identifier = 'his'");
+    is_mended(&cluster, "role", "runs as role carol, which does not exist");
     // Handlers.
     cluster.sql("revoke execute on function app.nop from public");
     is_mended(&cluster, "handler", "Task \"hers\": permission denied for handler app.nop(json)");
@@ -136,10 +139,12 @@ fn the_doctor_finds_what_is_wrong_with_the_tables() {
     open.batch_execute("begin isolation level repeatable read; select count(*) from pg_class").expect("a snapshot");
     // Locks of workers that do not live.
     cluster.sql(
-        "insert into graphile_worker.job_queues (queue_name, job_count, locked_at, locked_by, job_id)
-         values ('dead', 1, now() - interval '5 h', 'an-external-worker', null)",
+        "select graphile_worker.add_job('elsewhere', queue_name := 'dead'); select graphile_worker.get_job('an-external-worker');
+         update graphile_worker.jobs set locked_at = now() - interval '5 h';
+         update graphile_worker.job_queues set locked_at = now() - interval '5 h'",
     );
-    is_mended(&cluster, "locks", "\"an-external-worker\", which has locked queue \"dead\"");
+    is_mended(&cluster, "locks", "\"an-external-worker\", which has locked job 1 and 1 more");
+    cluster.sql("delete from graphile_worker.jobs");
     cluster.sql(
         "set session_replication_role = replica;
          insert into graphile_worker.jobs (task_identifier, queue_name, locked_at, locked_by, attempts)

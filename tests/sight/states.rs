@@ -13,7 +13,7 @@ const OVERVIEW: &str = "select ready, waiting, running, scheduled, retrying, fai
 fn each_job_is_in_one_state_and_says_why_it_does_not_run() {
     let cluster = with_note_and_nap(&["kongtask.workers = 1", "kongtask.forbidden_flags = 'slow'"]);
     cluster.sql(
-        "set time zone 'UTC'; create function fails() returns void language plpgsql as $$ begin raise 'no'; end $$;
+        "create function fails() returns void language plpgsql as $$ begin raise 'no'; end $$;
          select kongtask.register_task('fails', 'fails()'),
                 kongtask.register_task('naps', 'nap(json)', in_place := false);
          select graphile_worker.add_job('fails', max_attempts := 1), graphile_worker.add_job('fails')",
@@ -27,16 +27,14 @@ fn each_job_is_in_one_state_and_says_why_it_does_not_run() {
          select graphile_worker.add_job('note', flags := '{slow}');
          select graphile_worker.add_job('note')",
     );
-    let states = "select string_agg(concat_ws(' ', task_identifier, queue_name, state, regexp_replace(why, '20[0-9-]+ [^ ]+ ...', 'T')), '; ' order by id)
+    let states = "select string_agg(concat_ws(' ', task_identifier, queue_name, state, regexp_replace(why, '20[0-9-]+ [0-9:.+]+', 'T')), '; ' order by id)
                   from kongtask.job_states";
-    cluster.sql("alter database postgres set timezone = 'UTC'");
     let expected = "fails failed failed for good after 1 attempts; fails retrying attempt 1 of 25 failed; not due before T; \
-                    nap q running; nap q waiting its queue is busy: it runs job 3; note scheduled not due before 2100-01-01 00:00:00 UTC; \
+                    nap q running; nap q waiting its queue is busy: it runs job 3; note scheduled not due before T; \
                     nobody waiting no task of that name is registered here; note waiting flag \"slow\" is forbidden; note ready";
-    let expected = expected.replace("2100-01-01 00:00:00 UTC", "T").replace("not due before T;", "not due before T;");
     // The second try of `fails` comes in less than three seconds.
     cluster.sql("update graphile_worker.jobs set run_at = '2099-01-01' where id = 2");
-    cluster.wait_for(states, &expected);
+    cluster.wait_for(states, expected);
     assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["1|3|1|1|1|1"]);
     assert_eq!(
         rows(&mut cluster.connect(), "select queue_name, jobs, ready, failed, head, running, pid is not null, since <= now(), oldest_wait > '0' from kongtask.queues"),
@@ -55,14 +53,15 @@ fn jobs_that_run_in_place_are_running() {
     );
     let running = "select string_agg(task_identifier, ',' order by id) from kongtask.job_states where state = 'running'";
     cluster.wait_for(running, "nap");
-    cluster.sql("select count(graphile_worker.add_job('naps')) from generate_series(1, 3)");
-    cluster.wait_for("select count(*) from kongtask.job_states where state = 'running' and task_identifier = 'naps'", "3");
-    assert_eq!(cluster.text("select sum(running) from kongtask.stat_tasks"), "4");
+    cluster.sql("select count(graphile_worker.add_job('naps')) from generate_series(1, 4)");
+    // A worker leaves the other one its share.
+    cluster.wait_for("select count(*) from kongtask.job_states where state = 'running' and task_identifier = 'naps'", "2");
+    assert_eq!(cluster.text("select sum(running) from kongtask.stat_tasks"), "3");
     // A row that another session has locked is not running.
     let mut other = cluster.connect();
     other.batch_execute("begin; select from graphile_worker.jobs where task_identifier = 'note' for update").expect("a lock");
     assert_eq!(cluster.text("select state from kongtask.job_states where task_identifier = 'note'"), "scheduled");
-    assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["0|0|4|1|0|0"]);
+    assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["2|0|3|1|0|0"]);
 }
 
 #[test]
@@ -89,7 +88,9 @@ fn states_say_what_keeps_all_jobs_from_running() {
         cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role \"alice\" cannot log in");
     }
     cluster.sql("drop owned by alice; drop role alice; select graphile_worker.add_job('hers')");
-    cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role alice does not exist");
+    cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "its role has been dropped");
+    cluster.sql("update kongtask.tasks set role = 'carol'");
+    cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role carol does not exist");
 }
 
 #[test]
@@ -125,11 +126,10 @@ fn the_states_of_all_jobs_add_up_under_load() {
                 "select (select count(*) from graphile_worker.jobs) = (select count(*) from kongtask.job_states),
                    (select count(*) from graphile_worker.jobs) = ready + waiting + running + scheduled + retrying + failed,
                    (select count(*) from kongtask.job_states where state = 'failed') = failed,
-                   (select count(*) from kongtask.job_states where state in ('scheduled', 'retrying')) - scheduled - retrying between -200 and 200,
                    running from kongtask.overview",
             );
             let (sums, running) = sums[0].rsplit_once('|').expect("columns");
-            assert_eq!(sums, "t|t|t|t");
+            assert_eq!(sums, "t|t|t");
             most = most.max(running.parse::<i64>().expect("a number"));
         }
         assert!((1..=4 * 20).contains(&most), "{most} ran at once");
@@ -137,13 +137,13 @@ fn the_states_of_all_jobs_add_up_under_load() {
 }
 
 #[test]
-fn the_overview_of_a_million_jobs_is_quick() {
+fn the_overview_of_many_jobs_is_quick() {
     let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
     cluster.sql(
         "set session_replication_role = replica;
-         insert into graphile_worker.jobs (task_identifier, run_at) select 'task_' || n % 5, now() + (n % 2) * interval '1 h' from generate_series(1, 200000) n;
-         vacuum analyze graphile_worker.jobs",
+         insert into graphile_worker.jobs (task_identifier, run_at) select 'task_' || n % 5, now() + (n % 2) * interval '1 h' from generate_series(1, 200000) n",
     );
+    cluster.sql("vacuum analyze graphile_worker.jobs");
     assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["0|100000|0|100000|0|0"]);
     let mut db = cluster.connect();
     let quick = wait_until(SOON, || {

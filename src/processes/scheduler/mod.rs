@@ -29,7 +29,7 @@ use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::schedules::fire::Schedules;
 use crate::shared::ready_list::Position;
-use crate::shared::{self, Board, DatabaseEntry, counters};
+use crate::shared::{self, Board, DatabaseEntry};
 use crate::tasks::registry::{self, Tasks};
 use crate::{schema, settings};
 use pgrx::pg_sys::Oid;
@@ -194,7 +194,6 @@ impl Scheduler {
         xact::commit()?;
         if !is_there {
             // It was dropped, perhaps created again: a new scheduler finds out.
-            counters::forget(|database| database == self.database);
             self.entry.attendance.want();
         }
         Ok(is_there)
