@@ -88,8 +88,9 @@ impl Call {
             let info = (*self.0).flinfo;
             if (*info).fn_extra.is_null() {
                 let kept = Box::into_raw(Box::new(make()?));
-                let callback = pg_sys::MemoryContextAllocZero((*info).fn_mcxt, size_of::<pg_sys::MemoryContextCallback>())
-                    .cast::<pg_sys::MemoryContextCallback>();
+                let callback =
+                    pg_sys::MemoryContextAllocZero((*info).fn_mcxt, size_of::<pg_sys::MemoryContextCallback>())
+                        .cast::<pg_sys::MemoryContextCallback>();
                 (*callback).func = Some(forget::<T>);
                 (*callback).arg = kept.cast();
                 pg_sys::MemoryContextRegisterResetCallback((*info).fn_mcxt, callback);

@@ -32,8 +32,8 @@ use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, recover};
-use crate::pg::clock::Timestamp;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
+use crate::pg::clock::Timestamp;
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
@@ -433,7 +433,8 @@ impl Failed {
         let Failed { counters, account, timed_out, job, attempt, for_good, schema, error } = self;
         if let Some(counters) = counters {
             counters.failed(&account, &headline(&error).valid());
-            for (outcome, is_so) in [(counters::Outcome::Discarded, for_good), (counters::Outcome::TimedOut, timed_out)] {
+            for (outcome, is_so) in [(counters::Outcome::Discarded, for_good), (counters::Outcome::TimedOut, timed_out)]
+            {
                 counters.count(outcome, account.jobs * u64::from(is_so));
             }
         }

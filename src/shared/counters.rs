@@ -447,9 +447,9 @@ impl Table {
 pub fn of(database: Oid, tag: u32, identifier: &DbText) -> Option<&'static TaskCounters> {
     let table = TABLE.get()?;
     let key = u64::from(database.to_u32()) << 32 | u64::from(tag);
-    let found = table.find(key, identifier).or_else(|| {
-        if table.is_full() { None } else { table.take(database, key, identifier) }
-    });
+    let found = table
+        .find(key, identifier)
+        .or_else(|| if table.is_full() { None } else { table.take(database, key, identifier) });
     Some(found.unwrap_or_else(|| table.others()))
 }
 
@@ -489,7 +489,8 @@ impl Rate {
     pub fn add(&self, jobs: u64) {
         let second = clock::tick() / 1_000_000;
         // A word has the second and its count, so that the first count of a second replaces an old one.
-        let add = |word: u64| Some(if word >> 32 == second as u64 { word + jobs } else { (second as u64) << 32 | jobs });
+        let add =
+            |word: u64| Some(if word >> 32 == second as u64 { word + jobs } else { (second as u64) << 32 | jobs });
         self.0[second as usize % SECONDS].fetch_update(Relaxed, Relaxed, add).ok();
     }
 
@@ -516,10 +517,11 @@ const ROW_WORDS: usize = size_of::<TaskCounters>() / size_of::<u64>();
 
 impl Table {
     fn save(self) {
-        let rows: Vec<&[AtomicU64]> = self.taken().map(|(key, row)| (key, words(row))).fold(Vec::new(), |mut all, row| {
-            all.extend([slice::from_ref(row.0), row.1]);
-            all
-        });
+        let rows: Vec<&[AtomicU64]> =
+            self.taken().map(|(key, row)| (key, words(row))).fold(Vec::new(), |mut all, row| {
+                all.extend([slice::from_ref(row.0), row.1]);
+                all
+            });
         let header = [LAYOUT, ROW_WORDS as u64].map(u64::to_ne_bytes).into_iter().flatten();
         let all = rows.into_iter().chain([words(self.others())]).flatten();
         let bytes: Vec<u8> = header.chain(all.flat_map(|word| word.load(Relaxed).to_ne_bytes())).collect();

@@ -8,8 +8,8 @@
 use super::wake::{offer, wake};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::{background, fault, xact};
-use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::counters::TaskCounters;
+use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;

@@ -4,19 +4,19 @@ use crate::error::{Error, headline};
 use crate::pg::args::{Row, Text, interval};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
+use crate::pg::text::quoted;
 use crate::pg::text::text;
 use crate::pg::{background, clock, procedure, role, version, xact};
-use crate::pg::text::quoted;
 use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
-use crate::shared::{self, State as WorkerState};
 use crate::settings;
+use crate::shared::{self, State as WorkerState};
 use crate::sight::overview;
 use crate::sight::states::{Outlook, Seen, State};
 use crate::tasks::handler::{self, Handler};
-use std::sync::atomic::Ordering::SeqCst;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::TransactionId;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Returns the state of a job and why it does not run, from its row and the row's xmax.
 pub fn job_state(call: &mut Call) -> Result<Value, Error> {
@@ -53,9 +53,8 @@ pub fn live_overview(call: &mut Call) -> Result<Value, Error> {
     let counted = overview::count()?;
     let database = background::database();
     let board = shared::board();
-    let workers: Vec<WorkerState> = board
-        .map(|board| board.workers_of(database).map(|(_, worker)| worker.state()).collect())
-        .unwrap_or_default();
+    let workers: Vec<WorkerState> =
+        board.map(|board| board.workers_of(database).map(|(_, worker)| worker.state()).collect()).unwrap_or_default();
     let count = |is_it: fn(&WorkerState) -> bool| workers.iter().filter(|state| is_it(state)).count() as i64;
     let rate = board.and_then(|board| board.database(database)).map_or(0.0, |entry| entry.finished.per_second());
     let age = |since: i64| interval((clock::now() - since).max(0) / 1000);
@@ -80,7 +79,8 @@ fn may_read_jobs() -> Result<bool, Error> {
     let (may_read, is_limited) = role::may_read(queue.table);
     // As the policy of the table says.
     let get_job = "get_job(text, text[], interval, text[], timestamp with time zone)";
-    let is_worker = || Ok::<_, Error>(version::may_execute(procedure::find(&get_job.into(), &queue.path)?, role::current()));
+    let is_worker =
+        || Ok::<_, Error>(version::may_execute(procedure::find(&get_job.into(), &queue.path)?, role::current()));
     Ok(may_read && (!is_limited || is_worker()?))
 }
 

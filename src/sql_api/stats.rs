@@ -96,8 +96,8 @@ pub fn stat_histogram(call: &mut Call) -> Result<Value, Error> {
     for counts in counters::all_of(background::database()).iter().filter(|counts| is_it(counts)) {
         sums.iter_mut().zip(of(counts).buckets).for_each(|(sum, count)| *sum += count);
     }
-    call.return_values((0..counters::BUCKETS).map(|at| {
-        [counters::bound(at).into_datum(), (sums[at] as i64).into_datum()]
-    }));
+    call.return_values(
+        (0..counters::BUCKETS).map(|at| [counters::bound(at).into_datum(), (sums[at] as i64).into_datum()]),
+    );
     Ok(None)
 }

@@ -86,18 +86,28 @@ fn counters_outlive_a_restart_and_not_a_crash() {
         cluster.start();
         assert_eq!(cluster.text(counts), "note 1 1 0 0 0 0, too_long 1 0 1 1 1 0", "{mode}");
         assert_eq!(cluster.text(since), before);
-        assert_eq!(cluster.text("select last_error from kongtask.stat_tasks where task = 'too_long'"),
-            "timed out after 50ms (SQLSTATE 57014)");
+        assert_eq!(
+            cluster.text("select last_error from kongtask.stat_tasks where task = 'too_long'"),
+            "timed out after 50ms (SQLSTATE 57014)"
+        );
     }
     cluster.stop("immediate");
     cluster.start();
     assert_eq!(cluster.text("select coalesce(sum(succeeded), 0) from kongtask.stat_tasks"), "0");
     // The job that crashes the server is the first that is counted afterwards.
     cluster.sql("select graphile_worker.add_job('crash', max_attempts := 1)");
-    let crashed = || cluster.try_connect_as("postgres", "postgres").is_ok_and(|mut db| {
-        let sum = db.simple_query("select concat_ws(' ', task, failed, discarded, crashed) from kongtask.stat_tasks");
-        sum.is_ok_and(|_| text(&mut db, "select concat_ws(' ', failed, discarded, crashed) from kongtask.stat_tasks where task = 'crash'") == "1 1 1")
-    });
+    let crashed = || {
+        cluster.try_connect_as("postgres", "postgres").is_ok_and(|mut db| {
+            let sum =
+                db.simple_query("select concat_ws(' ', task, failed, discarded, crashed) from kongtask.stat_tasks");
+            sum.is_ok_and(|_| {
+                text(
+                    &mut db,
+                    "select concat_ws(' ', failed, discarded, crashed) from kongtask.stat_tasks where task = 'crash'",
+                ) == "1 1 1"
+            })
+        })
+    };
     assert!(wait_until(SOON, crashed), "{:?}", cluster.text(counts));
 }
 
@@ -122,9 +132,8 @@ fn tasks_beyond_the_limit_are_counted_together() {
     assert!(wait_until(SOON, || others() == "<others> 2 2, t1 1 1, t2 1 1, t3 1 1"), "{}", others());
     drop(other);
     cluster.sql("drop database other");
-    cluster.sql(
-        "create function nop2() returns void language sql as ''; select kongtask.register_task('mine', 'nop2()')",
-    );
+    cluster
+        .sql("create function nop2() returns void language sql as ''; select kongtask.register_task('mine', 'nop2()')");
     let counted = || {
         cluster.sql("select kongtask.stat_reset(), graphile_worker.add_job('mine')");
         cluster.text("select count(*) from kongtask.stat_tasks where task = 'mine'") == "1"

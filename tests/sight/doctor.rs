@@ -5,7 +5,9 @@ use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
 use postgres::Client;
 
 fn found(db: &mut Client, check: &str) -> Vec<String> {
-    let query = format!("select status || ': ' || detail from kongtask.doctor() where \"check\" = '{check}' and status <> 'ok'");
+    let query = format!(
+        "select status || ': ' || detail from kongtask.doctor() where \"check\" = '{check}' and status <> 'ok'"
+    );
     rows(db, &query)
 }
 
@@ -13,8 +15,14 @@ fn found(db: &mut Client, check: &str) -> Vec<String> {
 fn finds(cluster: &Cluster, check: &str, detail: &str) -> Vec<String> {
     let mut db = cluster.connect();
     let came = wait_until(SOON, || found(&mut db, check).iter().any(|line| line.contains(detail)));
-    assert!(came, "{check}: {detail:?} is not in {:?}", rows(&mut db, "select * from kongtask.doctor() where status <> 'ok'"));
-    let hint = format!("select hint from kongtask.doctor() where \"check\" = '{check}' and position($d${detail}$d$ in detail) > 0");
+    assert!(
+        came,
+        "{check}: {detail:?} is not in {:?}",
+        rows(&mut db, "select * from kongtask.doctor() where status <> 'ok'")
+    );
+    let hint = format!(
+        "select hint from kongtask.doctor() where \"check\" = '{check}' and position($d${detail}$d$ in detail) > 0"
+    );
     text(&mut db, &hint).split("; ").map(str::to_string).collect()
 }
 
@@ -38,7 +46,8 @@ const NOTHING: &str = "select count(*) from kongtask.doctor() where status <> 'o
 
 #[test]
 fn the_doctor_finds_what_is_wrong_with_the_server() {
-    let cluster = Cluster::with_extension(&["shared_preload_libraries = ''", "max_worker_processes = 3", "kongtask.workers = 3"]);
+    let cluster =
+        Cluster::with_extension(&["shared_preload_libraries = ''", "max_worker_processes = 3", "kongtask.workers = 3"]);
     let restart = || {
         cluster.stop("fast");
         cluster.start();

@@ -20,7 +20,8 @@ fn jobs_that_take_long_are_logged() {
         cluster.wait_for_log(&format!(" ms  {job}"));
     }
     cluster.wait_for("select sum(succeeded) from kongtask.stat_tasks", "5");
-    let lines: Vec<String> = cluster.log_lines(&["LOG"]).into_iter().filter(|line| line.contains("duration: ")).collect();
+    let lines: Vec<String> =
+        cluster.log_lines(&["LOG"]).into_iter().filter(|line| line.contains("duration: ")).collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
     let number = |line: &str, name: &str| -> f64 {
         let rest = line.split(name).nth(1).expect("a number");
@@ -50,7 +51,8 @@ fn auto_explain_and_pg_stat_statements_see_what_handlers_run() {
          select kongtask.register_task('slow', 'slow()'); select graphile_worker.add_job('slow')",
     );
     cluster.wait_for("select n from done", "42");
-    let counted = "select calls::text from pg_stat_statements where query like 'insert into done select %' and toplevel";
+    let counted =
+        "select calls::text from pg_stat_statements where query like 'insert into done select %' and toplevel";
     assert!(wait_until(SOON, || cluster.text(counted) == "1"));
     cluster.wait_for_log("Query Text: insert into done select 42 from pg_sleep(0.2)");
 }

@@ -37,10 +37,16 @@ fn each_job_is_in_one_state_and_says_why_it_does_not_run() {
     cluster.wait_for(states, expected);
     assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["1|3|1|1|1|1"]);
     assert_eq!(
-        rows(&mut cluster.connect(), "select queue_name, jobs, ready, failed, head, running, pid is not null, since <= now(), oldest_wait > '0' from kongtask.queues"),
+        rows(
+            &mut cluster.connect(),
+            "select queue_name, jobs, ready, failed, head, running, pid is not null, since <= now(), oldest_wait > '0' from kongtask.queues"
+        ),
         ["q|2|1|0|4|3|t|t|t"]
     );
-    assert_eq!(text(&mut cluster.connect(), "select workers_busy || ' of ' || workers from kongtask.overview"), "1 of 1");
+    assert_eq!(
+        text(&mut cluster.connect(), "select workers_busy || ' of ' || workers from kongtask.overview"),
+        "1 of 1"
+    );
 }
 
 #[test]
@@ -51,15 +57,19 @@ fn jobs_that_run_in_place_are_running() {
          select kongtask.register_task('naps', 'naps(json[])'), kongtask.register_task('batch', 'nap(json)', max_batch := 10);
          select graphile_worker.add_job('nap', '60'), graphile_worker.add_job('note', run_at := '2100-01-01')",
     );
-    let running = "select string_agg(task_identifier, ',' order by id) from kongtask.job_states where state = 'running'";
+    let running =
+        "select string_agg(task_identifier, ',' order by id) from kongtask.job_states where state = 'running'";
     cluster.wait_for(running, "nap");
     cluster.sql("select count(graphile_worker.add_job('naps')) from generate_series(1, 4)");
     // A worker leaves the other one its share.
-    cluster.wait_for("select count(*) from kongtask.job_states where state = 'running' and task_identifier = 'naps'", "2");
+    cluster
+        .wait_for("select count(*) from kongtask.job_states where state = 'running' and task_identifier = 'naps'", "2");
     assert_eq!(cluster.text("select sum(running) from kongtask.stat_tasks"), "3");
     // A row that another session has locked is not running.
     let mut other = cluster.connect();
-    other.batch_execute("begin; select from graphile_worker.jobs where task_identifier = 'note' for update").expect("a lock");
+    other
+        .batch_execute("begin; select from graphile_worker.jobs where task_identifier = 'note' for update")
+        .expect("a lock");
     assert_eq!(cluster.text("select state from kongtask.job_states where task_identifier = 'note'"), "scheduled");
     assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["2|0|3|1|0|0"]);
 }
@@ -85,12 +95,17 @@ fn states_say_what_keeps_all_jobs_from_running() {
     cluster.sql("grant connect on database postgres to public; alter role alice nologin; select graphile_worker.add_job('hers', run_at := '2100-01-01')");
     if cluster.version() < 17 {
         cluster.sql("select graphile_worker.add_job('hers')");
-        cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role \"alice\" cannot log in");
+        cluster.wait_for(
+            "select distinct why from kongtask.job_states where state = 'waiting'",
+            "role \"alice\" cannot log in",
+        );
     }
     cluster.sql("drop owned by alice; drop role alice; select graphile_worker.add_job('hers')");
-    cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "its role has been dropped");
+    cluster
+        .wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "its role has been dropped");
     cluster.sql("update kongtask.tasks set role = 'carol'");
-    cluster.wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role carol does not exist");
+    cluster
+        .wait_for("select distinct why from kongtask.job_states where state = 'waiting'", "role carol does not exist");
 }
 
 #[test]
@@ -172,7 +187,10 @@ fn states_are_seen_by_those_who_may_read_jobs() {
     cluster.sql("grant select on graphile_worker.jobs, graphile_worker.job_queues to reader");
     assert_eq!(text(&mut reader, "select count(*) from kongtask.job_states"), "0");
     assert_eq!(text(&mut reader, "select count(*) from kongtask.queues"), "0");
-    assert_eq!(error(&mut reader, "select * from kongtask.overview"), ("42501".into(), "permission denied for table jobs".into()));
+    assert_eq!(
+        error(&mut reader, "select * from kongtask.overview"),
+        ("42501".into(), "permission denied for table jobs".into())
+    );
     cluster.sql("grant execute on function graphile_worker.get_job to reader");
     assert_eq!(text(&mut reader, "select count(*) from kongtask.job_states"), "1");
     assert_eq!(text(&mut reader, "select waiting from kongtask.overview"), "1");
