@@ -534,7 +534,9 @@ impl Table {
     fn load(self) {
         let read = fs::read(FILE).and_then(|bytes| fs::remove_file(FILE).map(|()| bytes));
         let bytes = match read {
-            Ok(bytes) => bytes,
+            Ok(bytes) if has_ended_in_order() => bytes,
+            // An immediate stop writes the file too.
+            Ok(_) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return warn("cannot read", &error),
         };
@@ -557,6 +559,17 @@ impl Table {
             self.0.used.store(at + 1, Relaxed);
         }
     }
+}
+
+/// Returns true if the server was shut down, and has nothing to recover. For the postmaster, before it starts.
+fn has_ended_in_order() -> bool {
+    /// Where the state is in the control file, of every version; and the states after a shutdown: DB_SHUTDOWNED and
+    /// DB_SHUTDOWNED_IN_RECOVERY.
+    const STATE: std::ops::Range<usize> = 16..20;
+    const SHUT_DOWN: std::ops::RangeInclusive<u32> = 1..=2;
+    let control = fs::read("global/pg_control").unwrap_or_default();
+    let state = control.get(STATE).and_then(|state| state.try_into().ok()).map(u32::from_ne_bytes);
+    state.is_some_and(|state| SHUT_DOWN.contains(&state))
 }
 
 /// Returns a row as words.
