@@ -5,7 +5,7 @@
 //! the others of its batch may be at fault. If the commit is cancelled, all of them have failed.
 
 use super::set::Part;
-use super::{Attempt, Clock, Failed, RunMode, Runner, TakenJobs, log_duration};
+use super::{Attempt, Clock, Failed, RunMode, Runner, TakenJobs};
 use crate::error::Error;
 use crate::jobs::{complete, take};
 use crate::pg::catch::Raise;
@@ -172,7 +172,6 @@ impl Runner {
         match self.settle(&outcomes, attempt) {
             Ok(Some(failed)) => {
                 failed.into_iter().for_each(Failed::tell);
-                outcomes.failed.iter().for_each(|(job, _)| log_duration(job, attempt.task));
                 self.succeeded(outcomes.done.iter().copied(), attempt.task);
             }
             // A cancel of the commit concerns all jobs that were done.

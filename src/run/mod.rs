@@ -317,7 +317,9 @@ impl Runner {
                 let ms = milliseconds(job.times().took);
                 log(Level::Debug, format!("job {} ({}) succeeded in {ms:.3} ms", job.id, task.identifier));
             }
-            log_duration(job, task);
+            if let Some(times) = long(job) {
+                log_duration(&format!("job {} ({})", job.id, task.identifier), times);
+            }
         }
         if let Some(counters) = task.counters() {
             counters.succeeded(&account);
@@ -352,6 +354,7 @@ impl Runner {
             counters: attempt.task.counters(),
             account,
             timed_out: job.times().timed_out,
+            long: long(job),
             job: format!("job {} ({})", job.id, attempt.task.identifier),
             attempt: format!("{} of {}: {}", job.attempts(), recorded.max_attempts(), headline(error)),
             for_good: recorded.attempts() >= recorded.max_attempts(),
@@ -367,7 +370,6 @@ impl Runner {
         fault::point("failed")?;
         xact::commit()?;
         failed.tell();
-        log_duration(job, attempt.task);
         Ok(())
     }
 
@@ -402,14 +404,16 @@ fn add_to(account: &mut Account, job: &Job) {
     }
 }
 
-/// Logs how long a job took, if that is asked for.
-fn log_duration(job: &Job, task: &Task) {
+/// Returns how long a job ran and how long it had waited, if it ran so long that this is to be logged.
+fn long(job: &Job) -> Option<(Duration, Duration)> {
     let took = job.times().took;
-    if job.times().began_at != 0 && settings::log_min_duration().is_some_and(|least| took >= least) {
-        let (ran, waited) = (milliseconds(took), milliseconds(job.waited()));
-        let what = format!("duration: {ran:.3} ms  wait: {waited:.3} ms  job {} ({})", job.id, task.identifier);
-        log(Level::Log, what);
-    }
+    let is_long = job.times().began_at != 0 && settings::log_min_duration().is_some_and(|least| took >= least);
+    is_long.then(|| (took, job.waited()))
+}
+
+fn log_duration(job: &str, (took, waited): (Duration, Duration)) {
+    let (ran, waited) = (milliseconds(took), milliseconds(waited));
+    log(Level::Log, format!("duration: {ran:.3} ms  wait: {waited:.3} ms  {job}"));
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -421,6 +425,7 @@ struct Failed {
     counters: Option<&'static TaskCounters>,
     account: Account,
     timed_out: bool,
+    long: Option<(Duration, Duration)>,
     job: String,
     attempt: String,
     for_good: bool,
@@ -430,7 +435,10 @@ struct Failed {
 
 impl Failed {
     fn tell(self) {
-        let Failed { counters, account, timed_out, job, attempt, for_good, schema, error } = self;
+        let Failed { counters, account, timed_out, long, job, attempt, for_good, schema, error } = self;
+        if let Some(times) = long {
+            log_duration(&job, times);
+        }
         if let Some(counters) = counters {
             counters.failed(&account, &headline(&error).valid());
             for (outcome, is_so) in [(counters::Outcome::Discarded, for_good), (counters::Outcome::TimedOut, timed_out)]

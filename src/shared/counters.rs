@@ -241,11 +241,14 @@ impl TaskCounters {
     }
 
     fn note_error(&self, error: &DbText) {
+        if self.database.load(Relaxed) == 0 {
+            // All databases share the row, and their texts have more than one encoding.
+            return;
+        }
         let version = self.error_version.load(SeqCst);
         let is_mine = version.is_multiple_of(2)
             && self.error_version.compare_exchange(version, version + 1, SeqCst, SeqCst).is_ok();
-        // The row that all databases share has texts of more than one encoding.
-        if !is_mine || self.database.load(Relaxed) == 0 {
+        if !is_mine {
             return;
         }
         // Pairs with the fence in `last_error`: a reader that sees any of what follows sees the odd version.
