@@ -1475,6 +1475,636 @@ Rights: EXECUTE on the function and USAGE on schema kongtask. The role that
 the task runs as, its members, the owner of the extension and superusers
 may.';
 
+create function kongtask.live_stats(
+  out task text,
+  out added bigint,
+  out succeeded bigint,
+  out failed bigint,
+  out discarded bigint,
+  out cancelled bigint,
+  out snoozed bigint,
+  out timed_out bigint,
+  out crashed bigint,
+  out running bigint,
+  out total_run_time double precision,
+  out min_run_time double precision,
+  out max_run_time double precision,
+  out mean_run_time double precision,
+  out stddev_run_time double precision,
+  out total_wait_time double precision,
+  out max_wait_time double precision,
+  out last_success_at timestamptz,
+  out last_failure_at timestamptz,
+  out last_error text,
+  out stats_reset timestamptz
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_live_stats';
+
+-- The error of a job is for those who may read the job.
+create view kongtask.stat_tasks as
+  select
+    stats.task,
+    task.role,
+    stats.added,
+    stats.succeeded,
+    stats.failed,
+    stats.discarded,
+    stats.cancelled,
+    stats.snoozed,
+    stats.timed_out,
+    stats.crashed,
+    stats.running,
+    stats.total_run_time,
+    stats.min_run_time,
+    stats.max_run_time,
+    stats.mean_run_time,
+    stats.stddev_run_time,
+    stats.total_wait_time,
+    stats.max_wait_time,
+    stats.last_success_at,
+    stats.last_failure_at,
+    case
+      when
+        pg_catalog.has_table_privilege('jobs'::regclass, 'select')
+        and (
+          not pg_catalog.row_security_active('jobs'::regclass)
+          or pg_catalog.has_function_privilege('get_job'::regproc, 'execute')
+        )
+        then stats.last_error
+    end as last_error,
+    stats.stats_reset
+  from kongtask.live_stats() as stats
+  left join kongtask.tasks as task on stats.task operator(pg_catalog.=) task.identifier;
+
+create function kongtask.stat_reset(task text = null) returns void
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_stat_reset';
+
+create function kongtask.stat_histogram(
+  task text = null,
+  what text = 'run',
+  out le double precision,
+  out count bigint
+) returns setof record
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_stat_histogram';
+
+create function kongtask.job_state(job jobs, deleter xid, out state text, out why text) returns setof record
+  language c stable rows 1
+  as 'MODULE_PATHNAME', 'kongtask_job_state';
+
+create view kongtask.job_states with (security_invoker = true) as
+  select
+    job.id,
+    job.task_identifier,
+    job.queue_name,
+    job.key,
+    job.priority,
+    job.run_at,
+    job.attempts,
+    job.max_attempts,
+    seen.state,
+    seen.why,
+    job.last_error,
+    job.created_at,
+    job.locked_at,
+    job.locked_by,
+    job.flags,
+    job.payload
+  from jobs as job
+  cross join lateral kongtask.job_state(job, job.xmax) as seen;
+
+create view kongtask.queues with (security_invoker = true) as
+  select
+    coalesce(waiting.queue_name, lock.queue_name) as queue_name,
+    coalesce(waiting.jobs, 0) as jobs,
+    coalesce(waiting.ready, 0) as ready,
+    coalesce(waiting.failed, 0) as failed,
+    waiting.head,
+    lock.job_id as running,
+    lock.locked_by,
+    worker.pid,
+    lock.locked_at as since,
+    waiting.oldest_wait
+  from (
+    select
+      job.queue_name,
+      count(*) as jobs,
+      count(*) filter (where job.is_due) as ready,
+      count(*) filter (where job.attempts operator(pg_catalog.>=) job.max_attempts) as failed,
+      (array_agg(job.id order by job.priority, job.run_at, job.id) filter (where job.is_due))[1] as head,
+      statement_timestamp() operator(pg_catalog.-)
+        min(greatest(job.run_at, job.created_at)) filter (where job.is_due) as oldest_wait
+    from (
+      select
+        queued.id,
+        queued.queue_name,
+        queued.priority,
+        queued.run_at,
+        queued.created_at,
+        queued.attempts,
+        queued.max_attempts,
+        queued.attempts operator(pg_catalog.<) queued.max_attempts
+          and queued.run_at operator(pg_catalog.<=) statement_timestamp()
+          and queued.locked_at is null as is_due
+      from jobs as queued
+      where queued.queue_name is not null
+    ) as job
+    group by job.queue_name
+  ) as waiting
+  full join (
+    select
+      locked.queue_name,
+      locked.job_id,
+      locked.locked_by,
+      locked.locked_at
+    from job_queues as locked
+    where locked.locked_at is not null
+  ) as lock on waiting.queue_name operator(pg_catalog.=) lock.queue_name
+  left join kongtask.live_workers() as worker on lock.locked_by operator(pg_catalog.=) worker.worker_id;
+
+create function kongtask.live_overview(
+  out ready bigint,
+  out waiting bigint,
+  out running bigint,
+  out scheduled bigint,
+  out retrying bigint,
+  out failed bigint,
+  out oldest_ready_age interval,
+  out jobs_per_second double precision,
+  out workers_busy bigint,
+  out workers bigint
+) returns setof record
+  language c volatile rows 1
+  as 'MODULE_PATHNAME', 'kongtask_live_overview';
+
+create view kongtask.overview as
+  select
+    now.ready,
+    now.waiting,
+    now.running,
+    now.scheduled,
+    now.retrying,
+    now.failed,
+    now.oldest_ready_age,
+    now.jobs_per_second,
+    now.workers_busy,
+    now.workers
+  from kongtask.live_overview() as now;
+
+comment on function kongtask.live_stats is 'Returns the rows of kongtask.stat_tasks.';
+comment on view kongtask.stat_tasks is
+'Counters of each task in this database, since they were last reset.
+
+Times are in milliseconds. As those of pg_stat_*, the counters outlive a
+restart of the server, and are zero after a crash. Jobs that external
+workers run are not counted, nor those added while their task was not
+registered here.
+
+There are kongtask.max_tracked_tasks rows for all databases together.
+Further tasks are counted in one row, <others>, which all databases share.
+
+Rights: SELECT on the view, EXECUTE on kongtask.live_stats and USAGE on
+schema kongtask. last_error is NULL unless you may read all jobs.';
+comment on column kongtask.stat_tasks.task is 'Name of the task.';
+comment on column kongtask.stat_tasks.role is
+'Role that it runs as. NULL: it is not registered
+any more.';
+comment on column kongtask.stat_tasks.added is 'Number of jobs added, by committed transactions.';
+comment on column kongtask.stat_tasks.succeeded is 'Number of jobs completed.';
+comment on column kongtask.stat_tasks.failed is
+'Number of attempts that failed, for whatever
+reason.';
+comment on column kongtask.stat_tasks.discarded is
+'Number of jobs whose last attempt failed: they
+have failed for good.';
+comment on column kongtask.stat_tasks.cancelled is 'Number of jobs cancelled.';
+comment on column kongtask.stat_tasks.snoozed is 'Number of attempts that put their job off.';
+comment on column kongtask.stat_tasks.timed_out is
+'Number of failed attempts that took longer than
+the task''s timeout.';
+comment on column kongtask.stat_tasks.crashed is
+'Number of times that a worker process crashed or
+was killed while it ran a job.';
+comment on column kongtask.stat_tasks.running is 'Number of jobs that run now.';
+comment on column kongtask.stat_tasks.total_run_time is
+'Time spent on attempts. Of jobs that share a
+call, each counts an equal part.';
+comment on column kongtask.stat_tasks.min_run_time is 'Shortest attempt.';
+comment on column kongtask.stat_tasks.max_run_time is 'Longest attempt.';
+comment on column kongtask.stat_tasks.mean_run_time is 'Mean time of an attempt.';
+comment on column kongtask.stat_tasks.stddev_run_time is
+'Population standard deviation of the time of an
+attempt.';
+comment on column kongtask.stat_tasks.total_wait_time is
+'Time from when jobs were added and due until an
+attempt began.';
+comment on column kongtask.stat_tasks.max_wait_time is 'Longest such time.';
+comment on column kongtask.stat_tasks.last_success_at is 'Time when a job was last completed.';
+comment on column kongtask.stat_tasks.last_failure_at is 'Time when an attempt last failed.';
+comment on column kongtask.stat_tasks.last_error is 'Beginning of the latest error.';
+comment on column kongtask.stat_tasks.stats_reset is 'Time from which on the row counts.';
+
+comment on function kongtask.stat_reset is
+'Resets the counters of kongtask.stat_tasks to zero.
+
+Arguments:
+- task: name of the task. NULL: all of this database, and <others>.
+
+Errors:
+- 42501: the current role may not.
+
+Rights: EXECUTE on the function, for the owner of the extension and
+superusers; the role that a task runs as can reset the counters of that
+task.';
+comment on function kongtask.stat_histogram is
+'Returns how many attempts took how long: 24 rows, of which each has twice
+the time of the one before.
+
+le is the upper bound of a row in milliseconds, from 0.125 on; the last is
+infinity. count is the number of attempts above the bound of the row before
+and not above this one. Sum it up for what Prometheus calls le.
+
+Arguments:
+- task: name of the task. NULL: all tasks of this database.
+- what: run (how long attempts took) or wait (how long jobs had waited
+  before).
+
+Errors:
+- 22004: what is NULL.
+- 22023: what is neither.
+
+Rights: EXECUTE on the function and USAGE on schema kongtask.';
+
+comment on function kongtask.job_state is 'Returns state and why of a row of kongtask.job_states.';
+comment on view kongtask.job_states is
+'Jobs, each with its state and why it does not run.
+
+Rights: those of the table jobs, row level security included; EXECUTE on
+kongtask.job_state and USAGE on schema kongtask.';
+comment on column kongtask.job_states.id is 'Number of the job.';
+comment on column kongtask.job_states.task_identifier is 'Task that the job is for.';
+comment on column kongtask.job_states.queue_name is 'Queue of the job. NULL: none.';
+comment on column kongtask.job_states.key is 'Name of the job. NULL: none.';
+comment on column kongtask.job_states.priority is 'Jobs with a lower number run first.';
+comment on column kongtask.job_states.run_at is 'Time before which the job does not run.';
+comment on column kongtask.job_states.attempts is 'Number of attempts begun.';
+comment on column kongtask.job_states.max_attempts is
+'Number of attempts after which the job has
+failed for good.';
+comment on column kongtask.job_states.state is
+'ready (a free worker takes it), waiting (it is
+due, and something keeps it from running),
+scheduled (it was never tried, and is for later),
+running, retrying (an attempt failed, and the
+next is for later) or failed (for good).';
+comment on column kongtask.job_states.why is
+'Why it does not run. NULL: it runs or is ready.';
+comment on column kongtask.job_states.last_error is 'Error of the latest failed attempt.';
+comment on column kongtask.job_states.created_at is 'Time when the job was added.';
+comment on column kongtask.job_states.locked_at is
+'Time when a worker claimed the job. NULL: none
+has. Jobs that run in place are not claimed.';
+comment on column kongtask.job_states.locked_by is 'Id of the worker that has claimed the job.';
+comment on column kongtask.job_states.flags is 'Object with a member for each flag, or NULL.';
+comment on column kongtask.job_states.payload is 'Argument for the handler.';
+
+comment on view kongtask.queues is
+'Queues, whose jobs run one at a time: what runs, and what waits.
+
+Rights: those of the tables jobs and job_queues, row level security
+included; EXECUTE on kongtask.live_workers and USAGE on schema kongtask.';
+comment on column kongtask.queues.queue_name is 'Name of the queue.';
+comment on column kongtask.queues.jobs is 'Number of its jobs, in any state.';
+comment on column kongtask.queues.ready is 'Number of jobs that are due and not running.';
+comment on column kongtask.queues.failed is 'Number of jobs that have failed for good.';
+comment on column kongtask.queues.head is
+'Number of the job that is next. NULL: none is
+due.';
+comment on column kongtask.queues.running is 'Number of the job that runs. NULL: none.';
+comment on column kongtask.queues.locked_by is 'Id of the worker that runs it.';
+comment on column kongtask.queues.pid is
+'Process id of that worker. NULL: none, or an
+external one.';
+comment on column kongtask.queues.since is 'Time when it was claimed.';
+comment on column kongtask.queues.oldest_wait is
+'Time that the job has waited that was due
+first. NULL: none is due.';
+
+comment on function kongtask.live_overview is 'Returns the row of kongtask.overview.';
+comment on view kongtask.overview is
+'One row for this database: how many jobs are in which state, how fast they
+run, and how many workers are busy.
+
+It reads the whole table jobs: a tenth of a second for a million jobs. In
+psql, \watch makes a live picture of it.
+
+Rights: SELECT on the view and the table jobs, EXECUTE on
+kongtask.live_overview and USAGE on schema kongtask; where row level
+security applies to you, EXECUTE on get_job.';
+comment on column kongtask.overview.ready is 'Number of jobs that a free worker takes.';
+comment on column kongtask.overview.waiting is
+'Number of jobs that are due, and that something
+keeps from running: see kongtask.job_states.';
+comment on column kongtask.overview.running is 'Number of jobs that run.';
+comment on column kongtask.overview.scheduled is
+'Number of jobs that were never tried and are for
+later.';
+comment on column kongtask.overview.retrying is
+'Number of jobs that wait for another attempt.';
+comment on column kongtask.overview.failed is 'Number of jobs that have failed for good.';
+comment on column kongtask.overview.oldest_ready_age is
+'Time that the oldest ready job has been due.
+NULL: none is ready.';
+comment on column kongtask.overview.jobs_per_second is
+'Number of jobs completed in a second, on average
+of the latest ten. External workers'' jobs are
+not counted.';
+comment on column kongtask.overview.workers_busy is 'Number of workers that run jobs.';
+comment on column kongtask.overview.workers is 'Number of workers.';
+
+create function kongtask.server_state(
+  out is_preloaded boolean,
+  out is_served boolean,
+  out workers int,
+  out lacks_slot boolean,
+  out needs_login boolean,
+  out job_expiry interval,
+  out flags_problem text
+) returns setof record
+  language c volatile rows 1
+  as 'MODULE_PATHNAME', 'kongtask_server_state';
+
+create function kongtask.handler_problem(handler text, role oid, out problem text, out mend text) returns setof record
+  language c volatile rows 1
+  as 'MODULE_PATHNAME', 'kongtask_handler_problem';
+
+create function kongtask.doctor(out "check" text, out status text, out detail text, out hint text) returns setof record
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+  as $$
+begin
+  return query execute format(
+    $doctor$
+    with server as materialized (
+      select * from kongtask.server_state()
+    ),
+    task as (
+      select t.identifier, t.handler, t.role, coalesce(t.runs_as, kongtask.role_named(t.role))::oid as role_id
+      from kongtask.tasks as t
+    ),
+    garbage as (
+      select t.n_dead_tup, t.n_live_tup
+      from pg_stat_all_tables as t
+      where t.relid = '%1$s.jobs'::regclass and t.n_dead_tup > 50000 + 2 * t.n_live_tup
+    ),
+    lock as (
+      select q.locked_by, q.locked_at, format('queue "%%s"', q.queue_name) as what,
+        not exists (select from %1$s.jobs as j where j.id = q.job_id) as is_orphan
+      from %1$s.job_queues as q
+      where q.locked_at is not null
+      union all
+      select j.locked_by, j.locked_at, format('job %%s', j.id),
+        j.queue_name is not null
+          and not exists (select from %1$s.job_queues as q where q.queue_name = j.queue_name and q.locked_at is not null)
+      from %1$s.jobs as j
+      where j.locked_at is not null
+    ),
+    finding as (
+      select
+        'preload' as name,
+        'error' as status,
+        'The library is not in shared_preload_libraries: jobs can be added, and no worker runs them. A change takes effect after a restart of the server.' as detail,
+        format(
+          'alter system set shared_preload_libraries = %%s',
+          concat_ws(', ', (
+            select string_agg(quote_literal(btrim(library, ' "')), ', ')
+            from pg_settings, regexp_split_to_table(setting, ',') as library
+            where pg_settings.name = 'shared_preload_libraries' and btrim(library) <> ''
+          ), quote_literal('kongtask'))
+        ) as hint
+      from server where not is_preloaded
+      union all
+      select 'databases', 'error',
+        format('kongtask.databases does not list database "%%s".', current_database()),
+        format(
+          'alter system set kongtask.databases = %%L; select pg_reload_conf()',
+          case
+            when btrim(current_setting('kongtask.databases')) = '' then current_database()
+            else format('%%s, %%s', current_setting('kongtask.databases'), current_database())
+          end
+        )
+      from server where not is_served
+      union all
+      select 'workers', 'error', 'kongtask.workers is 0: no job runs.',
+        'alter system set kongtask.workers = 4; select pg_reload_conf()'
+      from server where workers = 0
+      union all
+      select 'slots', case when lacks_slot then 'error' else 'warning' end,
+        format(
+          'max_worker_processes is %%s. kongtask needs one slot for its launcher, and one for the scheduler and %%s for the workers of each database. A change takes effect after a restart of the server.',
+          current_setting('max_worker_processes'),
+          workers
+        ),
+        format('alter system set max_worker_processes = %%s', current_setting('max_worker_processes')::int + 2 + workers)
+      from server
+      where is_preloaded and is_served and (lacks_slot or current_setting('max_worker_processes')::int < 2 + workers)
+      union all
+      select 'standby', 'warning', 'The server is a standby: jobs run on its primary.', 'select pg_promote()'
+      where pg_is_in_recovery()
+      union all
+      select 'holds', 'error', format('No job runs in this database: %%s.', held.reason),
+        coalesce(
+          (
+            select format('alter subscription %%I disable', s.subname)
+            from pg_subscription as s
+            inner join pg_subscription_rel as r on s.oid = r.srsubid
+            where
+              s.subenabled and r.srrelid = '%1$s.jobs'::regclass and held.reason ~ 'subscription'
+              and s.subdbid = (select d.oid from pg_database as d where d.datname = current_database())
+            limit 1
+          ),
+          'select kongtask.release_holds()'
+        )
+      from kongtask.holds as held
+      where held.database = current_database()
+      union all
+      select 'role', 'error',
+        case
+          when role.oid is null and task.role ~ '^[0-9]+$'
+            then format('Task "%%s" runs as a role that has been dropped.', task.identifier)
+          when role.oid is null then format('Task "%%s" runs as role %%s, which does not exist.', task.identifier, task.role)
+          when not role.rolcanlogin and server.needs_login
+            then format('Task "%%s" runs as role %%I, which cannot log in.', task.identifier, role.rolname)
+          else format('Task "%%s" runs as role %%I, which may not connect to this database.', task.identifier, role.rolname)
+        end,
+        case
+          when role.oid is null and task.role ~ '^[0-9]+$' then format('select kongtask.unregister_task(%%L)', task.identifier)
+          when role.oid is null then format('create role %%s login', task.role)
+          when not role.rolcanlogin and server.needs_login then format('alter role %%I login', role.rolname)
+          else format('grant connect on database %%I to %%I', current_database(), role.rolname)
+        end
+      from task
+      cross join server
+      left join pg_roles as role on task.role_id = role.oid
+      where
+        role.oid is null
+        or not role.rolcanlogin and server.needs_login
+        or not has_database_privilege(role.oid, current_database(), 'connect')
+      union all
+      select 'task', 'warning',
+        format(
+          '%%s jobs wait for task "%%s", the oldest since %%s. The task is not registered in this database, and no session looks like an external worker.',
+          count(*),
+          job.task_identifier,
+          date_trunc('second', min(job.run_at))
+        ),
+        format('select kongtask.register_task(%%L, ''HANDLER(json)'')', job.task_identifier)
+      from %1$s.jobs as job
+      where
+        job.attempts < job.max_attempts
+        and not exists (select from task where task.identifier = job.task_identifier)
+        and not exists (
+          select from pg_stat_activity as session
+          where
+            session.datname = current_database() and session.pid <> pg_backend_pid()
+            and session.query ~ 'get_job|jobs:insert'
+        )
+      group by job.task_identifier
+      union all
+      select 'handler', 'error', format('Task "%%s": %%s.', task.identifier, checked.problem),
+        coalesce(checked.mend, format('select kongtask.unregister_task(%%L)', task.identifier))
+      from task
+      cross join lateral kongtask.handler_problem(task.handler, task.role_id) as checked
+      where task.role_id is not null and checked.problem is not null
+      union all
+      select 'failing', 'warning',
+        format(
+          'The latest attempt of task "%%s" failed, and %%s attempts before it; %%s have succeeded. The latest error is: %%s. Mend the handler first.',
+          stats.task, stats.failed - 1, stats.succeeded, stats.last_error
+        ),
+        format(
+          'select count(*) from %1$s.reschedule_jobs(array(select id from %1$s.jobs where task_identifier = %%L and attempts > 0), run_at := now(), attempts := 0)',
+          stats.task
+        )
+      from kongtask.stat_tasks as stats
+      where stats.failed >= 3 and stats.last_failure_at > coalesce(stats.last_success_at, '-infinity')
+      union all
+      select 'locks', 'warning',
+        format('Worker "%%s", which has locked %%s and %%s more, does not live.', lock.locked_by, min(lock.what), count(*) - 1),
+        format('select %1$s.force_unlock_workers(array[%%L])', lock.locked_by)
+      from lock
+      cross join server
+      where
+        lock.is_orphan
+        or case starts_with(lock.locked_by, 'kongtask:')
+          when true then not exists (select from kongtask.workers as w where w.worker_id = lock.locked_by)
+          else lock.locked_at < now() - server.job_expiry
+        end
+      group by lock.locked_by
+      union all
+      select 'autovacuum', 'warning',
+        format('Table jobs has %%s dead rows beside %%s live ones.', garbage.n_dead_tup, garbage.n_live_tup),
+        'vacuum %1$s.jobs'
+      from garbage
+      union all
+      select 'autovacuum', 'warning', 'The setting autovacuum is off: dead rows make searches slow.',
+        'alter system set autovacuum = on; select pg_reload_conf()'
+      where current_setting('autovacuum') = 'off'
+      union all
+      select 'xmin', 'warning',
+        format(
+          'The transaction of process %%s (%%s, %%s) has been open since %%s: dead rows of table jobs stay.',
+          session.pid, session.usename, session.state, date_trunc('second', session.xact_start)
+        ),
+        format('select pg_terminate_backend(%%s)', session.pid)
+      from garbage
+      cross join pg_stat_activity as session
+      where session.backend_xmin is not null and session.xact_start < clock_timestamp() - interval '5 s'
+      union all
+      select 'xmin', 'warning',
+        format('Transaction "%%s" has been prepared since %%s: dead rows of table jobs stay.', p.gid, date_trunc('second', p.prepared)),
+        format('rollback prepared %%L', p.gid)
+      from garbage
+      cross join pg_prepared_xacts as p
+      where p.prepared < clock_timestamp() - interval '5 s'
+      union all
+      select 'xmin', 'warning',
+        format('Replication slot "%%s" is not in use and keeps dead rows of table jobs.', slot.slot_name),
+        format('select pg_drop_replication_slot(%%L)', slot.slot_name)
+      from garbage
+      cross join pg_replication_slots as slot
+      where not slot.active and (slot.xmin is not null or slot.catalog_xmin is not null)
+      union all
+      select 'clock', 'warning',
+        format('%%s jobs were added or claimed in the future: the clock has been set back.', count(*)),
+        'update %1$s.jobs set run_at = least(run_at, now()), created_at = least(created_at, now()), locked_at = least(locked_at, now()) where created_at > now() or locked_at > now()'
+      from %1$s.jobs as job
+      where job.created_at > now() + interval '1 min' or job.locked_at > now() + interval '1 min'
+      having count(*) > 0
+      union all
+      select 'run_at', 'warning',
+        format('%%s jobs are to run more than ten years from now.', count(*)),
+        'select count(*) from %1$s.reschedule_jobs(array(select id from %1$s.jobs where run_at > now() + interval ''10 years'' and run_at < ''infinity''), run_at := now())'
+      from %1$s.jobs as job
+      where job.run_at > now() + interval '10 years' and job.run_at < 'infinity'
+      having count(*) > 0
+      union all
+      select 'schedules', 'warning', format('Schedule "%%s": %%s.', schedule.name, schedule.problem),
+        format('select kongtask.unschedule(%%L)', schedule.name)
+      from kongtask.schedules as schedule
+      where schedule.problem is not null
+      union all
+      select 'flags', 'error', format('kongtask.forbidden_flags_function: %%s. No job runs meanwhile.', flags_problem),
+        'alter system set kongtask.forbidden_flags_function = ''''; select pg_reload_conf()'
+      from server where flags_problem is not null
+      union all
+      select 'triggers', 'warning',
+        format('Trigger %%s of table %%s is disabled: workers do not learn of jobs at once.', t.tgname, t.tgrelid::regclass),
+        format('alter table %%s enable trigger %%I', t.tgrelid::regclass, t.tgname)
+      from pg_trigger as t
+      where t.tgrelid in ('%1$s.jobs'::regclass, '%1$s.job_queues'::regclass) and t.tgenabled = 'D' and not t.tgisinternal
+    ),
+    known (name) as (
+      values ('preload'), ('databases'), ('workers'), ('slots'), ('standby'), ('holds'), ('role'), ('task'), ('handler'),
+        ('failing'), ('locks'), ('autovacuum'), ('xmin'), ('clock'), ('run_at'), ('schedules'), ('flags'), ('triggers')
+    )
+    select found.name, found.status, found.detail, found.hint
+    from (
+      select * from finding
+      union all
+      select known.name, 'ok', null, null
+      from known
+      where not exists (select from finding where finding.name = known.name)
+    ) as found
+    order by array_position('{error,warning,ok}', found.status), found.name, found.detail
+    $doctor$,
+    (select extnamespace::regnamespace from pg_extension where extname = 'kongtask')
+  );
+end
+$$;
+
+comment on function kongtask.server_state is 'Returns what kongtask.doctor wants to know of the server.';
+comment on function kongtask.handler_problem is
+'Returns why a handler cannot be called as a role, and the statement that
+mends it, if there is one.';
+comment on function kongtask.doctor is
+'Looks for what keeps jobs from running, and returns a row for each thing
+that it has found.
+
+status is error (no job of the database or of a task runs), warning, or ok
+for a check that has found nothing. hint is a statement that mends it. Where
+that changes a setting that is read at start, the detail says so. A task
+that is not registered needs your handler: put its name in place of
+HANDLER.
+
+The function works also where the library is not preloaded, and changes
+nothing.
+
+Rights: EXECUTE on the function, SELECT on the tables and views of the
+extension: for its owner and superusers.';
+
 -- Whatever rights to what is new here come from elsewhere (PUBLIC, ALTER DEFAULT PRIVILEGES) are undone. New is what became a member
 -- of the extension in this transaction. This comes last.
 do $$

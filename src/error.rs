@@ -66,6 +66,10 @@ pub enum Error {
     TooManyCancels,
     /// What kongtask.give_up raises.
     GaveUp(DbText),
+    MayNotReadJobs,
+    UnknownHistogram(DbText),
+    /// `None`: the counters of all tasks.
+    MayNotReset(Option<DbText>),
     /// A job ran for longer than its task allows.
     TimedOut(Duration, PgError),
     /// A handler called pg_terminate_backend for its own process.
@@ -158,6 +162,12 @@ impl Error {
             }
             Error::MayNotAddJobs { .. } => (b"42501", "permission denied to schedule jobs".into()),
             Error::UnknownZone(zone) => (b"22023", format!("time zone \"{zone}\" is not known")),
+            Error::MayNotReadJobs => (b"42501", "permission denied for table jobs".into()),
+            Error::UnknownHistogram(what) => (b"22023", format!("histogram \"{what}\" is not known")),
+            Error::MayNotReset(Some(task)) => {
+                (b"42501", format!("permission denied to reset the counters of task \"{task}\""))
+            }
+            Error::MayNotReset(None) => (b"42501", "permission denied to reset the counters of all tasks".into()),
             Error::NegativeCount => (b"22023", "count must not be negative".into()),
             Error::NotInHandler(function) => (b"55000", format!("kongtask.{function} can only be called by a handler")),
             Error::InvalidDelay => (b"22023", "delay must be zero or more, and finite".into()),
@@ -249,6 +259,15 @@ impl Error {
             }
             Error::UnknownZone(_) => {
                 "Give a full name of pg_timezone_names, such as Europe/Paris: an abbreviation or a POSIX string does not say when clocks change."
+                    .into()
+            }
+            Error::MayNotReadJobs => "Grant the role SELECT on the table, and EXECUTE on get_job, by which row level security goes.".into(),
+            Error::UnknownHistogram(_) => "Use 'run' or 'wait'.".into(),
+            Error::MayNotReset(Some(_)) => {
+                "Only the role that the task runs as, the owner of the extension or a superuser can.".into()
+            }
+            Error::MayNotReset(None) => {
+                "Only the owner of the extension or a superuser can. Other roles can reset the counters of tasks that run as them."
                     .into()
             }
             Error::RoleCannotLogIn(role) => {

@@ -34,6 +34,8 @@ mod signals;
 mod jobs;
 /// Schedules: the instants that a cron expression stands for, what SQL can do with them, and firing them.
 mod schedules;
+/// What can be seen of jobs: their states, why they do not run, and how many there are.
+mod sight;
 /// Running the jobs that a worker has taken.
 mod run;
 /// The background workers: launcher, scheduler, worker.
@@ -50,8 +52,10 @@ pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", require
 pgrx::extension_sql_file!("../sql/install/42_handlers.sql", name = "handlers", requires = ["tasks"]);
 pgrx::extension_sql_file!("../sql/install/43_cancel.sql", name = "cancel", requires = ["handlers"]);
 pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["cancel"]);
-pgrx::extension_sql_file!("../sql/install/48_control.sql", name = "control", requires = ["schedules"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["control"]);
+pgrx::extension_sql_file!("../sql/install/46_control.sql", name = "control", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/47_sight.sql", name = "sight", requires = ["control"]);
+pgrx::extension_sql_file!("../sql/install/48_doctor.sql", name = "doctor", requires = ["sight"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["doctor"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 

@@ -1,5 +1,6 @@
-//! The settings `kongtask.*` of postgresql.conf. All of them can be changed by a reload.
+//! The settings `kongtask.*` of postgresql.conf. All but kongtask.max_tracked_tasks can be changed by a reload.
 
+use crate::pg::background;
 use crate::pg::text::DbText;
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -13,6 +14,8 @@ static JOB_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
 static FORBIDDEN_FLAGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static FORBIDDEN_FLAGS_FUNCTION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static SHUTDOWN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static MAX_TRACKED_TASKS: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static SYNCHRONOUS_COMMIT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// Defines the settings. To be called once, when the library is loaded.
@@ -66,6 +69,26 @@ pub fn define() {
         &SHUTDOWN_TIMEOUT,
         (0, 3_600_000),
         GucFlags::UNIT_MS,
+    );
+    int(
+        c"kongtask.log_min_duration",
+        c"Sets the duration from which a run of a job is logged.",
+        c"The line has the time that the job ran and the time that it waited. -1 logs none, 0 logs all.",
+        &LOG_MIN_DURATION,
+        (-1, i32::MAX),
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"kongtask.max_tracked_tasks",
+        c"Sets the number of tasks, of all databases, that have counters of their own.",
+        c"Further tasks are counted together. Each takes one and a half kilobytes of shared memory.",
+        &MAX_TRACKED_TASKS,
+        1,
+        100_000,
+        // It sizes shared memory. Postgres refuses such a setting in a library that is loaded later, where it has no
+        // effect.
+        if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
     );
     // SAFETY: the hook is guarded, and only reads the new value.
     unsafe {
@@ -166,6 +189,16 @@ pub fn forbidden_flags() -> Vec<DbText> {
 
 pub fn forbidden_flags_function() -> Option<DbText> {
     Some(DbText::new(text(&FORBIDDEN_FLAGS_FUNCTION).trim_ascii())).filter(|name| !name.is_empty())
+}
+
+/// Returns how many tasks have counters of their own.
+pub fn max_tracked_tasks() -> usize {
+    usize::try_from(MAX_TRACKED_TASKS.get()).unwrap_or(1)
+}
+
+/// Returns the duration from which a run of a job is logged.
+pub fn log_min_duration() -> Option<Duration> {
+    u64::try_from(LOG_MIN_DURATION.get()).ok().map(Duration::from_millis)
 }
 
 /// Returns the value of synchronous_commit for workers' transactions, if one is set.

@@ -18,7 +18,17 @@ const END: &str = "<!-- end -->";
 const BY_HAND: [&str; 3] = ["cron", "errors", "processes"];
 
 /// Functions that users do not call, beside those of triggers.
-const INTERNAL: [&str; 4] = ["live_workers", "live_holds", "role_named", "schedule_status"];
+const INTERNAL: [&str; 9] = [
+    "handler_problem",
+    "job_state",
+    "live_holds",
+    "live_overview",
+    "live_stats",
+    "live_workers",
+    "role_named",
+    "schedule_status",
+    "server_state",
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference")

@@ -147,7 +147,7 @@ begin
   if pg_catalog.current_setting('shared_preload_libraries') operator(pg_catalog.!~) '(^|[,/\s])kongtask(\.so)?(\s|,|$)' then
     raise notice using
       message = 'kongtask is not in shared_preload_libraries: jobs can be added, but no worker will run them',
-      hint = 'Add shared_preload_libraries = ''kongtask'' to postgresql.conf and restart the server.';
+      hint = 'Add shared_preload_libraries = ''kongtask'' to postgresql.conf and restart the server. SELECT * FROM kongtask.doctor() tells what else is missing.';
   end if;
 end
 $$;

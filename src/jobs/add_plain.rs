@@ -64,6 +64,7 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
         has_key: false,
         is_locked: false,
         is_news: true,
+        is_added: true,
     })?;
     Ok(Some(row))
 }

@@ -46,6 +46,8 @@ pub struct Charged {
     pub task: DbText,
     pub for_good: bool,
     pub error: DbText,
+    /// True if the attempt counts.
+    pub is_attempt: bool,
 }
 
 /// Records a failed attempt of a job during which its worker crashed, or (not `crashed`) was killed. The third crash in
@@ -66,6 +68,7 @@ pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
         for_good: rows.get(0, 0).unwrap_or(false),
         task: rows.get(0, 1).unwrap_or_default(),
         error: rows.get(0, 2).unwrap_or_default(),
+        is_attempt: rows.get(0, 3).unwrap_or(false),
     }))
 }
 

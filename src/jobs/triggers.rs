@@ -114,6 +114,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         has_key: row.value(attribute::KEY).is_some(),
         is_locked: row.value(attribute::LOCKED_AT).is_some(),
         is_news,
+        is_added: trigger.is_insert(),
     })?;
     Ok(nothing())
 }
@@ -131,14 +132,21 @@ pub struct Changed {
     pub is_locked: bool,
     /// True if external workers are to be told.
     pub is_news: bool,
+    /// True if it was added, rather than changed.
+    pub is_added: bool,
 }
 
 /// Notes a job that the commit makes ready for workers here, or notifies external workers of it.
 pub fn note(job: &Changed) -> Result<(), Error> {
+    let tasks = registry::tasks()?;
+    if job.is_added
+        && let Some(counters) = tasks.get(&job.identifier).and_then(|task| task.counters())
+    {
+        commit_notes::note_added(counters);
+    }
     if job.attempts >= job.max_attempts || job.is_locked {
         return Ok(());
     }
-    let tasks = registry::tasks()?;
     match tasks.get(&job.identifier) {
         None if job.is_news => notify::notify(c"jobs:insert", c""),
         None => (),

@@ -7,6 +7,7 @@ use super::text::{AsText, DbText};
 use super::{latch, version};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::time::Duration;
 
@@ -162,6 +163,22 @@ pub fn at_exit(f: fn(usize), argument: usize) {
     unsafe { pg_sys::on_shmem_exit(Some(call), Datum::from(boxed)) }
 }
 
+/// Calls `f` when this process ends in order. For the postmaster, as it lays out shared memory: that is not kept after a
+/// crash.
+pub fn at_orderly_exit(f: fn()) {
+    thread_local! {
+        static CALLED: Cell<Option<fn()>> = const { Cell::new(None) };
+    }
+    unsafe extern "C-unwind" fn call(code: c_int, _: Datum) {
+        if let Some(f) = CALLED.take().filter(|_| code == 0) {
+            f();
+        }
+    }
+    CALLED.set(Some(f));
+    // SAFETY: registered once for each time that shared memory is laid out; forked processes do not inherit it.
+    unsafe { pg_sys::on_shmem_exit(Some(call), Datum::from(0)) }
+}
+
 /// Returns this process's pid.
 pub fn pid() -> i32 {
     // SAFETY: reads a variable.
@@ -275,6 +292,12 @@ pub fn role_name(role: Oid) -> DbText {
     // The transaction only read.
     super::xact::abort();
     name
+}
+
+/// Returns true while the server is a standby, or recovers.
+pub fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
 }
 
 /// Returns true while the postmaster loads shared_preload_libraries, but not for pg_upgrade.

@@ -2,6 +2,7 @@
 //! share. pgrx's TimestampWithTimeZone converts on each use, and has no clock.
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::time::Duration;
 
 pub type Timestamp = i64;
@@ -30,6 +31,12 @@ pub fn tick() -> Tick {
 pub fn transaction_start() -> Timestamp {
     // SAFETY: reads a variable.
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// Returns a time as log lines have it.
+pub fn written(when: Timestamp) -> String {
+    // SAFETY: the text is in a static buffer, and copied at once.
+    unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(when)).to_string_lossy().into_owned() }
 }
 
 /// Returns a time (or tick) `length` later than `when`; `NEVER` if that overflows.

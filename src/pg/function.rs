@@ -7,6 +7,7 @@ use super::spi::{Rows, Value};
 use super::text::DbText;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum};
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Defines `$symbol` as an SQL-callable function that calls a Rust function. Not `#[pg_extern]`: that converts every
@@ -78,6 +79,30 @@ impl Call {
     /// Returns argument `n`, an `oid` or one of its aliases.
     pub fn oid(&self, n: usize) -> Option<pg_sys::Oid> {
         self.value(n).map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    /// Returns what `make` makes at the first call of a function in a statement, and the same at its further calls.
+    pub fn once_in_a_statement<T: 'static, E>(&mut self, make: impl FnOnce() -> Result<T, E>) -> Result<&'static T, E> {
+        unsafe extern "C-unwind" fn forget<T>(kept: *mut c_void) {
+            // SAFETY: what is boxed below; called once, when nothing can call the function any more.
+            drop(unsafe { Box::from_raw(kept.cast::<T>()) });
+        }
+        // SAFETY: a valid call; one function keeps values of one type. The value lives as long as the statement runs,
+        // and callers return before its end.
+        unsafe {
+            let info = (*self.0).flinfo;
+            if (*info).fn_extra.is_null() {
+                let kept = Box::into_raw(Box::new(make()?));
+                let callback =
+                    pg_sys::MemoryContextAllocZero((*info).fn_mcxt, size_of::<pg_sys::MemoryContextCallback>())
+                        .cast::<pg_sys::MemoryContextCallback>();
+                (*callback).func = Some(forget::<T>);
+                (*callback).arg = kept.cast();
+                pg_sys::MemoryContextRegisterResetCallback((*info).fn_mcxt, callback);
+                (*info).fn_extra = kept.cast();
+            }
+            Ok(&*(*info).fn_extra.cast::<T>())
+        }
     }
 
     /// Returns the `Node` that says how a trigger function was called; null for other calls.

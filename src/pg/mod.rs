@@ -28,6 +28,7 @@ pub mod python;
 pub mod role;
 pub mod session;
 pub mod spi;
+pub mod scan;
 pub mod subxact;
 pub mod text;
 pub mod trigger;

@@ -54,6 +54,17 @@ pub fn has_privileges_of(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, of) }
 }
 
+/// Returns true if the current role may read a table, and whether row level security applies to it there.
+pub fn may_read(table: pg_sys::Oid) -> (bool, bool) {
+    // SAFETY: catalog look-ups, within a transaction; told to raise nothing.
+    unsafe {
+        let may = pg_sys::pg_class_aclcheck(table, current(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        let security = pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true);
+        let is_limited = security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+        (may == pg_sys::AclResult::ACLCHECK_OK, is_limited)
+    }
+}
+
 /// Returns true if pg_stat_activity shows queries of `of` to the current role.
 pub fn may_see_queries_of(of: pg_sys::Oid) -> bool {
     has_privileges_of(current(), pg_sys::ROLE_PG_READ_ALL_STATS.into()) || has_privileges_of(current(), of)

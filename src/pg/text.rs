@@ -236,6 +236,13 @@ impl PartialEq<str> for DbText {
     }
 }
 
+/// Returns a name as an SQL identifier: quoted where SQL needs that.
+pub fn quoted(name: &DbText) -> DbText {
+    let name = name.c_string();
+    // SAFETY: reads a NUL-terminated name, and returns it or a palloc'd copy.
+    unsafe { DbText::of_c(CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr()))) }
+}
+
 /// How many characters of the database's encoding a text has.
 pub fn characters(text: &(impl AsText + ?Sized)) -> usize {
     let bytes = text.encoded();

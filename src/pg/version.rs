@@ -40,6 +40,19 @@ pub fn owns_extension(extension: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Returns true if `role` may connect to the database.
+pub fn may_connect(database: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    let right = pg_sys::ACL_CONNECT as pg_sys::AclMode;
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let answer = pg_sys::pg_database_aclcheck(database, role, right);
+        #[cfg(not(feature = "pg15"))]
+        let answer = pg_sys::object_aclcheck(pg_sys::DatabaseRelationId, database, role, right);
+        answer == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// Returns true if `role` may execute the function.
 pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     // SAFETY: a catalog look-up, within a transaction.

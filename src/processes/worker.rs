@@ -132,6 +132,7 @@ fn run(
             arena: Arena::new(c"kongtask job"),
             recently_failed: HashMap::new(),
             due_again: Cell::new(NEVER),
+            timed_out: Cell::new(false),
         },
     };
     log(Level::Log, format!("{name} started"));

@@ -6,7 +6,7 @@
 
 use super::marks::AfterFailure;
 use super::set::Part;
-use super::{Attempt, Failed, FailedAttempt, RunMode, Runner, TakenJobs, marks};
+use super::{Attempt, Clock, Failed, FailedAttempt, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::{complete, postpone, take};
 use crate::pg::catch::Raise;
@@ -107,7 +107,6 @@ impl Runner {
 
     /// Runs jobs until one fails. Returns `None` if none did and all are committed.
     fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
-        let begun = Instant::now();
         let Some(handler) = self.handler(attempt.task, None)? else { return Ok(Some(Outcomes::default())) };
         let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
         if outcomes.done.len() < jobs.len() || self.is_one_cancelled(&outcomes) {
@@ -117,7 +116,7 @@ impl Runner {
             self.snooze(job, attempt.mode, delay)?;
         }
         self.commit()?;
-        self.log_done(&outcomes, attempt, begun);
+        self.tell_done(&outcomes, attempt);
         Ok(None)
     }
 
@@ -168,7 +167,6 @@ impl Runner {
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
-        let begun = Instant::now();
         let mut outcomes = match self.run_each(jobs, attempt, handler, |_| true) {
             Ok(outcomes) => outcomes,
             // The handler cannot be prepared.
@@ -179,8 +177,8 @@ impl Runner {
         };
         match self.settle(&outcomes, attempt) {
             Ok(Some(failed)) => {
-                failed.into_iter().for_each(Failed::log);
-                self.log_done(&outcomes, attempt, begun);
+                failed.into_iter().for_each(Failed::tell);
+                self.tell_done(&outcomes, attempt);
             }
             // A cancel of the commit concerns all jobs that were done.
             Err(error) if Runner::was_cancelled(&error) => {
@@ -191,7 +189,7 @@ impl Runner {
                 xact::begin_for_queue();
                 let failed = self.record_failed(&outcomes, attempt)?;
                 xact::commit()?;
-                failed.into_iter().for_each(Failed::log);
+                failed.into_iter().for_each(Failed::tell);
             }
             // A lock that is lost, or a deferred constraint: running each alone shows whose it is.
             Ok(None) | Err(_) => {
@@ -234,12 +232,14 @@ impl Runner {
                 outcomes.interrupted = true;
                 continue;
             }
+            let clock = Clock::start();
             let result = xact::in_subtransaction(|| {
                 self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
                     let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
                     (error.read(), by_itself || Runner::was_cancelled(&error))
                 })
             });
+            self.ran(std::slice::from_ref(job), &clock);
             match result {
                 Ok(()) => {
                     subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));
@@ -301,13 +301,11 @@ impl Runner {
         outcomes.failed.iter().map(|(job, failure)| self.record_failure(job, attempt, failure)).collect()
     }
 
-    fn log_done(&self, outcomes: &Outcomes, attempt: &Attempt, begun: Instant) {
-        for (job, delay) in &outcomes.done {
-            match delay {
-                Some(_) => self.snoozed(job, attempt.task, begun),
-                None => self.succeeded(job, attempt.task, begun),
-            }
-        }
+    /// Counts and logs the jobs that are done, once that is committed.
+    fn tell_done(&self, outcomes: &Outcomes, attempt: &Attempt) {
+        let completed = outcomes.done.iter().filter(|(_, delay)| delay.is_none()).map(|&(job, _)| job);
+        self.succeeded(completed, attempt.task);
+        self.snoozed(outcomes.snoozed().map(|(job, _)| job), attempt.task);
     }
 }
 

@@ -42,8 +42,9 @@ use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
 use crate::pg::{background, clock, dblink, fault, latch, libraries, python, session, xact};
 use crate::schema;
-use crate::schema::job_row::Job;
+use crate::schema::job_row::{Job, Times};
 use crate::settings;
+use crate::shared::counters::{self, Account, TaskCounters};
 use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, State, TakenRange, Worker};
@@ -54,7 +55,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Runs the jobs of one worker.
 pub struct Runner {
@@ -70,6 +71,20 @@ pub struct Runner {
     pub recently_failed: HashMap<u32, Instant>,
     /// When the first of the jobs of this run that have failed is due again; `NEVER` if none has.
     pub due_again: Cell<Timestamp>,
+    /// True if the latest call took longer than its task allows.
+    pub timed_out: Cell<bool>,
+}
+
+/// Measures an attempt.
+struct Clock {
+    began_at: Timestamp,
+    begun: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { began_at: clock::now(), begun: Instant::now() }
+    }
 }
 
 /// The way in which jobs are held while they run.
@@ -276,11 +291,22 @@ impl Runner {
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
-                Some(timeout) if begun.elapsed() >= timeout => Error::TimedOut(timeout, error),
+                Some(timeout) if begun.elapsed() >= timeout => {
+                    self.timed_out.set(true);
+                    Error::TimedOut(timeout, error)
+                }
                 _ => Error::Postgres(error),
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes on each of these jobs how their attempt went that was measured so far. Of those that shared one call, each
+    /// gets an equal part.
+    fn ran(&self, jobs: &[Job], clock: &Clock) {
+        let took = clock.begun.elapsed() / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let times = Times { began_at: clock.began_at, took, timed_out: self.timed_out.take() };
+        jobs.iter().for_each(|job| job.ran(times));
     }
 
     /// Returns true if a call failed because it was cancelled.
@@ -326,18 +352,25 @@ impl Runner {
         background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
-    fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
-        self.log_end(job, task, "succeeded", begun);
+    /// Counts jobs that were completed, and logs what the settings ask for.
+    fn succeeded<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>, task: &Task) {
+        let account = log_ends(jobs, task, "succeeded");
+        if let Some(counters) = task.counters() {
+            counters.succeeded(&account);
+        }
+        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+            entry.finished.add(account.jobs);
+        }
     }
 
-    fn snoozed(&self, job: &Job, task: &Task, begun: Instant) {
-        self.log_end(job, task, "was snoozed", begun);
+    /// Does the same for jobs that are to run again later.
+    fn snoozed<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>, task: &Task) {
+        let account = log_ends(jobs, task, "was snoozed");
+        if let Some(counters) = task.counters().filter(|_| account.jobs > 0) {
+            counters.count(counters::Outcome::Snoozed, account.jobs);
+            counters.ran(&account);
+        }
     }
-
-    fn log_end(&self, job: &Job, task: &Task, what: &str, begun: Instant) {
-        if is_logged(Level::Debug) {
-            let ms = begun.elapsed().as_secs_f64() * 1e3;
-            log(Level::Debug, format!("job {} ({}) {what} in {ms:.3} ms", job.id, task.identifier));
         }
     }
 
@@ -370,7 +403,13 @@ impl Runner {
         let recorded = recorded.as_ref().unwrap_or(job);
         self.due_again.set(self.due_again.get().min(recorded.position().run_at));
         let most = retry.attempts_of(recorded.max_attempts()).max(job.attempts());
+        let mut account = Account::default();
+        add_to(&mut account, job);
         Ok(Failed {
+            counters: attempt.task.counters(),
+            account,
+            timed_out: job.times().timed_out,
+            long: long(job),
             job: format!("job {} ({})", job.id, attempt.task.identifier),
             attempt: format!("{} of {}: {}", job.attempts(), most, headline(error)),
             for_good: recorded.attempts() >= recorded.max_attempts(),
@@ -407,7 +446,7 @@ impl Runner {
         let failed = self.record_failure(job, attempt, failure)?;
         fault::point("failed")?;
         xact::commit()?;
-        failed.log();
+        failed.tell();
         Ok(())
     }
 
@@ -448,8 +487,53 @@ impl FailedAttempt {
     }
 }
 
-/// The log line of a failed attempt.
+/// Logs what the settings ask for of jobs that ended in this way. Returns what is to be counted of them.
+fn log_ends<'j>(jobs: impl IntoIterator<Item = &'j Job>, task: &Task, how: &str) -> Account {
+    let mut account = Account::default();
+    for job in jobs {
+        add_to(&mut account, job);
+        if is_logged(Level::Debug) {
+            let ms = milliseconds(job.times().took);
+            log(Level::Debug, format!("job {} ({}) {how} in {ms:.3} ms", job.id, task.identifier));
+        }
+        if let Some(times) = long(job) {
+            log_duration(&format!("job {} ({})", job.id, task.identifier), times);
+        }
+    }
+    account
+}
+
+/// Adds a job to those to be counted.
+fn add_to(account: &mut Account, job: &Job) {
+    account.jobs += 1;
+    if job.times().began_at != 0 {
+        account.run.add(job.times().took);
+        account.wait.add(job.waited());
+    }
+}
+
+/// Returns how long a job ran and how long it had waited, if it ran so long that this is to be logged.
+fn long(job: &Job) -> Option<(Duration, Duration)> {
+    let took = job.times().took;
+    let is_long = job.times().began_at != 0 && settings::log_min_duration().is_some_and(|least| took >= least);
+    is_long.then(|| (took, job.waited()))
+}
+
+fn log_duration(job: &str, (took, waited): (Duration, Duration)) {
+    let (ran, waited) = (milliseconds(took), milliseconds(waited));
+    log(Level::Log, format!("duration: {ran:.3} ms  wait: {waited:.3} ms  {job}"));
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// A failed attempt that is recorded: what to count and to log once that is committed.
 struct Failed {
+    counters: Option<&'static TaskCounters>,
+    account: Account,
+    timed_out: bool,
+    long: Option<(Duration, Duration)>,
     job: String,
     attempt: String,
     for_good: bool,
@@ -460,15 +544,30 @@ struct Failed {
 }
 
 impl Failed {
-    /// Logs it. To be called once the failure is committed.
-    fn log(self) {
-        let Failed { job, attempt, for_good, schema, error, cancelled } = self;
+    fn tell(self) {
+        let Failed { counters, account, timed_out, long, job, attempt, for_good, schema, error, cancelled } = self;
+        if let Some(times) = long {
+            log_duration(&job, times);
+        }
         if let Some((database, id, said)) = cancelled {
             if let Some(board) = shared::board() {
                 board.cancels().settle(database, id);
             }
+            if let Some(counters) = counters {
+                counters.count(counters::Outcome::Cancelled, account.jobs);
+                counters.ran(&account);
+            }
             log(Level::Log, format!("{job} {said}"));
-        } else if for_good {
+            return;
+        }
+        if let Some(counters) = counters {
+            counters.failed(&account, &headline(&error).valid());
+            for (outcome, is_so) in [(counters::Outcome::Discarded, for_good), (counters::Outcome::TimedOut, timed_out)]
+            {
+                counters.count(outcome, account.jobs * u64::from(is_so));
+            }
+        }
+        if for_good {
             let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
             Raise { sqlstate: *b"01000", message: message.into(), hint: Some(hint.into()), ..error }

@@ -2,7 +2,7 @@
 //! alone. Those have failed, and the others complete. If the call is cancelled, all of them have failed.
 
 use super::marks::AfterFailure;
-use super::{Attempt, Failed, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
+use super::{Attempt, Clock, Failed, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::{complete, take};
 use crate::pg::{background, xact};
@@ -84,12 +84,14 @@ impl Runner {
     fn attempt_part(&self, taken: &TakenJobs, part: Part) -> Result<Outcome, Error> {
         self.begin();
         let Some(handler) = self.handler(&taken.task, None)? else { return Ok(Outcome::NotOurs) };
-        match part {
+        let deleted;
+        let (jobs, snoozed) = match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
-                let jobs = self.delete(taken, &ids)?;
-                self.call_for(&jobs, &handler, taken)?;
-                self.snooze_all(&jobs, RunMode::InPlace)?;
+                deleted = self.delete(taken, &ids)?;
+                self.call_for(&deleted, &handler, taken)?;
+                let snoozed = self.snooze_all(&deleted, RunMode::InPlace)?;
+                (&deleted[..], snoozed)
             }
             Part::Claimed(jobs) => {
                 self.call_for(jobs, &handler, taken)?;
@@ -101,12 +103,15 @@ impl Runner {
                 if !complete::complete_held(done, self.worker_id())? {
                     return Ok(Outcome::LockLost);
                 }
+                (jobs, snoozed)
             }
-        }
+        };
         if self.first_cancelled(part).is_some() {
             return Ok(Outcome::Cancelled);
         }
         self.commit()?;
+        self.succeeded(jobs.iter().filter(|job| !snoozed.contains(&job.id)), &taken.task);
+        self.snoozed(jobs.iter().filter(|job| snoozed.contains(&job.id)), &taken.task);
         Ok(Outcome::Completed)
     }
 
@@ -148,7 +153,7 @@ impl Runner {
         let failed =
             jobs.iter().map(|job| self.record_failure(job, &attempt, failure)).collect::<Result<Vec<_>, Error>>()?;
         xact::commit()?;
-        failed.into_iter().for_each(Failed::log);
+        failed.into_iter().for_each(Failed::tell);
         Ok(())
     }
 
@@ -158,7 +163,10 @@ impl Runner {
         let (name, task) = (&taken.task.handler, &taken.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let _many = ManyJobs::begin(jobs.iter().map(|job| job.id).collect());
-        self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs))
+        let clock = Clock::start();
+        let result = self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs));
+        self.ran(jobs, &clock);
+        result
     }
 }
 

@@ -1,6 +1,6 @@
 //! One job, in a transaction of its own.
 
-use super::{Attempt, Outcome, RunMode, Runner, TakenJobs, marks};
+use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::take::{self, Next};
 use crate::jobs::{complete, postpone, queues, recover};
@@ -13,7 +13,6 @@ use crate::shared::crash_records;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::signals::{commit_notes, wake};
 use crate::tasks::registry;
-use std::time::Instant;
 
 impl Runner {
     /// Runs one job, if it can still be taken.
@@ -88,11 +87,13 @@ impl Runner {
 
     /// Calls the handler, completes the job and commits, in the transaction that has begun.
     fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
-        let begun = Instant::now();
+        let clock = Clock::start();
         spi::met_deadlock();
-        match self.try_to_complete(job, attempt) {
-            Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
-            Ok(Outcome::Snoozed) => self.snoozed(job, attempt.task, begun),
+        let result = self.try_to_complete(job, attempt);
+        self.ran(std::slice::from_ref(job), &clock);
+        match result {
+            Ok(Outcome::Completed) => self.succeeded([job], attempt.task),
+            Ok(Outcome::Snoozed) => self.snoozed([job], attempt.task),
             Ok(Outcome::Cancelled) => {
                 xact::abort();
                 self.record_cancel(job, attempt)?;

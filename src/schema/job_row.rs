@@ -6,6 +6,8 @@ use crate::pg::text::DbText;
 use crate::shared::ready_list::Position;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
+use std::cell::Cell;
+use std::time::Duration;
 
 /// The attribute numbers of the columns of `jobs`.
 pub mod attribute {
@@ -31,13 +33,28 @@ pub mod attribute {
 pub struct Job {
     row: Row,
     pub id: i64,
+    /// When it had been added and was due.
+    due: Timestamp,
+    times: Cell<Times>,
+}
+
+/// How an attempt went.
+#[derive(Default, Clone, Copy)]
+pub struct Times {
+    /// When it began, by the wall clock; 0: its handler was not called.
+    pub began_at: Timestamp,
+    pub took: Duration,
+    /// True if it took longer than its task allows.
+    pub timed_out: bool,
 }
 
 impl Job {
-    /// Wraps a row of `jobs`.
+    /// Wraps a row of `jobs`. To be called within a transaction, as whatever reads the row.
     pub fn new(row: Datum) -> Job {
         let row = Row::new(row);
-        Job { row, id: row.get(attribute::ID).unwrap_or(0) }
+        let time = |attribute| timestamp(row.value(attribute)).unwrap_or(0);
+        let due = time(attribute::RUN_AT).max(time(attribute::CREATED_AT));
+        Job { row, id: row.get(attribute::ID).unwrap_or(0), due, times: Cell::default() }
     }
 
     /// Returns the payload, a `json`.
@@ -73,6 +90,21 @@ impl Job {
 
     pub fn max_attempts(&self) -> i32 {
         self.number(attribute::MAX_ATTEMPTS)
+    }
+
+    /// Notes how the current attempt went.
+    pub fn ran(&self, times: Times) {
+        self.times.set(times);
+    }
+
+    /// Returns how the current attempt went.
+    pub fn times(&self) -> Times {
+        self.times.get()
+    }
+
+    /// Returns how long it had waited, since it was added and due, before its attempt began.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.times().began_at.saturating_sub(self.due)).unwrap_or(0))
     }
 
     fn number(&self, attribute: i16) -> i32 {

@@ -1,5 +1,6 @@
 //! A database, as its scheduler, the launcher and sessions see it.
 
+use super::counters::Rate;
 use super::protocols::{Attendance, NextDue, Request};
 use super::{Restores, SharedOid};
 use crate::pg::clock::NEVER;
@@ -88,6 +89,8 @@ pub struct DatabaseEntry {
     /// latch. Cleared by the scheduler before it has everything searched, so that a commit which sets it later is
     /// searched for again.
     pub has_unnoted_jobs: AtomicBool,
+    /// How many jobs were completed of late. Written by workers; read by `kongtask.overview`.
+    pub finished: Rate,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
     /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER`
@@ -128,6 +131,7 @@ impl DatabaseEntry {
         self.starving.store(false, SeqCst);
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
+        self.finished.reset();
         self.next_due.reset();
         self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);

@@ -18,6 +18,7 @@ mod sync;
 mod protocols;
 pub mod ready_list;
 mod restores;
+pub mod counters;
 mod database;
 mod worker;
 pub mod cancels;
@@ -319,6 +320,7 @@ impl Board {
 const BOARD_LOCK: usize = 0;
 
 const NAME: &std::ffi::CStr = c"kongtask";
+const COUNTERS: &std::ffi::CStr = c"kongtask counters";
 
 /// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker
 /// slot.
@@ -346,6 +348,7 @@ pub fn request() {
                 next();
             }
             pg_sys::RequestAddinShmemSpace(size());
+            pg_sys::RequestAddinShmemSpace(counters::size());
             Lock::request(1 + capacity());
         }
     }
@@ -374,6 +377,13 @@ pub fn request() {
                 }
             }
             BOARD.set(board);
+            let mut found = false;
+            let size = counters::size();
+            let memory = pg_sys::ShmemInitStruct(COUNTERS.as_ptr(), size, &mut found).cast::<u8>();
+            if !found {
+                memory.write_bytes(0, size);
+            }
+            counters::lay_out(memory, !found);
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Worker {
     ids: [AtomicI64; 2],
     begins: [AtomicI64; 3],
     tag: AtomicU32,
+    /// How many jobs that are.
+    count: AtomicU32,
     /// In the encoding of its database.
     task: [AtomicU64; TASK_WORDS],
     /// What the handler has told of its progress. Cleared with each job that begins, and with the last that ends.
@@ -124,6 +126,8 @@ pub struct TakenRange {
     pub begins: Position,
     /// The tag of the task.
     pub task: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 impl TakenRange {
@@ -133,6 +137,7 @@ impl TakenRange {
             ids: (ids().min().unwrap_or(0), ids().max().unwrap_or(0)),
             begins: hints.iter().map(|hint| hint.position).min().unwrap_or(Position::END),
             task: hints.first().map_or(0, |hint| hint.task),
+            count: hints.len() as u32,
         }
     }
 
@@ -220,6 +225,7 @@ impl Worker {
             self.ids[0].store(held.ids.0, Relaxed);
             self.ids[1].store(held.ids.1, Relaxed);
             self.tag.store(held.task, Relaxed);
+            self.count.store(held.count, Relaxed);
             self.job.store(held.begins.id, Relaxed);
             self.progress.parts.store(0, Relaxed);
             store_text(&self.task, task.as_bytes());
@@ -291,6 +297,7 @@ impl Worker {
                 ids: (number(&self.ids[0]), number(&self.ids[1])),
                 begins: Position { priority: priority as i32, run_at, id },
                 task: self.tag.load(SeqCst),
+                count: self.count.load(SeqCst),
             })
         })
     }

@@ -8,6 +8,7 @@
 use super::wake::{offer, wake};
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::{background, fault, xact};
+use crate::shared::counters::TaskCounters;
 use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -19,6 +20,8 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Notes {
     /// Jobs that can run now, by the role that runs them.
     jobs: Vec<(Oid, Jobs)>,
+    /// How many jobs were added, by their task and the level of the subtransaction.
+    added: Vec<Added>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
@@ -39,6 +42,12 @@ struct PausedJobs {
     changes: u64,
     /// When the first of the pauses ends.
     until: Timestamp,
+}
+
+struct Added {
+    counters: &'static TaskCounters,
+    level: i32,
+    jobs: u64,
 }
 
 #[derive(Default)]
@@ -81,6 +90,31 @@ pub fn note_job(role: Oid, hint: Hint) {
     note(|notes| match notes.jobs.iter_mut().find(|(of, _)| *of == role) {
         Some((_, jobs)) => jobs.add(hint),
         None => notes.jobs.push((role, Jobs { count: 1, hints: vec![hint], others: None })),
+    });
+}
+
+/// Notes that a job was added, to be counted once that is committed.
+pub fn note_added(counters: &'static TaskCounters) {
+    let level = xact::nesting();
+    if level > 1 {
+        xact::at_subtransaction_end(end_of_subtransaction);
+    }
+    note(|notes| match notes.added.last_mut() {
+        Some(last) if last.level == level && std::ptr::eq(last.counters, counters) => last.jobs += 1,
+        _ => notes.added.push(Added { counters, level, jobs: 1 }),
+    });
+}
+
+/// Called at the end of a subtransaction; must not raise. What one that is rolled back has added is not counted. Its
+/// other notes stay, as they are hints.
+fn end_of_subtransaction(committed: bool, level: i32) {
+    NOTES.with_borrow_mut(|notes| {
+        let Some(notes) = notes else { return };
+        if committed {
+            notes.added.iter_mut().for_each(|added| added.level = added.level.min(level - 1));
+        } else {
+            notes.added.retain(|added| added.level < level);
+        }
     });
 }
 
@@ -135,6 +169,7 @@ fn end(committed: bool) {
     if committed {
         // A fault point's error is dropped, as nothing may raise here. It may still end the process.
         let _ = fault::point("committed");
+        notes.added.iter().for_each(|added| added.counters.added(added.jobs));
         tell(board, notes);
     }
 }

@@ -9,7 +9,7 @@ use crate::pg::hooks::{self, Statement};
 use crate::pg::{background, fault, heap, latch, role, version};
 use crate::schema;
 use crate::settings;
-use crate::shared::{self, Board, DatabaseEntry, State};
+use crate::shared::{self, Board, DatabaseEntry, State, counters};
 use crate::signals::commit_notes;
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
@@ -20,6 +20,10 @@ pub fn watch() {
     hooks::before_statement(|statement| match statement {
         Statement::Creates => {
             restore::note_created();
+            if schema::extension().is_none() {
+                // What is counted here was of an extension that has been dropped.
+                counters::forget(|database| database == background::database());
+            }
             commit_notes::note_created();
         }
         Statement::HasCommittedPrepared => note_what_was_prepared(),

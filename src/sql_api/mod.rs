@@ -8,6 +8,8 @@ mod install;
 mod jobs;
 mod schedule_admin;
 mod schedules;
+mod sight;
+mod stats;
 mod tasks;
 mod workers;
 
@@ -59,6 +61,14 @@ sql_function!(kongtask_cancel, cancel::cancel);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
+
+sql_function!(kongtask_job_state, sight::job_state);
+sql_function!(kongtask_server_state, sight::server_state);
+sql_function!(kongtask_handler_problem, sight::handler_problem);
+sql_function!(kongtask_live_overview, sight::live_overview);
+sql_function!(kongtask_live_stats, stats::live_stats);
+sql_function!(kongtask_stat_reset, stats::stat_reset);
+sql_function!(kongtask_stat_histogram, stats::stat_histogram);
 
 sql_function!(kongtask_schedule, schedule_admin::schedule);
 sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);

@@ -168,6 +168,11 @@ pub fn current_row() -> Value {
 
 /// Calls a function without arguments that returns text[], as the current role. Errors as for [`Handler::check`].
 pub fn call_for_texts(name: &DbText) -> Result<Vec<DbText>, Error> {
+    Ok(text::elements(procedure::call(check_for_texts(name)?, &[])?))
+}
+
+/// Finds such a function. Errors as for [`Handler::check`].
+pub fn check_for_texts(name: &DbText) -> Result<Oid, Error> {
     let mut full = name.clone();
     if !full.as_bytes().ends_with(b")") {
         full.push("()");
@@ -182,5 +187,5 @@ pub fn call_for_texts(name: &DbText) -> Result<Vec<DbText>, Error> {
         let role = role::name(role::current()).unwrap_or_default();
         return Err(Error::HandlerForbidden { handler: full, role });
     }
-    Ok(text::elements(procedure::call(function, &[])?))
+    Ok(function)
 }

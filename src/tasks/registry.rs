@@ -8,10 +8,11 @@ use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
-use crate::pg::{catalog, role, xact};
+use crate::pg::{background, catalog, role, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
 use crate::shared;
+use crate::shared::counters::{self, TaskCounters};
 use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -69,6 +70,13 @@ impl Task {
 /// Returns true if a handler of this name takes an array.
 pub fn takes_sets(handler: &DbText) -> bool {
     handler.as_bytes().ends_with(b"[])")
+}
+
+impl Task {
+    /// Returns the counters of the task; `None` where the library was not preloaded.
+    pub fn counters(&self) -> Option<&'static TaskCounters> {
+        counters::of(background::database(), self.tag, &self.identifier)
+    }
 }
 
 /// The tasks at one moment.

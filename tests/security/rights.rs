@@ -56,6 +56,14 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.schedule",                               "kongtask.schedule('new', '@daily', 't')",                       "yy----"),
     ("kongtask.schedule_status",                        "kongtask.schedule_status('@daily', 'UTC', 't', 'postgres', 'postgres', true, now(), null, null, null)", "yy----"),
     ("kongtask.tg_crontab__changed",                    "",                                                              "yy----"),
+    ("kongtask.doctor",                                 "kongtask.doctor()",                                             "yy----"),
+    ("kongtask.handler_problem",                        "kongtask.handler_problem('public.handler()', 'postgres'::regrole)", "yy----"),
+    ("kongtask.job_state",                              "kongtask.job_state(null, '0')",                                 "yy----"),
+    ("kongtask.live_overview",                          "kongtask.live_overview()",                                      "yy----"),
+    ("kongtask.live_stats",                             "kongtask.live_stats()",                                         "yy----"),
+    ("kongtask.server_state",                           "kongtask.server_state()",                                       "yy----"),
+    ("kongtask.stat_histogram",                         "kongtask.stat_histogram()",                                     "yy----"),
+    ("kongtask.stat_reset",                             "kongtask.stat_reset()",                                         "yy----"),
     ("kongtask.unschedule",                             "kongtask.unschedule('s')",                                      "yy----"),
 ];
 
@@ -75,6 +83,10 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("kongtask.schedule_runs",         "name",       ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
     ("kongtask.schedules",             "name",       ["s",           "s",           "", "", "",       ""]),
     ("kongtask.holds",                 "pid",        ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.job_states",            "id",         ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.overview",              "ready",      ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.queues",                "queue_name", ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.stat_tasks",            "task",       ["s",           "s",           "", "", "",       ""]),
     ("kongtask.workers",               "pid",        ["s",           "s",           "", "", "",       ""]),
 ];
 

@@ -3,12 +3,14 @@
 
 use super::Scheduler;
 use crate::error::Error;
+use crate::jobs::recover::Charged;
 use crate::jobs::{queues, recover, renew};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, after};
 use crate::pg::text::DbText;
 use crate::schedules::table;
 use crate::settings;
+use crate::shared::counters::{self, Account, Outcome};
 use crate::shared::{self, State, crash_records};
 use crate::tasks::registry;
 use std::sync::atomic::Ordering::SeqCst;
@@ -67,6 +69,7 @@ impl Scheduler {
             };
             if let Some(charged) = charged {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
+                self.count_crash(&charged);
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
             }
             was_charged = true;
@@ -77,6 +80,16 @@ impl Scheduler {
             self.have_all_searched();
         }
         settled
+    }
+
+    fn count_crash(&self, charged: &Charged) {
+        let counters = counters::of(self.database, registry::tag(&charged.task), &charged.task);
+        let Some(counters) = counters else { return };
+        counters.count(Outcome::Crashed, 1);
+        if charged.is_attempt {
+            counters.failed(&Account { jobs: 1, ..Account::default() }, &charged.error);
+            counters.count(Outcome::Discarded, u64::from(charged.for_good));
+        }
     }
 
     /// Releases the jobs of workers that have ended, so that they can run again at once.

@@ -1,0 +1,136 @@
+//! Reading all rows of a table, and who holds a row, without the executor: that takes twice as long for each row.
+
+use super::catch::{PgError, catch};
+use super::spi::Value;
+use pgrx::pg_sys::{self, Datum, Oid, TransactionId};
+use std::ffi::c_int;
+
+// Not pgrx's bindings: see `catch`.
+unsafe extern "C-unwind" {
+    fn table_open(relation: Oid, lock: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    fn table_close(relation: pg_sys::Relation, lock: pg_sys::LOCKMODE);
+    fn table_slot_create(relation: pg_sys::Relation, list: *mut *mut pg_sys::List) -> *mut pg_sys::TupleTableSlot;
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attribute: c_int);
+    fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+    fn jsonb_exists(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn DirectFunctionCall2Coll(function: pg_sys::PGFunction, collation: Oid, one: Datum, two: Datum) -> Datum;
+}
+
+const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+
+/// A row of a table that is being read, valid until the next one is.
+pub struct ScannedRow(*mut pg_sys::TupleTableSlot);
+
+impl ScannedRow {
+    /// Returns an attribute, by its number (from 1): one of those that were asked for.
+    pub fn value(&self, attribute: i16) -> Value {
+        let at = usize::from(attribute.unsigned_abs()) - 1;
+        // SAFETY: the slot has a row, of which so many values have been read.
+        unsafe {
+            assert!(attribute <= (*self.0).tts_nvalid);
+            (!*(*self.0).tts_isnull.add(at)).then(|| *(*self.0).tts_values.add(at))
+        }
+    }
+
+    /// Returns the transaction that has deleted or locked the row, or tried to; 0: none.
+    pub fn deleter(&self) -> TransactionId {
+        let mut is_null = false;
+        // SAFETY: a row of a heap has all system attributes, and reading this one raises nothing.
+        let xid = unsafe {
+            let read = (*(*self.0).tts_ops).getsysattr;
+            let attribute = pg_sys::MaxTransactionIdAttributeNumber as c_int;
+            read.map_or(Datum::from(0), |read| read(self.0, attribute, &mut is_null))
+        };
+        TransactionId::from(xid.value() as u32)
+    }
+}
+
+/// Hands the first attributes of each row of a table that the active snapshot shows to `f`, in no order. Checks no
+/// privileges.
+pub fn each_row<E: From<PgError>>(
+    table: Oid,
+    attributes: i16,
+    mut f: impl FnMut(&ScannedRow) -> Result<(), E>,
+) -> Result<(), E> {
+    const FLAGS: u32 = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
+        | pg_sys::ScanOptions::SO_ALLOW_STRAT
+        | pg_sys::ScanOptions::SO_ALLOW_SYNC
+        | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+    // SAFETY: in the closures are C calls only; table and scan are open until the end, or the transaction's failure
+    // closes them.
+    unsafe {
+        let (relation, slot, scan) = catch(|| {
+            let relation = table_open(table, LOCK);
+            let slot = table_slot_create(relation, std::ptr::null_mut());
+            let begin = (*(*relation).rd_tableam).scan_begin;
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let no_keys = std::ptr::null_mut();
+            let scan = begin.map(|begin| begin(relation, snapshot, 0, no_keys, std::ptr::null_mut(), FLAGS));
+            (relation, slot, scan)
+        })?;
+        let (next, end) = ((*(*relation).rd_tableam).scan_getnextslot, (*(*relation).rd_tableam).scan_end);
+        let mut result = Ok(());
+        if let (Some(scan), Some(next), Some(end)) = (scan, next, end) {
+            while result.is_ok() {
+                let next = || {
+                    let is_there = next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+                    if is_there {
+                        slot_getsomeattrs_int(slot, attributes.into());
+                    }
+                    is_there
+                };
+                match catch(next) {
+                    Ok(true) => result = f(&ScannedRow(slot)),
+                    Ok(false) => break,
+                    Err(error) => result = Err(error.into()),
+                }
+            }
+            catch(|| end(scan))?;
+        }
+        catch(|| {
+            ExecDropSingleTupleTableSlot(slot);
+            table_close(relation, LOCK);
+        })?;
+        result
+    }
+}
+
+/// Who holds a row that the active snapshot shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holder {
+    /// No transaction, or this one.
+    None,
+    /// One that was in progress when the snapshot was taken, and still is.
+    Holds,
+    /// One that was in progress when the snapshot was taken, and has ended since.
+    HasHeld,
+}
+
+/// Returns who holds a row, by the [deleter](ScannedRow::deleter) in its header. Where several transactions share a
+/// lock on the row, that is no transaction, and nobody is taken to hold the row.
+pub fn holder(deleter: TransactionId) -> Holder {
+    if deleter == pg_sys::InvalidTransactionId {
+        return Holder::None;
+    }
+    // SAFETY: reads shared memory; within a statement, which has a snapshot.
+    unsafe {
+        let next = pg_sys::ReadNextFullTransactionId().value as u32;
+        let is_xid = pg_sys::TransactionIdPrecedes(deleter, TransactionId::from(next));
+        if !is_xid
+            || pg_sys::TransactionIdIsCurrentTransactionId(deleter)
+            || !pg_sys::XidInMVCCSnapshot(deleter, pg_sys::GetActiveSnapshot())
+        {
+            Holder::None
+        } else if pg_sys::TransactionIdIsInProgress(deleter) {
+            Holder::Holds
+        } else {
+            Holder::HasHeld
+        }
+    }
+}
+
+/// Returns true if an object, a `jsonb`, has a key, a `text`.
+pub fn has_key(object: Datum, key: Datum) -> Result<bool, PgError> {
+    // SAFETY: the closure is one C call, with values of these types.
+    unsafe { Ok(catch(|| DirectFunctionCall2Coll(Some(jsonb_exists), pg_sys::InvalidOid, object, key))?.value() != 0) }
+}
