@@ -135,7 +135,8 @@ fn run(
             recently_failed: HashMap::new(),
         },
     };
-    log(Level::Log, format!("{name} started"));
+    // Not at LOG: workers come and go as jobs do.
+    log(Level::Debug, format!("{name} started"));
     me.enter(State::Looking);
     while this.goes_on() {
         if this.run_next()? {
@@ -145,7 +146,7 @@ fn run(
             this.is_current = false;
         }
     }
-    log(Level::Log, format!("{name} stopped"));
+    log(Level::Debug, format!("{name} stopped"));
     Ok(())
 }
 
