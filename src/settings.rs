@@ -9,6 +9,8 @@ use std::time::Duration;
 
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static JOB_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
 static FORBIDDEN_FLAGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -28,11 +30,27 @@ pub fn define() {
     );
     int(
         c"kongtask.workers",
-        c"Sets the number of kongtask worker processes for each database.",
-        c"Workers that do not respond are not counted.",
+        c"Sets the greatest number of kongtask worker processes of a database.",
+        c"They are started as jobs need them. Workers that do not respond are not counted.",
         &WORKERS,
         (0, 1024),
         GucFlags::default(),
+    );
+    int(
+        c"kongtask.max_workers",
+        c"Sets the greatest number of kongtask worker processes of the whole server.",
+        c"0 sets no limit but max_worker_processes.",
+        &MAX_WORKERS,
+        (0, 262_143),
+        GucFlags::default(),
+    );
+    int(
+        c"kongtask.worker_idle_timeout",
+        c"Sets the time after which an idle kongtask worker process ends.",
+        c"-1 keeps as many processes as kongtask.workers says, whether there are jobs or not.",
+        &WORKER_IDLE_TIMEOUT,
+        (-1, i32::MAX),
+        GucFlags::UNIT_MS,
     );
     int(
         c"kongtask.poll_interval",
@@ -165,6 +183,16 @@ pub fn serves(database: &DbText) -> bool {
 
 pub fn workers() -> usize {
     usize::try_from(WORKERS.get()).unwrap_or(0)
+}
+
+/// Returns how many workers the server may have; `None` if only its slots limit them.
+pub fn max_workers() -> Option<usize> {
+    usize::try_from(MAX_WORKERS.get()).ok().filter(|&most| most > 0)
+}
+
+/// Returns how long an idle worker stays; `None` if it stays for ever.
+pub fn worker_idle_timeout() -> Option<Duration> {
+    u64::try_from(WORKER_IDLE_TIMEOUT.get()).ok().map(Duration::from_millis)
 }
 
 pub fn poll_interval() -> Duration {

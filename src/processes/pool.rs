@@ -1,8 +1,12 @@
 //! The workers of one database: how many run, and as which roles.
 //!
-//! Each role that has tasks has a worker, and the rest of `kongtask.workers` goes to roles that have jobs. A role with
-//! more jobs than idle workers is understaffed. An idle worker of another role then ends to make room for it. For a
-//! role that has no worker at all, even a busy worker does, after its job.
+//! A role with more jobs than idle workers is understaffed: workers are started for it, up to `kongtask.workers` in all.
+//! If there are that many, an idle worker of another role ends to make room for it. For a role that has no worker at
+//! all, even a busy worker does, after its job. A worker that has been idle for `kongtask.worker_idle_timeout` ends by
+//! itself.
+//!
+//! Without that timeout the pool is fixed: each role that has tasks has a worker, and the rest goes to the roles that
+//! have the fewest.
 
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log_with};
@@ -23,6 +27,14 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often to try again while another database gives up a slot.
 pub const SLOT_IS_FREE: Duration = Duration::from_millis(50);
+
+/// A role that has more jobs than idle workers.
+#[derive(Clone, Copy)]
+pub struct Understaffed {
+    pub role: Oid,
+    /// How many jobs there are beyond its idle workers, as far as they were counted.
+    pub jobs: usize,
+}
 
 pub struct Pool {
     board: Board,
@@ -85,9 +97,8 @@ impl Pool {
         self.responsive().count() >= most || self.workers().count() >= 2 * most
     }
 
-    /// Starts and stops workers. `roles` are those that have tasks, `understaffed` those among them with more jobs than
-    /// idle workers.
-    pub fn balance(&mut self, roles: &[Oid], understaffed: &[Oid], now: Tick) {
+    /// Starts and stops workers. `roles` are those that have tasks, `understaffed` some of them.
+    pub fn balance(&mut self, roles: &[Oid], understaffed: &[Understaffed], now: Tick) {
         self.clear_false_starts(now);
         self.warn_of_unresponsive(now);
         for worker in self.staying() {
@@ -100,8 +111,9 @@ impl Pool {
         // No slot is kept for a role that cannot use it.
         let may_start = |role: &Oid| self.failing.get(role).and_then(Backoff::until).is_none_or(|until| until <= now);
         let roles: Vec<Oid> = roles.iter().copied().filter(may_start).collect();
-        let understaffed: Vec<Oid> = understaffed.iter().copied().filter(may_start).collect();
-        self.grow(most, &roles, &understaffed, now);
+        let short: Vec<Understaffed> = understaffed.iter().copied().filter(|short| may_start(&short.role)).collect();
+        let understaffed: Vec<Oid> = short.iter().map(|short| short.role).collect();
+        self.grow(most, &roles, &short, now);
         self.look_for_slot(most, &understaffed, now);
         self.turn_ends = self.exchange(most, &roles, &understaffed, now).unwrap_or(NEVER);
         self.waits_for_slot = roles.len() > 1 && (!understaffed.is_empty() || self.lacks(most, &roles));
@@ -127,18 +139,23 @@ impl Pool {
         }
     }
 
-    /// Fills free slots: understaffed roles first, then the role with the fewest workers. While another database waits
-    /// for a slot, only a database that has jobs and no worker takes one.
-    fn grow(&mut self, most: usize, roles: &[Oid], understaffed: &[Oid], now: Tick) {
+    /// Fills free slots: understaffed roles first and, in a fixed pool, then the role with the fewest workers. While
+    /// another database waits for a slot, only a database that has jobs and no worker takes one.
+    fn grow(&mut self, most: usize, roles: &[Oid], understaffed: &[Understaffed], now: Tick) {
         let is_in_need = !understaffed.is_empty() && self.responsive().next().is_none();
         if self.board.is_other_starving(self.database) && !is_in_need {
             return;
         }
         while !self.is_full(most) {
             let staying = self.staying();
-            let next =
-                roles.iter().copied().min_by_key(|role| (!understaffed.contains(role), count_of(&staying, *role)));
-            let Some(role) = next else { return };
+            // Each of these is about to take one of the jobs.
+            let coming = |role: Oid| {
+                let comes = |worker: &Worker| matches!(worker.state(), State::Starting | State::Looking);
+                staying.iter().filter(|worker| worker.role.get() == role && comes(worker)).count()
+            };
+            let lacks_one = |role: Oid| understaffed.iter().any(|short| short.role == role && short.jobs > coming(role));
+            let candidates = roles.iter().copied().filter(|&role| is_fixed() || lacks_one(role));
+            let Some(role) = candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role))) else { return };
             if !self.start(role, now) {
                 return;
             }
@@ -148,7 +165,7 @@ impl Pool {
     /// If all slots are taken, has a worker end to make room for an understaffed role. Returns when to try again, if
     /// that must wait for the end of a turn.
     fn exchange(&self, most: usize, roles: &[Oid], understaffed: &[Oid], now: Tick) -> Option<Tick> {
-        let is_full = self.is_full(most) || self.no_slot.until().is_some();
+        let is_full = self.is_full(most) || self.has_no_slot();
         if !is_full || self.responsive().any(|worker| worker.must_leave.load(SeqCst)) {
             return None;
         }
@@ -189,14 +206,19 @@ impl Pool {
         again
     }
 
-    /// Returns true if there is a slot for each role, and a role has no worker.
+    /// Returns true if no worker could be started, as far as is known.
+    fn has_no_slot(&self) -> bool {
+        self.no_slot.until().is_some() || self.board.is_full(settings::max_workers())
+    }
+
+    /// Returns true if the pool is fixed, there is a slot for each role, and a role has no worker.
     fn lacks(&self, most: usize, roles: &[Oid]) -> bool {
         let staying = self.staying();
-        roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
+        is_fixed() && roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
     }
 
     fn start(&mut self, role: Oid, now: Tick) -> bool {
-        let Some((slot, ticket)) = self.board.take_slot(self.database, role) else { return false };
+        let Some((slot, ticket)) = self.board.take_slot(self.database, role, settings::max_workers()) else { return false };
         let title = format!("{} ({})", worker::KIND, self.database_name);
         match background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) {
             Some(started) => {
@@ -358,6 +380,11 @@ fn deadline(worker: &Worker) -> Tick {
     } else {
         NEVER
     }
+}
+
+/// Returns true if the pool is as large as it may be, whether there are jobs or not.
+fn is_fixed() -> bool {
+    settings::worker_idle_timeout().is_none()
 }
 
 fn count_of(workers: &[&Worker], role: Oid) -> usize {

@@ -13,17 +13,17 @@
 use crate::error::Error;
 use crate::jobs::search::{self, Search};
 use crate::pg::catch::{Failure, Level, log};
-use crate::pg::clock::NEVER;
+use crate::pg::clock::{self, NEVER, Tick, after, until_tick};
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
-use crate::pg::{background, clock, fault, latch, role, xact};
+use crate::pg::{background, fault, latch, role, xact};
 use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
 use crate::shared::cancels;
 use crate::shared::crash_records::{self, CrashRecord};
 use crate::shared::ready_list::{CAPACITY, Hint, Kind, Position};
-use crate::shared::{self, Board, DatabaseEntry, SharedReadyList, State, TakenRange, Worker};
+use crate::shared::{self, Board, DatabaseEntry, SharedReadyList, Slept, State, TakenRange, Worker};
 use crate::signals::wake;
 use crate::tasks::forbidden_flags::Flags;
 use crate::tasks::registry::{self, Task, Tasks};
@@ -83,6 +83,7 @@ fn leave(slot: usize) {
     if let Some(record) = crash_records::of(slot) {
         record.clear();
     }
+    let mut leaves_jobs = false;
     if me.uses_ready_list.swap(false, SeqCst)
         && let Some(list) = board.list(me.database.get(), me.role.get())
     {
@@ -90,10 +91,13 @@ fn leave(slot: usize) {
             // Jobs running in place left no trace in the table, so lower the watermark to have them found again.
             list.with(|ready| ready.lower(held.begins));
         }
-        board.leave_ready_list(list, background::pid());
+        leaves_jobs = board.leave_ready_list(list, background::pid());
     }
     me.enter(State::Gone);
     if let Some(entry) = board.database(me.database.get()) {
+        if leaves_jobs {
+            entry.has_unlisted_jobs.store(true, SeqCst);
+        }
         entry.scheduler.set();
     }
 }
@@ -123,6 +127,7 @@ fn run(
         flags: Flags::default(),
         forbidden: None,
         is_current: false,
+        idle_since: None,
         runner: Runner {
             me,
             crash_record,
@@ -135,15 +140,18 @@ fn run(
             timed_out: Cell::new(false),
         },
     };
-    log(Level::Log, format!("{name} started"));
+    // Not at LOG: workers come and go as jobs do.
+    log(Level::Debug, format!("{name} started"));
     me.enter(State::Looking);
     while this.goes_on() {
-        if !this.run_next()? {
+        if this.run_next()? {
+            this.idle_since = None;
+        } else {
             this.sleep()?;
             this.is_current = false;
         }
     }
-    log(Level::Log, format!("{name} stopped"));
+    log(Level::Debug, format!("{name} stopped"));
     Ok(())
 }
 
@@ -172,6 +180,8 @@ struct WorkerLoop {
     forbidden: Option<Vec<DbText>>,
     /// True while `tasks` and `forbidden` are known to be current.
     is_current: bool,
+    /// Since when it has had nothing to do; `None` while it has.
+    idle_since: Option<Tick>,
     runner: Runner,
 }
 
@@ -313,9 +323,12 @@ impl WorkerLoop {
         Ok(true)
     }
 
-    /// Sleeps until there is something to do.
-    fn sleep(&self) -> Result<(), Error> {
+    /// Sleeps until there is something to do, or the worker has been idle for kongtask.worker_idle_timeout: then it is
+    /// to end.
+    fn sleep(&mut self) -> Result<(), Error> {
         let me = self.runner.me;
+        let since = *self.idle_since.get_or_insert_with(clock::tick);
+        let ends_at = settings::worker_idle_timeout().map(|timeout| after(since, timeout));
         background::report_statistics(true);
         fault::point("tired")?;
         let look = || {
@@ -328,6 +341,12 @@ impl WorkerLoop {
             let has_more = self.forbidden.is_some() && self.list.with(|ready| ready.has_more());
             Ok::<_, Error>(has_more || me.must_leave.load(SeqCst))
         };
-        me.sleep(look, || latch::wait(None))
+        let slept = me.sleep(look, || latch::wait(ends_at.and_then(until_tick)))?;
+        if slept == Slept::Undisturbed && ends_at.is_some_and(|end| end <= clock::tick()) {
+            fault::point("leaving")?;
+            // A job that comes from here on finds no idle worker, and has the scheduler start one.
+            me.ask_to_leave(clock::tick());
+        }
+        Ok(())
     }
 }

@@ -91,6 +91,10 @@ pub struct DatabaseEntry {
     pub has_unnoted_jobs: AtomicBool,
     /// How many jobs were completed of late. Written by workers; read by `kongtask.overview`.
     pub finished: Rate,
+    /// True if a commit has added jobs of a role that has no ready list, as it has no worker. Set by the session, which
+    /// then sets the scheduler's latch; by the last worker of a role that leaves jobs on its list. Cleared by the
+    /// scheduler before it searches for jobs of such roles.
+    pub has_unlisted_jobs: AtomicBool,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
     /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER`
@@ -132,6 +136,7 @@ impl DatabaseEntry {
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
         self.finished.reset();
+        self.has_unlisted_jobs.store(false, SeqCst);
         self.next_due.reset();
         self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);

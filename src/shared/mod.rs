@@ -27,7 +27,7 @@ pub mod crash_records;
 pub mod uptime;
 
 pub use database::DatabaseEntry;
-pub use protocols::State;
+pub use protocols::{Slept, State};
 pub use restores::{Restores, Restoring};
 pub use shared_ready_list::SharedReadyList;
 pub use worker::{ID_PREFIX, LONGEST_MESSAGE, Progress, Running, TakenRange, Worker, worker_id};
@@ -174,10 +174,10 @@ impl Board {
         Some(list)
     }
 
-    /// Ends a worker's use of its role's ready list.
-    pub fn leave_ready_list(&self, list: &SharedReadyList, pid: i32) {
+    /// Ends a worker's use of its role's ready list. Returns true if that list is gone and there may be more to run.
+    pub fn leave_ready_list(&self, list: &SharedReadyList, pid: i32) -> bool {
         let _lock = Lock::take(BOARD_LOCK);
-        list.leave(pid);
+        list.leave(pid)
     }
 
     /// Returns the entry of a database.
@@ -300,9 +300,19 @@ impl Board {
         }
     }
 
-    /// Takes a slot for a worker that the scheduler is about to start, and returns its index and ticket.
-    pub fn take_slot(&self, database: Oid, role: Oid) -> Option<(usize, u32)> {
+    /// Returns true if there are as many workers as the server may have.
+    pub fn is_full(&self, most: Option<usize>) -> bool {
+        let taken = || self.workers().iter().filter(|worker| worker.state() != State::Free).count();
+        most.is_some_and(|most| taken() >= most)
+    }
+
+    /// Takes a slot for a worker that the scheduler is about to start, and returns its index and ticket; `None` if the
+    /// server has `most` workers, or no slot.
+    pub fn take_slot(&self, database: Oid, role: Oid, most: Option<usize>) -> Option<(usize, u32)> {
         let _lock = Lock::take(BOARD_LOCK);
+        if self.is_full(most) {
+            return None;
+        }
         let (index, worker) = self.workers().iter().enumerate().find(|(_, worker)| worker.state() == State::Free)?;
         worker.database.set(database);
         worker.role.set(role);

@@ -41,6 +41,15 @@ impl State {
     }
 }
 
+/// How a worker's sleep ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slept {
+    /// There is something to do, or another process says so.
+    ForWork,
+    /// Its time was over, or its latch was set for another reason.
+    Undisturbed,
+}
+
 /// The state of a worker, and with it who sees to it that the worker looks again: while it is Idle, the process that
 /// adds work for it; in any other state, the worker itself.
 #[derive(Debug, Default)]
@@ -59,21 +68,25 @@ impl WorkerState {
         self.0.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
     }
 
-    /// Sleeps until the worker has something to do. For the worker: goes Idle, has it `look` once more whether there is
+    /// Sleeps until the worker may have something to do. For the worker: goes Idle, has it `look` once more whether there is
     /// something, and if not, `wait` until its latch is set.
     ///
     /// A session that adds work puts it on the ready list and then calls [`WorkerState::wake`]. Both take the list's
     /// lock: if the session has it after this worker's look, the session finds the worker Idle.
-    pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<(), E> {
+    ///
+    /// A worker that slept undisturbed may end instead of looking again. A session that comes then does not find it
+    /// Idle, and so tells the scheduler that a worker is missing.
+    pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<Slept, E> {
         self.set(State::Idle);
         // Pairs with the fence in `Request::set`, for what `look` tells of the idle worker.
         fence(SeqCst);
-        if !look()? {
+        let found = look()?;
+        if !found {
             wait();
         }
         // Unless another process has woken this one, which has changed the state already.
-        self.change(State::Idle, State::Looking);
-        Ok(())
+        let undisturbed = self.change(State::Idle, State::Looking);
+        Ok(if undisturbed && !found { Slept::Undisturbed } else { Slept::ForWork })
     }
 
     /// Wakes the worker if it is Idle: from then on it is the worker that looks for work. Returns true if it was Idle.

@@ -75,14 +75,17 @@ impl SharedReadyList {
         }
     }
 
-    /// Counts out a worker that ends, and gives up its search. The board's lock is held.
-    pub(super) fn leave(&self, pid: i32) {
+    /// Counts out a worker that ends, and gives up its search. Returns true if it was the last and there may be more to
+    /// run. The board's lock is held.
+    pub(super) fn leave(&self, pid: i32) -> bool {
         self.with(|ready| {
             ready.abandon_search(pid);
-            if self.users.fetch_sub(1, SeqCst) == 1 {
+            let was_last = self.users.fetch_sub(1, SeqCst) == 1;
+            if was_last {
                 self.database.set(InvalidOid);
                 self.role.set(InvalidOid);
             }
-        });
+            was_last && ready.has_more()
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! A worker process, as others see it: a slot on the board, which one process after another uses.
 
 use super::SharedOid;
-use super::protocols::{State, WorkerState};
+use super::protocols::{Slept, State, WorkerState};
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
 use crate::pg::text::{self, DbText};
@@ -38,7 +38,7 @@ pub struct Worker {
     pub ticket: AtomicU32,
     /// Asks the worker to end after the job it runs. Set by the scheduler of its database, or by one of another
     /// database that waits for a slot, either of which then sets the worker's latch; by the worker itself where it ends
-    /// in order. Cleared by the scheduler that takes the slot. Read by the worker before each job, and once more after
+    /// in order, or has been idle for long. Cleared by the scheduler that takes the slot. Read by the worker before each job, and once more after
     /// it has gone Idle.
     pub must_leave: AtomicBool,
     /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by
@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// Sleeps until it is woken, unless `look` finds something to do. See [`WorkerState::sleep`].
-    pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<(), E> {
+    pub fn sleep<E>(&self, look: impl FnOnce() -> Result<bool, E>, wait: impl FnOnce()) -> Result<Slept, E> {
         self.since.store(clock::now(), Relaxed);
         self.state.sleep(look, wait)
     }

@@ -2,6 +2,7 @@
 
 mod create_and_drop_extension;
 mod databases;
+mod elastic;
 mod interrupts;
 mod shutdown;
 mod slots;

@@ -50,10 +50,10 @@ fn fast_shutdown_takes_no_longer_than_the_timeout_and_loses_nothing() {
 
 #[test]
 fn the_log_says_who_started_and_stopped() {
-    let cluster = with_note_and_nap(&["kongtask.workers = 1"]);
+    let cluster = with_note_and_nap(&["kongtask.workers = 1", "log_min_messages = debug1"]);
     cluster.wait_for(IDLE, "1");
     cluster.stop("fast");
-    let log = cluster.log_lines(&["LOG"]);
+    let log = cluster.log_lines(&["LOG", "DEBUG"]);
     for line in [
         "kongtask launcher started",
         "kongtask scheduler (postgres) started",

@@ -4,6 +4,7 @@
 use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::queues;
+use crate::processes::pool::Understaffed;
 use crate::jobs::search::{self, Search, SearchResult};
 use crate::pg::clock::{self, Tick, Timestamp, after};
 use crate::pg::fault;
@@ -19,8 +20,11 @@ use std::time::{Duration, Instant};
 impl Scheduler {
     /// Adds the jobs that can run to the ready lists of their roles, and wakes idle workers for them. Returns the roles
     /// that have more jobs than idle workers.
-    pub(super) fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Oid>, Error> {
+    pub(super) fn look(&mut self, tasks: &Tasks, roles: &[Oid], now: Tick) -> Result<Vec<Understaffed>, Error> {
         let time = clock::now();
+        // Before the snapshot, as a session sets it after its commit.
+        let has_unlisted = self.entry.has_unlisted_jobs.swap(false, SeqCst) || self.has_unlisted_jobs;
+        self.has_unlisted_jobs = false;
         let scope = self.scope(now, time);
         fault::point("looking")?;
         let begun = Instant::now();
@@ -28,6 +32,7 @@ impl Scheduler {
         for &role in roles {
             let list = self.board.list(self.database, role);
             let waiting = match (list, &scope) {
+                (None, Scope::Nothing) if !has_unlisted => 0,
                 (None, _) => self.search(tasks, role, search::search)?.hints.len(),
                 (Some(list), Scope::All(since)) => {
                     let known = list.with(|ready| ready.begins());
@@ -43,8 +48,10 @@ impl Scheduler {
                 }
                 (Some(list), Scope::Nothing) => list.with(|ready| waiting(ready)),
             };
-            if wake::wake(self.board, self.database, role, waiting) < waiting {
-                understaffed.push(role);
+            self.has_unlisted_jobs |= list.is_none() && waiting > 0;
+            let unattended = waiting - wake::wake(self.board, self.database, role, waiting);
+            if unattended > 0 {
+                understaffed.push(Understaffed { role, jobs: unattended });
             }
         }
         if !matches!(scope, Scope::Nothing) {
@@ -64,7 +71,8 @@ impl Scheduler {
     }
 
     /// Has workers search the whole table again.
-    pub(super) fn have_all_searched(&self) {
+    pub(super) fn have_all_searched(&mut self) {
+        self.has_unlisted_jobs = true;
         for list in self.board.ready_lists_of(self.database) {
             list.with(|ready| ready.lower(Position::START));
         }

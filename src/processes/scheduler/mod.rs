@@ -87,6 +87,7 @@ fn serve(
         search_at: 0,
         may_search_at: 0,
         searched: i64::MIN,
+        has_unlisted_jobs: false,
         renew_at: 0,
         released: false,
         charged: false,
@@ -158,6 +159,8 @@ struct Scheduler {
     may_search_at: Tick,
     /// All jobs with a run_at up to this time have been searched for.
     searched: Timestamp,
+    /// True while roles that have no ready list, as they have no worker, have jobs that can run.
+    has_unlisted_jobs: bool,
     /// When to look which locks must be renewed: no process reports a job that begins.
     renew_at: Tick,
     /// True once the jobs of workers that ended before this scheduler started are released.
