@@ -371,8 +371,6 @@ impl Runner {
             counters.ran(&account);
         }
     }
-        }
-    }
 
     /// Releases claimed jobs so that they can run again at once. The attempt is not counted.
     fn release(&self, ids: &[i64]) -> Result<(), Error> {

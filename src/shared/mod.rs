@@ -61,7 +61,7 @@ impl SharedOid {
 }
 
 /// How many counters databases share.
-const COUNTERS: usize = 64;
+const CHANGE_COUNTERS: usize = 64;
 
 /// The header of the board.
 pub struct Header {
@@ -71,7 +71,7 @@ pub struct Header {
     /// session that commits a change, after it is visible and before the session wakes a scheduler. A process reads its
     /// counter before it reads the tables, and again before it relies on what it has read: where both are equal, no
     /// change is visible that it has not read.
-    tasks_changes: [AtomicU64; COUNTERS],
+    tasks_changes: [AtomicU64; CHANGE_COUNTERS],
     /// Requests to cancel running jobs.
     cancels: Cancels,
     /// How many entries, slots and lists follow. Written once, by the postmaster.
@@ -122,7 +122,7 @@ impl Board {
 
     /// Returns the counter of changes of a database's tasks and pauses.
     fn tasks_changes(&self, database: Oid) -> &'static AtomicU64 {
-        &self.header().tasks_changes[database.to_u32() as usize % COUNTERS]
+        &self.header().tasks_changes[database.to_u32() as usize % CHANGE_COUNTERS]
     }
 
     /// Counts a commit that has changed tasks or pauses.
