@@ -2,10 +2,14 @@
 
 use super::{affected, one_row, plan};
 use crate::error::Error;
+use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts};
 use crate::schema;
+use crate::schema::job_row::attribute;
 use crate::shared;
+use crate::signals::commit_notes::{self, Change};
+use crate::tasks::registry;
 
 /// A job as a cancel finds it.
 pub struct Found {
@@ -32,7 +36,14 @@ pub fn look(id: i64) -> Result<Option<Found>, Error> {
 /// locked it, or it has failed for good. Never waits.
 pub fn cancel_idle(id: i64, said: &DbText) -> Result<Value, Error> {
     static CANCEL: Plan = plan!("cancel_idle", INT8OID, TEXTOID, TEXTARRAYOID).by_index();
-    one_row(&CANCEL, &[Some(id.into()), text(said), texts(&shared::living_workers())])
+    let row = one_row(&CANCEL, &[Some(id.into()), text(said), texts(&shared::living_workers())])?;
+    if let Some(row) = row {
+        let task: DbText = Row::new(row).get(attribute::TASK_IDENTIFIER).unwrap_or_default();
+        if let Some(counters) = registry::tasks()?.get(&task).and_then(|task| task.counters()) {
+            commit_notes::note_change(counters, Change::Cancelled);
+        }
+    }
+    Ok(row)
 }
 
 /// Takes the further attempts of a job that an external worker runs. Returns false if that is no longer so, or another

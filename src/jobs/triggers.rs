@@ -15,7 +15,7 @@ use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
 use crate::shared;
 use crate::shared::ready_list::{Hint, Position};
-use crate::signals::commit_notes;
+use crate::signals::commit_notes::{self, Change};
 use crate::tasks::registry::{self, Tasks};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
@@ -142,7 +142,7 @@ pub fn note(job: &Changed) -> Result<(), Error> {
     if job.is_added
         && let Some(counters) = tasks.get(&job.identifier).and_then(|task| task.counters())
     {
-        commit_notes::note_added(counters);
+        commit_notes::note_change(counters, Change::Added);
     }
     if job.attempts >= job.max_attempts || job.is_locked {
         return Ok(());

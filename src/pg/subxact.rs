@@ -52,8 +52,15 @@ unsafe extern "C-unwind" fn event(event: pg_sys::SubXactEvent::Type, by: SubId, 
     ENDS.with_borrow(|ends| ends.iter().for_each(|known| known(end)));
 }
 
-/// Values that are undone with the subtransaction that noted them.
+/// Values that are undone with the subtransaction that noted them. Those of a subtransaction that is open lie behind
+/// those of its parent, which notes nothing meanwhile: so what ends is at the end, and costs no look at the rest.
 pub struct Noted<T>(Vec<(SubId, T)>);
+
+impl<T> Default for Noted<T> {
+    fn default() -> Noted<T> {
+        Noted::none()
+    }
+}
 
 impl<T> Noted<T> {
     pub const fn none() -> Noted<T> {
@@ -71,14 +78,26 @@ impl<T> Noted<T> {
         self.note(value);
     }
 
+    /// Merges the last value into the one before, if both are of the same subtransaction and `merge` returns true.
+    pub fn merge_last(&mut self, merge: impl FnOnce(&mut T, &T) -> bool) {
+        if let [.., (before_by, before), (by, last)] = &mut self.0[..]
+            && before_by == by
+            && merge(before, last)
+        {
+            self.0.pop();
+        }
+    }
+
     /// Follows the end of a subtransaction. Returns the values that are undone.
     pub fn follow(&mut self, end: End) -> Vec<T> {
+        let (End::Released { by: ended, .. } | End::RolledBack(ended)) = end;
+        let from = self.0.iter().rposition(|(by, _)| *by != ended).map_or(0, |at| at + 1);
         match end {
-            End::Released { by, to } => {
-                self.0.iter_mut().filter(|(noted, _)| *noted == by).for_each(|(noted, _)| *noted = to);
+            End::Released { to, .. } => {
+                self.0[from..].iter_mut().for_each(|(by, _)| *by = to);
                 Vec::new()
             }
-            End::RolledBack(id) => self.0.extract_if(.., |(by, _)| *by == id).map(|(_, value)| value).collect(),
+            End::RolledBack(_) => self.0.drain(from..).map(|(_, value)| value).collect(),
         }
     }
 

@@ -174,37 +174,6 @@ pub fn at_end(end: fn(committed: bool)) {
     }
 }
 
-/// Returns how deeply the current transaction is nested: 1 outside any subtransaction.
-pub fn nesting() -> i32 {
-    // SAFETY: reads a variable.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
-}
-
-/// Calls `end` at the end of every subtransaction of this backend, committed or not, with its level of nesting. It must
-/// not raise. To be called with the same function each time.
-pub fn at_subtransaction_end(end: fn(committed: bool, level: i32)) {
-    thread_local! {
-        static END: Cell<Option<fn(bool, i32)>> = const { Cell::new(None) };
-    }
-    unsafe extern "C-unwind" fn ended(
-        event: pg_sys::SubXactEvent::Type,
-        _: pg_sys::SubTransactionId,
-        _: pg_sys::SubTransactionId,
-        _: *mut std::ffi::c_void,
-    ) {
-        let committed = event == pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB;
-        if (committed || event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB)
-            && let Some(end) = END.get()
-        {
-            end(committed, nesting());
-        }
-    }
-    if END.replace(Some(end)).is_none() {
-        // SAFETY: registered once for the life of the backend.
-        unsafe { pg_sys::RegisterSubXactCallback(Some(ended), std::ptr::null_mut()) }
-    }
-}
-
 /// Resets, in each transaction of this process as it commits, what was left in its session and everything that was SET:
 /// by a deferred trigger, for example.
 pub fn forget_before_commit() {

@@ -7,7 +7,7 @@
 
 use crate::error::Error;
 use crate::holds;
-use crate::pg::clock::{self, Timestamp, before};
+use crate::pg::clock::{self, NEVER, Timestamp, before};
 use crate::pg::role;
 use crate::pg::scan::{self, Holder};
 use crate::pg::spi::{Plan, plan};
@@ -166,6 +166,9 @@ impl Outlook {
     /// Returns true if [`Outlook::reason`] has one. Allocates nothing for most jobs.
     fn is_blocked(&self, job: &Seen) -> Result<bool, Error> {
         let is_task_blocked = |blocked: &BTreeMap<Vec<u8>, Option<Rc<str>>>| blocked.get(job.task).map(Option::is_some);
+        if self.paused_until(job).is_some() {
+            return Ok(true);
+        }
         let known = self.blocked.borrow();
         match is_task_blocked(&known) {
             Some(true) => Ok(true),
@@ -179,6 +182,9 @@ impl Outlook {
 
     /// Returns what keeps a job that is due from running.
     fn reason(&self, job: &Seen) -> Result<Option<String>, Error> {
+        if let Some(until) = self.paused_until(job) {
+            return self.why_paused(job, until).map(Some);
+        }
         let known = self.blocked.borrow().get(job.task).cloned();
         let of_task = known.unwrap_or_else(|| {
             let reason: Option<Rc<str>> = self.reason_of_task(&DbText::new(job.task)).map(Into::into);
@@ -189,6 +195,22 @@ impl Outlook {
             Some(reason) => Ok(Some(reason.to_string())),
             None => self.own_reason(job),
         }
+    }
+
+    /// Returns when the pauses end under which a job falls; `None` if it is not paused.
+    fn paused_until(&self, job: &Seen) -> Option<Timestamp> {
+        let pauses = &self.tasks.pauses;
+        if pauses.is_empty() {
+            return None;
+        }
+        pauses.until(&DbText::new(job.task), job.queue_name.map(DbText::new).as_ref(), self.now)
+    }
+
+    fn why_paused(&self, job: &Seen, until: Timestamp) -> Result<String, Error> {
+        let reason = registry::pause_reason(&DbText::new(job.task), job.queue_name.map(DbText::new).as_ref())?;
+        let until = if until == NEVER { String::new() } else { format!(" until {}", clock::written(until)) };
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        Ok(format!("paused{until}{reason}"))
     }
 
     /// Returns what keeps all jobs of a task from running.

@@ -7,8 +7,9 @@
 
 use super::wake::{offer, wake};
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::subxact::{self, Noted};
 use crate::pg::{background, fault, xact};
-use crate::shared::counters::TaskCounters;
+use crate::shared::counters::{Outcome, TaskCounters};
 use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -20,8 +21,8 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Notes {
     /// Jobs that can run now, by the role that runs them.
     jobs: Vec<(Oid, Jobs)>,
-    /// How many jobs were added, by their task and the level of the subtransaction.
-    added: Vec<Added>,
+    /// How many jobs of which task were added or cancelled.
+    counted: Noted<Counted>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
     tasks_changed: bool,
@@ -44,9 +45,10 @@ struct PausedJobs {
     until: Timestamp,
 }
 
-struct Added {
+/// Jobs to be counted once their change is committed.
+struct Counted {
     counters: &'static TaskCounters,
-    level: i32,
+    change: Change,
     jobs: u64,
 }
 
@@ -93,27 +95,37 @@ pub fn note_job(role: Oid, hint: Hint) {
     });
 }
 
-/// Notes that a job was added, to be counted once that is committed.
-pub fn note_added(counters: &'static TaskCounters) {
-    let level = xact::nesting();
-    if level > 1 {
-        xact::at_subtransaction_end(end_of_subtransaction);
-    }
-    note(|notes| match notes.added.last_mut() {
-        Some(last) if last.level == level && std::ptr::eq(last.counters, counters) => last.jobs += 1,
-        _ => notes.added.push(Added { counters, level, jobs: 1 }),
+/// What a session does to a job that is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Cancelled,
+}
+
+/// Notes a change of a job, to be counted once it is committed.
+pub fn note_change(counters: &'static TaskCounters, change: Change) {
+    subxact::at_end(end_of_subtransaction);
+    note(|notes| {
+        notes.counted.note(Counted { counters, change, jobs: 1 });
+        notes.counted.merge_last(Counted::merge);
     });
 }
 
-/// Called at the end of a subtransaction; must not raise. What one that is rolled back has added is not counted. Its
+impl Counted {
+    fn merge(&mut self, other: &Counted) -> bool {
+        let is_like = std::ptr::eq(self.counters, other.counters) && self.change == other.change;
+        self.jobs += if is_like { other.jobs } else { 0 };
+        is_like
+    }
+}
+
+/// Called at the end of a subtransaction; must not raise. What one that is rolled back has done is not counted. Its
 /// other notes stay, as they are hints.
-fn end_of_subtransaction(committed: bool, level: i32) {
+fn end_of_subtransaction(end: subxact::End) {
     NOTES.with_borrow_mut(|notes| {
-        let Some(notes) = notes else { return };
-        if committed {
-            notes.added.iter_mut().for_each(|added| added.level = added.level.min(level - 1));
-        } else {
-            notes.added.retain(|added| added.level < level);
+        if let Some(notes) = notes {
+            notes.counted.follow(end);
+            notes.counted.merge_last(Counted::merge);
         }
     });
 }
@@ -169,7 +181,12 @@ fn end(committed: bool) {
     if committed {
         // A fault point's error is dropped, as nothing may raise here. It may still end the process.
         let _ = fault::point("committed");
-        notes.added.iter().for_each(|added| added.counters.added(added.jobs));
+        for Counted { counters, change, jobs } in notes.counted.values() {
+            match change {
+                Change::Added => counters.added(*jobs),
+                Change::Cancelled => counters.count(Outcome::Cancelled, *jobs),
+            }
+        }
         tell(board, notes);
     }
 }

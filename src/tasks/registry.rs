@@ -289,6 +289,14 @@ pub fn resume(task: Value, queue_name: Value, caller: Oid) -> Result<bool, Error
     Ok(schema::affected(&RESUME, &[task, queue_name])? > 0)
 }
 
+/// Returns the reason that was given for the pause of a job; `None` if none was.
+pub fn pause_reason(task: &DbText, queue_name: Option<&DbText>) -> Result<Option<DbText>, Error> {
+    static REASON: Plan = plan!("pause_reason", TEXTOID, TEXTOID);
+    let session = schema::session()?;
+    let rows = session.read(&REASON, &[text(task), queue_name.and_then(text)])?;
+    Ok((rows.count() > 0).then(|| rows.get(0, 0)).flatten())
+}
+
 /// Returns how many pauses last.
 pub fn pauses_left() -> Result<i64, Error> {
     static LEFT: Plan = plan!("pauses_left");

@@ -181,3 +181,30 @@ fn counters_are_reset_by_those_who_may() {
     let unknown = error(&mut alice, "select * from kongtask.stat_histogram(what := 'sleep')");
     assert_eq!(unknown, ("22023".into(), "histogram \"sleep\" is not known".into()));
 }
+
+#[test]
+fn jobs_that_are_cancelled_or_snoozed_are_counted() {
+    let cluster = with_note_and_nap(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create function rests(p json) returns void language plpgsql as $$ begin
+           if not exists (select from done where what = p #>> '{}') then
+             insert into done values (0, p #>> '{}'); perform kongtask.snooze('0');
+           end if;
+         end $$;
+         select kongtask.register_task('rests', 'rests(json)'),
+                kongtask.register_task('rests_in_batch', 'rests(json)', max_batch := 10);
+         select graphile_worker.add_job('rests', '1'), graphile_worker.add_job('rests', '2', 'q'),
+                graphile_worker.add_job('nap', '60');
+         select graphile_worker.add_job('rests_in_batch', to_json(n)) from generate_series(11, 13) n",
+    );
+    let counts = "select string_agg(concat_ws(' ', task, succeeded, snoozed, cancelled, failed), '; ' order by task)
+                  from kongtask.stat_tasks where task <> 'note'";
+    cluster.wait_for("select count(*) from kongtask.workers where task_identifier = 'nap'", "1");
+    // One that runs, one that waits, one that is rolled back.
+    cluster.sql(
+        "select graphile_worker.add_job('nap', '60', run_at := '2100-01-01');
+         begin; savepoint s; select kongtask.cancel(id) from graphile_worker.jobs; rollback to s; commit;
+         select kongtask.cancel(id) from graphile_worker.jobs where task_identifier = 'nap'",
+    );
+    cluster.wait_for(counts, "nap 0 0 2 0; rests 2 2 0 0; rests_in_batch 3 3 0 0");
+}

@@ -196,3 +196,24 @@ fn states_are_seen_by_those_who_may_read_jobs() {
     assert_eq!(text(&mut reader, "select waiting from kongtask.overview"), "1");
     assert_eq!(text(&mut reader, "select jobs from kongtask.queues"), "1");
 }
+
+#[test]
+fn paused_jobs_wait_and_say_until_when_and_why() {
+    let cluster = with_note_and_nap(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "select kongtask.pause('note', reason := 'the mail server is down');
+         select kongtask.pause(queue_name := 'q', until := '2100-01-01 00:00+00');
+         select graphile_worker.add_job('note');
+         select graphile_worker.add_job('nap', '0', 'q');
+         select graphile_worker.add_job('note', queue_name := 'q')",
+    );
+    let states = "select string_agg(concat_ws(' ', id, state, why), '; ' order by id) from kongtask.job_states";
+    cluster.wait_for(
+        &format!("set timezone = 'UTC'; {states}"),
+        "1 waiting paused: the mail server is down; 2 waiting paused until 2100-01-01 00:00:00+00; \
+         3 waiting paused: the mail server is down",
+    );
+    assert_eq!(rows(&mut cluster.connect(), OVERVIEW), ["0|3|0|0|0|0"]);
+    cluster.sql("select kongtask.resume('note'), kongtask.resume(queue_name := 'q')");
+    cluster.wait_for("select count(*) from kongtask.job_states", "0");
+}
