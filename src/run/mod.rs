@@ -339,6 +339,7 @@ impl Runner {
             (_, AfterFailure::Never(message) | AfterFailure::Cancelled(message)) => postpone::give_up(job.id, message)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
+        let is_recorded = row.is_some();
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
         Ok(Failed {
@@ -348,7 +349,9 @@ impl Runner {
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),
             cancelled: match then {
-                AfterFailure::Cancelled(said) => Some((self.database, job.id, said.clone())),
+                AfterFailure::Cancelled(said) => {
+                    Some(Cancelled { database: self.database, job: job.id, is_recorded, said: said.clone() })
+                }
                 _ => None,
             },
         })
@@ -426,19 +429,27 @@ struct Failed {
     for_good: bool,
     schema: String,
     error: Raise,
-    /// Its database, its number, and what is said of the cancel, if a session has cancelled the job.
-    cancelled: Option<(Oid, i64, DbText)>,
+    /// Set if it failed because a session has cancelled the job.
+    cancelled: Option<Cancelled>,
+}
+
+struct Cancelled {
+    database: Oid,
+    job: i64,
+    said: DbText,
+    /// False if another session had the row locked: the scheduler cancels the job, and says so.
+    is_recorded: bool,
 }
 
 impl Failed {
     /// Logs it. To be called once the failure is committed.
     fn log(self) {
         let Failed { job, attempt, for_good, schema, error, cancelled } = self;
-        if let Some((database, id, said)) = cancelled {
-            if let Some(board) = shared::board() {
+        if let Some(Cancelled { database, job: id, said, is_recorded }) = cancelled {
+            if let Some(board) = shared::board().filter(|_| is_recorded) {
                 board.cancels().settle(database, id);
+                log(Level::Log, format!("{job} {said}"));
             }
-            log(Level::Log, format!("{job} {said}"));
         } else if for_good {
             let hint = format!("The job stays in the table. {schema}.reschedule_jobs gives it further attempts.");
             let message = format!("{job} failed for good on attempt {attempt}");
