@@ -95,20 +95,28 @@ update pg_catalog.pg_proc
     proargnames = proargnames operator(pg_catalog.||) array['done', 'total', 'message']
   where oid operator(pg_catalog.=) 'kongtask.live_workers()'::pg_catalog.regprocedure;
 
-create or replace view kongtask.workers as
-  select
-    w.pid,
-    w.database,
-    w.role,
-    w.state,
-    w.job_id,
-    w.task_identifier,
-    w.since,
-    w.worker_id,
-    w.done,
-    w.total,
-    w.message
-  from kongtask.live_workers() as w;
+-- Replaced, not dropped, for the same reason. Postgres refuses if the view is not the extension's.
+do $$
+begin
+  execute pg_catalog.format(
+    'create or replace view %I.workers as
+      select
+        w.pid,
+        w.database,
+        w.role,
+        w.state,
+        w.job_id,
+        w.task_identifier,
+        w.since,
+        w.worker_id,
+        w.done,
+        w.total,
+        w.message
+      from kongtask.live_workers() as w',
+    'kongtask'
+  );
+end
+$$;
 
 -- A worker whose handler does not end although it was asked to is shown as such.
 
