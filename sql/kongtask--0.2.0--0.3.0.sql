@@ -1108,9 +1108,9 @@ comment on function kongtask.snooze is
 'In a handler: has the job run again later, once the handler returns.
 
 What the handler did is committed. The attempt is not counted. The last call
-counts, but not one in a block whose effects were rolled back. If the handler
-raises, it has no effect. In a handler that gets many jobs, it concerns all
-of them.
+counts, but not one in a block whose effects were rolled back. If the
+handler raises, it has no effect. In a handler that gets many jobs, it
+concerns all of them.
 
 Arguments:
 - delay: time from the end of the attempt to the next, zero or more.
@@ -1172,8 +1172,8 @@ comment on function kongtask.progress is
 'In a handler: shows in kongtask.workers how far the job has come.
 
 All sessions see it at once, before the handler''s transaction is committed.
-Nothing is written to disk. It is shown until the worker ends the job, begins
-the next, or is told of other progress.
+Nothing is written to disk. It is shown until the job ends, or tells of
+further progress.
 
 Arguments:
 - done: amount that is done, in a unit of your choice.
@@ -1196,13 +1196,16 @@ comment on function kongtask.cancel is
 
 A cancelled job has failed for good, and its last_error says: cancelled by
 ROLE: reason. Nothing remains of an attempt that was stopped. The function
-never waits. It returns:
-- cancelled: the job did not run, and has failed for good.
-- stopping: the job runs, or another session has locked its row. At commit,
-  the call of its handler is interrupted. If the job ends before, that
-  stands. An external worker is not interrupted, but the job has no further
-  attempts.
-- gone: there is no such job, or it has failed for good.
+never waits.
+
+It returns cancelled if the job did not run: it has failed for good.
+
+It returns stopping if the job runs, or another session has locked its row.
+At commit, the call of its handler is interrupted. If the job ends before,
+that stands. An external worker is not interrupted, but its job has no
+further attempts.
+
+It returns gone if there is no such job, or it has failed for good before.
 
 Jobs that share a transaction or a call with a cancelled one run again, and
 that attempt is not counted.
