@@ -95,20 +95,28 @@ update pg_catalog.pg_proc
     proargnames = proargnames operator(pg_catalog.||) array['done', 'total', 'message']
   where oid operator(pg_catalog.=) 'kongtask.live_workers()'::pg_catalog.regprocedure;
 
-create or replace view kongtask.workers as
-  select
-    w.pid,
-    w.database,
-    w.role,
-    w.state,
-    w.job_id,
-    w.task_identifier,
-    w.since,
-    w.worker_id,
-    w.done,
-    w.total,
-    w.message
-  from kongtask.live_workers() as w;
+-- Replaced, not dropped, for the same reason. Postgres refuses if the view is not the extension's.
+do $$
+begin
+  execute pg_catalog.format(
+    'create or replace view %I.workers as
+      select
+        w.pid,
+        w.database,
+        w.role,
+        w.state,
+        w.job_id,
+        w.task_identifier,
+        w.since,
+        w.worker_id,
+        w.done,
+        w.total,
+        w.message
+      from kongtask.live_workers() as w',
+    'kongtask'
+  );
+end
+$$;
 
 -- A worker whose handler does not end although it was asked to is shown as such.
 
@@ -1360,9 +1368,9 @@ comment on function kongtask.snooze is
 'In a handler: has the job run again later, once the handler returns.
 
 What the handler did is committed. The attempt is not counted. The last call
-counts, but not one in a block whose effects were rolled back. If the handler
-raises, it has no effect. In a handler that gets many jobs, it concerns all
-of them.
+counts, but not one in a block whose effects were rolled back. If the
+handler raises, it has no effect. In a handler that gets many jobs, it
+concerns all of them.
 
 Arguments:
 - delay: time from the end of the attempt to the next, zero or more.
@@ -1424,8 +1432,8 @@ comment on function kongtask.progress is
 'In a handler: shows in kongtask.workers how far the job has come.
 
 All sessions see it at once, before the handler''s transaction is committed.
-Nothing is written to disk. It is shown until the worker ends the job, begins
-the next, or is told of other progress.
+Nothing is written to disk. It is shown until the job ends, or tells of
+further progress.
 
 Arguments:
 - done: amount that is done, in a unit of your choice.
@@ -1448,13 +1456,16 @@ comment on function kongtask.cancel is
 
 A cancelled job has failed for good, and its last_error says: cancelled by
 ROLE: reason. Nothing remains of an attempt that was stopped. The function
-never waits. It returns:
-- cancelled: the job did not run, and has failed for good.
-- stopping: the job runs, or another session has locked its row. At commit,
-  the call of its handler is interrupted. If the job ends before, that
-  stands. An external worker is not interrupted, but the job has no further
-  attempts.
-- gone: there is no such job, or it has failed for good.
+never waits.
+
+It returns cancelled if the job did not run: it has failed for good.
+
+It returns stopping if the job runs, or another session has locked its row.
+At commit, the call of its handler is interrupted. If the job ends before,
+that stands. An external worker is not interrupted, but its job has no
+further attempts.
+
+It returns gone if there is no such job, or it has failed for good before.
 
 Jobs that share a transaction or a call with a cancelled one run again, and
 that attempt is not counted.

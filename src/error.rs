@@ -65,7 +65,7 @@ pub enum Error {
     JobLocked(i64),
     TooManyCancels,
     /// What kongtask.give_up raises.
-    GaveUp(DbText),
+    GaveUp(String),
     MayNotReadJobs,
     UnknownHistogram(DbText),
     /// `None`: the counters of all tasks.
@@ -174,7 +174,7 @@ impl Error {
             Error::MayNotCancel { job, .. } => (b"42501", format!("permission denied to cancel job {job}")),
             Error::JobLocked(job) => (b"55P03", format!("job {job} is locked by another transaction")),
             Error::TooManyCancels => (b"53400", "too many running jobs are being cancelled".into()),
-            Error::GaveUp(message) => (b"KT001", message.to_string()),
+            Error::GaveUp(message) => (b"KT001", message.clone()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),

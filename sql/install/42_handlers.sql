@@ -7,9 +7,9 @@ comment on function kongtask.snooze is
 'In a handler: has the job run again later, once the handler returns.
 
 What the handler did is committed. The attempt is not counted. The last call
-counts, but not one in a block whose effects were rolled back. If the handler
-raises, it has no effect. In a handler that gets many jobs, it concerns all
-of them.
+counts, but not one in a block whose effects were rolled back. If the
+handler raises, it has no effect. In a handler that gets many jobs, it
+concerns all of them.
 
 Arguments:
 - delay: time from the end of the attempt to the next, zero or more.
@@ -71,8 +71,8 @@ comment on function kongtask.progress is
 'In a handler: shows in kongtask.workers how far the job has come.
 
 All sessions see it at once, before the handler''s transaction is committed.
-Nothing is written to disk. It is shown until the worker ends the job, begins
-the next, or is told of other progress.
+Nothing is written to disk. It is shown until the job ends, or tells of
+further progress.
 
 Arguments:
 - done: amount that is done, in a unit of your choice.

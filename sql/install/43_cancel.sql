@@ -8,13 +8,16 @@ comment on function kongtask.cancel is
 
 A cancelled job has failed for good, and its last_error says: cancelled by
 ROLE: reason. Nothing remains of an attempt that was stopped. The function
-never waits. It returns:
-- cancelled: the job did not run, and has failed for good.
-- stopping: the job runs, or another session has locked its row. At commit,
-  the call of its handler is interrupted. If the job ends before, that
-  stands. An external worker is not interrupted, but the job has no further
-  attempts.
-- gone: there is no such job, or it has failed for good.
+never waits.
+
+It returns cancelled if the job did not run: it has failed for good.
+
+It returns stopping if the job runs, or another session has locked its row.
+At commit, the call of its handler is interrupted. If the job ends before,
+that stands. An external worker is not interrupted, but its job has no
+further attempts.
+
+It returns gone if there is no such job, or it has failed for good before.
 
 Jobs that share a transaction or a call with a cancelled one run again, and
 that attempt is not counted.

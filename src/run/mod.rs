@@ -397,6 +397,7 @@ impl Runner {
             (_, AfterFailure::Never(message) | AfterFailure::Cancelled(message)) => postpone::give_up(job.id, message)?,
         };
         // Read from the row, as add_job may have taken its further attempts away.
+        let is_recorded = row.is_some();
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
         self.due_again.set(self.due_again.get().min(recorded.position().run_at));
@@ -414,7 +415,9 @@ impl Runner {
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),
             cancelled: match then {
-                AfterFailure::Cancelled(said) => Some((self.database, job.id, said.clone())),
+                AfterFailure::Cancelled(said) => {
+                    Some(Cancelled { database: self.database, job: job.id, is_recorded, said: said.clone() })
+                }
                 _ => None,
             },
         })
@@ -537,25 +540,37 @@ struct Failed {
     for_good: bool,
     schema: String,
     error: Raise,
-    /// Its database, its number, and what is said of the cancel, if a session has cancelled the job.
-    cancelled: Option<(Oid, i64, DbText)>,
+    /// Set if it failed because a session has cancelled the job.
+    cancelled: Option<Cancelled>,
+}
+
+struct Cancelled {
+    database: Oid,
+    job: i64,
+    said: DbText,
+    /// False if another session had the row locked: the scheduler cancels the job, and says so.
+    is_recorded: bool,
 }
 
 impl Failed {
+    /// Counts and logs it. To be called once the failure is committed.
     fn tell(self) {
         let Failed { counters, account, timed_out, long, job, attempt, for_good, schema, error, cancelled } = self;
         if let Some(times) = long {
             log_duration(&job, times);
         }
-        if let Some((database, id, said)) = cancelled {
-            if let Some(board) = shared::board() {
-                board.cancels().settle(database, id);
-            }
+        if let Some(Cancelled { database, job: id, said, is_recorded }) = cancelled {
             if let Some(counters) = counters {
-                counters.count(counters::Outcome::Cancelled, account.jobs);
                 counters.ran(&account);
             }
-            log(Level::Log, format!("{job} {said}"));
+            // Otherwise the scheduler does the rest.
+            if let Some(board) = shared::board().filter(|_| is_recorded) {
+                board.cancels().settle(database, id);
+                log(Level::Log, format!("{job} {said}"));
+                if let Some(counters) = counters {
+                    counters.count(counters::Outcome::Cancelled, account.jobs);
+                }
+            }
             return;
         }
         if let Some(counters) = counters {

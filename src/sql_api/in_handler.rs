@@ -24,7 +24,7 @@ pub fn give_up(call: &mut Call) -> Result<Value, Error> {
     let mut message = call.text(0).map_or_else(|| DbText::from("the handler gave up"), |text| text.read());
     message.clip(MOST);
     marks::give_up(message.clone())?;
-    Err(Error::GaveUp(message))
+    Err(Error::GaveUp(message.to_string()))
 }
 
 fn delay(call: &Call, function: &'static str) -> Result<Interval, Error> {

@@ -112,7 +112,7 @@ fn a_job_that_runs_is_stopped_without_a_trace_and_those_beside_it_run_again() {
             assert_eq!(rows(&mut db, "select what from did"), ["next"], "{task}{more}");
             cluster.wait_for_log(&format!("job {victim} ({task}) cancelled by postgres: not wanted"));
             // Given further attempts, it runs.
-            cluster.sql("truncate sleepers");
+            cluster.sql("delete from sleepers");
             if task != "gives_out" {
                 cluster.sql(&format!(
                     "select graphile_worker.reschedule_jobs('{{{victim}}}', run_at := now(), attempts := 0)"
@@ -148,7 +148,7 @@ fn a_job_that_runs_is_stopped_without_a_trace_and_those_beside_it_run_again() {
         let job = text(&mut db, "select id from graphile_worker.jobs where payload #>> '{}' = 'b'");
         cluster.wait_for("select count(*) > 0 from pg_stat_activity where wait_event = 'PgSleep'", "t");
         cluster.sql(&format!("select kongtask.cancel({job}, 'not wanted')"));
-        cluster.sql("truncate sleepers");
+        cluster.sql("delete from sleepers");
         cluster.wait_for(&state(&job), CANCELLED);
         cluster.wait_for("select string_agg(what, '') from did", "a");
         cluster.wait_for(JOBS, "1");
@@ -209,7 +209,7 @@ fn a_job_is_cancelled_whatever_becomes_of_it_before_the_commit() {
         wait_for_call(&cluster, &job);
         db.batch_execute("commit").expect("commit");
         cluster.wait_for(&state(&job), CANCELLED);
-        cluster.sql("truncate sleepers; delete from graphile_worker.jobs");
+        cluster.sql("delete from sleepers; delete from graphile_worker.jobs");
     }
     // It fails by itself, and waits for its retry: then nobody runs it, and the scheduler does it.
     cluster.sql("insert into sleepers values ('b')");
@@ -217,7 +217,7 @@ fn a_job_is_cancelled_whatever_becomes_of_it_before_the_commit() {
     wait_for_call(&cluster, &job);
     db.batch_execute("begin").expect("begin");
     assert_eq!(text(&mut db, &format!("select kongtask.cancel({job}, 'not wanted')")), "stopping");
-    cluster.sql("truncate sleepers");
+    cluster.sql("delete from sleepers");
     cluster.wait_for(&format!("select attempts from graphile_worker.jobs where id = {job} and locked_at is null"), "1");
     db.batch_execute("commit").expect("commit");
     cluster.wait_for(&state(&job), CANCELLED);
@@ -264,7 +264,7 @@ fn a_cancel_hits_no_other_job_and_is_not_lost_between_two_steps() {
         wait_for_call(&cluster, &next);
         go_on(pid);
         assert_eq!(session.join().expect("a session"), "stopping");
-        cluster.sql("truncate sleepers");
+        cluster.sql("delete from sleepers");
         cluster.wait_for(&state(&next), "");
         let expected: &[&str] = if point == "cancel_asked" { &["b"] } else { &["a", "b"] };
         assert_eq!(rows(&mut db, "select what from did"), expected);
@@ -297,7 +297,7 @@ fn a_cancel_hits_no_other_job_and_is_not_lost_between_two_steps() {
             cluster.wait_for(&state(&job), CANCELLED);
             assert!(!cluster.is_armed(point));
             assert_eq!(text(&mut db, "select last_value from calls"), calls, "{task} {point}");
-            cluster.sql("truncate sleepers; delete from graphile_worker.jobs");
+            cluster.sql("delete from sleepers; delete from graphile_worker.jobs");
         }
     }
     assert_eq!(text(&mut db, "select count(*) from did"), "0");
