@@ -1,7 +1,7 @@
 //! How late schedules fire on an idle server, and what ten thousand of them cost.
 
 use crate::report::{Section, Target, number};
-use crate::server::{SETTINGS, Server, scaled};
+use crate::server::{SETTINGS, Server, scale};
 use kongtask_tests::{Cluster, text, wait_until};
 use postgres::Client;
 use std::thread::sleep;
@@ -28,7 +28,7 @@ pub fn measure(_: &Server, section: &mut Section) {
          select kongtask.schedule('measured', '* * * * * *', 'measure')",
     )
     .expect("a schedule");
-    let fires = scaled(60).max(10);
+    let fires = ((100.0 * scale()) as usize).max(20);
     let mut table = Vec::new();
     for others in [0, MANY] {
         if others > 0 {
