@@ -9,7 +9,7 @@ const QUERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/query");
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src");
 
 /// The types of parameters, as legends and as the code have them.
-const TYPES: [(&str, &str); 11] = [
+const TYPES: [(&str, &str); 12] = [
     ("bigint", "INT8OID"),
     ("bigint[]", "INT8ARRAYOID"),
     ("boolean", "BOOLOID"),
@@ -17,6 +17,7 @@ const TYPES: [(&str, &str); 11] = [
     ("interval", "INTERVALOID"),
     ("json", "JSONOID"),
     ("oid", "OIDOID"),
+    ("oid[]", "OIDARRAYOID"),
     ("record[]", "RECORDARRAYOID"),
     ("text", "TEXTOID"),
     ("text[]", "TEXTARRAYOID"),

@@ -3,6 +3,7 @@
 mod create_and_drop_extension;
 mod databases;
 mod interrupts;
+mod refused_drops;
 mod shutdown;
 mod slots;
 mod wakeup;
