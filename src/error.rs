@@ -17,6 +17,13 @@ pub enum Error {
     InvalidWorkerId,
     /// The extension's objects are not there.
     NotInstalled,
+    /// A drop that would be refused.
+    StillNeeded {
+        /// True if it is DROP EXTENSION, false if it is DROP OWNED.
+        names_extension: bool,
+        /// What depends on what, a line each.
+        why: Vec<DbText>,
+    },
     NullArgument(&'static str),
     InvalidTaskIdentifier,
     InvalidMaxBatch {
@@ -140,6 +147,13 @@ impl Error {
             ),
             Error::InvalidWorkerId => (b"P0001", "invalid worker id".into()),
             Error::NotInstalled => (b"55000", "the tables of extension kongtask do not exist".into()),
+            // In the words of Postgres.
+            Error::StillNeeded { names_extension: true, .. } => {
+                (b"2BP01", "cannot drop extension kongtask because other objects depend on it".into())
+            }
+            Error::StillNeeded { names_extension: false, .. } => {
+                (b"2BP01", "cannot drop desired object(s) because other objects depend on them".into())
+            }
             Error::NullArgument(name) => (b"22004", format!("{name} must not be null")),
             Error::InvalidTaskIdentifier => (b"22023", "task identifier must have 1 to 128 characters".into()),
             Error::InvalidMaxBatch { most, .. } => {
@@ -194,7 +208,10 @@ impl Error {
             Error::TimedOut(_, error) | Error::EndedItself(error) => error.read().context,
             _ => None,
         };
-        let [detail, hint] = [self.detail(), self.hint()].map(|part| part.map(DbText::from));
+        let [mut detail, hint] = [self.detail(), self.hint()].map(|part| part.map(DbText::from));
+        if let Error::StillNeeded { why, .. } = self {
+            detail = Some(lines(why));
+        }
         Raise { sqlstate: *sqlstate, message: message.into(), detail, hint, context }
     }
 
@@ -236,6 +253,7 @@ impl Error {
                 "Call it in the function that runs the job. From elsewhere, reschedule_jobs and permanently_fail_jobs change a job that waits."
                     .into()
             }
+            Error::StillNeeded { .. } => "Use DROP ... CASCADE to drop the dependent objects too.".into(),
             Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
             Error::HandlerForbidden { handler, role } => {
                 format!("Grant EXECUTE on function {handler}, and USAGE on its schema, to role {role}.")
@@ -282,6 +300,16 @@ impl Error {
             _ => return None,
         })
     }
+}
+
+/// Joins lines that are in the database's encoding, as names are.
+fn lines(lines: &[DbText]) -> DbText {
+    let mut joined = DbText::default();
+    for (number, line) in lines.iter().enumerate() {
+        joined.push(if number == 0 { "" } else { "\n" });
+        joined.push(line);
+    }
+    joined
 }
 
 /// What `last_error` says of an attempt that failed.

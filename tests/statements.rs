@@ -19,6 +19,7 @@ const TYPES: [(&str, &str); 12] = [
     ("json", "JSONOID"),
     ("jsonb", "JSONBOID"),
     ("oid", "OIDOID"),
+    ("oid[]", "OIDARRAYOID"),
     ("record[]", "RECORDARRAYOID"),
     ("text", "TEXTOID"),
     ("text[]", "TEXTARRAYOID"),

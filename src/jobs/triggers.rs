@@ -65,6 +65,9 @@ pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let row = trigger.row();
     let worker_id = row.value(attribute::LOCKED_BY);
+    if row.get(attribute::ID).is_some_and(queues::is_kept_after) {
+        return Ok(nothing());
+    }
     // A job that has moved to another queue blocks none here.
     let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
     if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
@@ -147,14 +150,19 @@ pub fn note(job: &Changed) -> Result<(), Error> {
     if job.attempts >= job.max_attempts || job.is_locked {
         return Ok(());
     }
-    match tasks.get(&job.identifier) {
+    let position = Position { priority: job.priority, run_at: job.run_at, id: job.id };
+    let task = tasks.get(&job.identifier);
+    if let (Some(queue_name), Some(_)) = (job.queue_name, task) {
+        commit_notes::note_queued(queues::hash(queue_name), position);
+    }
+    match task {
         None if job.is_news => notify::notify(c"jobs:insert", c""),
         None => (),
         Some(_) if job.run_at > clock::transaction_start() => commit_notes::note_due(job.run_at),
         Some(_) if let Some(until) = paused_until(job, &tasks) => commit_notes::note_paused(tasks.changes, until),
         Some(task) => {
             let hint = Hint {
-                position: Position { priority: job.priority, run_at: job.run_at, id: job.id },
+                position,
                 task: task.tag,
                 kind: search::kind(job.queue_name.is_some(), job.attempts == 0 && !job.has_key),
             };

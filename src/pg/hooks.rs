@@ -1,6 +1,8 @@
 //! Sees utility statements before they run. pgrx's hooks run within its guard, which every error of a utility statement
 //! would pass through.
 
+use super::catch::Failure;
+use super::function::guarded;
 use super::text::DbText;
 use super::xact;
 use pgrx::pg_sys;
@@ -27,12 +29,12 @@ pub enum Statement {
     Empties(pg_sys::Oid),
     /// CREATE EXTENSION kongtask.
     Creates,
-    /// DROP EXTENSION kongtask, possibly with others.
-    Drops,
+    /// DROP EXTENSION kongtask, possibly with others. `restrict`: of no other, and without CASCADE.
+    Drops { restrict: bool },
     /// DROP SCHEMA ... CASCADE of these schemas.
     DropsSchemas(Vec<DbText>),
-    /// DROP OWNED BY these roles.
-    DropsOwned(Vec<pg_sys::Oid>),
+    /// DROP OWNED BY these roles. `restrict`: without CASCADE.
+    DropsOwned { roles: Vec<pg_sys::Oid>, restrict: bool },
     /// COMMIT PREPARED, after it has run.
     HasCommittedPrepared,
     /// COPY FROM of a dump, into a table named with its schema, as dumps do.
@@ -43,14 +45,16 @@ pub enum Statement {
     ChangesSubscriptions,
 }
 
+type Before = fn(Statement) -> Result<(), Failure>;
+
 thread_local! {
-    static BEFORE: Cell<Option<fn(Statement)>> = const { Cell::new(None) };
+    static BEFORE: Cell<Option<Before>> = const { Cell::new(None) };
     static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
 }
 
-/// Calls `before` before each statement that concerns the extension (COMMIT PREPARED: after it). It may wait and may
-/// raise.
-pub fn before_statement(before: fn(Statement)) {
+/// Calls `before` before each statement that concerns the extension (COMMIT PREPARED: after it). It may wait, and the
+/// error that it returns is raised.
+pub fn before_statement(before: Before) {
     BEFORE.set(Some(before));
     // SAFETY: called once, while libraries are preloaded.
     unsafe {
@@ -98,18 +102,26 @@ unsafe extern "C-unwind" fn process_utility(
     }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn notice_committed() {
-    if let Some(before) = BEFORE.get() {
-        before(Statement::HasCommittedPrepared);
-    }
+unsafe fn notice_committed() {
+    // SAFETY: the caller vouches for its frame.
+    unsafe { tell(|| Some(Statement::HasCommittedPrepared)) }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn notice(node: *mut pg_sys::Node) {
-    // SAFETY: a valid utility statement.
-    if let (Some(before), Some(statement)) = (BEFORE.get(), unsafe { classify(node) }) {
-        before(statement);
+unsafe fn notice(node: *mut pg_sys::Node) {
+    // SAFETY: a valid utility statement; the caller vouches for its frame.
+    unsafe { tell(|| classify(node)) }
+}
+
+/// # Safety
+/// It raises what fails: the caller's frames hold nothing that must be dropped.
+unsafe fn tell(statement: impl FnOnce() -> Option<Statement>) {
+    let told = guarded(|| match (BEFORE.get(), statement()) {
+        (Some(before), Some(statement)) => before(statement),
+        _ => Ok(()),
+    });
+    if let Err(failure) = told {
+        // SAFETY: nothing is left to drop here but the failure itself, which sees to that.
+        unsafe { failure.raise() }
     }
 }
 
@@ -141,7 +153,8 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                 let names = || elements((*drop).objects).map(|name| text(string_value(name.cast())));
                 match (*drop).removeType {
                     pg_sys::ObjectType::OBJECT_EXTENSION => {
-                        names().any(|name| name == *EXTENSION).then_some(Statement::Drops)
+                        let restrict = (*drop).behavior == pg_sys::DropBehavior::DROP_RESTRICT && names().count() == 1;
+                        names().any(|name| name == *EXTENSION).then_some(Statement::Drops { restrict })
                     }
                     pg_sys::ObjectType::OBJECT_SCHEMA if (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE => {
                         Some(Statement::DropsSchemas(names().collect()))
@@ -152,7 +165,8 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
             pg_sys::NodeTag::T_DropOwnedStmt => {
                 let drop = node.cast::<pg_sys::DropOwnedStmt>();
                 let role = |node: *mut std::ffi::c_void| pg_sys::get_rolespec_oid(node.cast(), true);
-                Some(Statement::DropsOwned(elements((*drop).roles).map(role).collect()))
+                let restrict = (*drop).behavior == pg_sys::DropBehavior::DROP_RESTRICT;
+                Some(Statement::DropsOwned { roles: elements((*drop).roles).map(role).collect(), restrict })
             }
             pg_sys::NodeTag::T_CreateSubscriptionStmt
             | pg_sys::NodeTag::T_AlterSubscriptionStmt

@@ -17,12 +17,14 @@
 //!
 //! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
 //! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
-//! the jobs of a queue, and jobs that were tried before. If the role or the database has another default isolation
+//! the jobs of a queue, and jobs that were tried before. A worker that has completed a job of a queue may go on with the
+//! queue's next one (queue.rs). If the role or the database has another default isolation
 //! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
 //! neither.
 
 pub mod marks;
 mod single;
+mod queue;
 mod batch;
 mod set;
 
@@ -47,7 +49,7 @@ use crate::settings;
 use crate::shared::counters::{self, Account, TaskCounters};
 use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
-use crate::shared::{self, State, TakenRange, Worker};
+use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
@@ -67,6 +69,10 @@ pub struct Runner {
     pub id: DbText,
     /// The memory of the rows of running jobs, and of messages about them.
     pub arena: Arena,
+    /// The memory of the row of a queue's next job, while the former one is completed.
+    pub spare_arena: Arena,
+    /// The ready list of the role.
+    pub list: &'static SharedReadyList,
     /// The tasks, by their tags, whose last batch in place did not finish in one go, and since when.
     pub recently_failed: HashMap<u32, Instant>,
     /// When the first of the jobs of this run that have failed is due again; `NEVER` if none has.
@@ -137,6 +143,7 @@ impl Runner {
     pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
         self.due_again.set(NEVER);
+        self.spare_arena.empty();
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);

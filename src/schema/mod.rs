@@ -49,6 +49,11 @@ impl Queue {
         role::has_privileges_of(role, self.schema_owner)
     }
 
+    /// Returns true if DROP OWNED BY these roles drops the extension itself.
+    pub fn is_dropped_with_all_of(&self, roles: &[Oid]) -> bool {
+        roles.contains(&self.extension_owner)
+    }
+
     /// The roles whose DROP OWNED removes the queue: the owners of the extension and of its schema.
     pub fn owners(&self) -> [Oid; 2] {
         [self.extension_owner, self.schema_owner]

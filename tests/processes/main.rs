@@ -4,6 +4,7 @@ mod create_and_drop_extension;
 mod databases;
 mod elastic;
 mod interrupts;
+mod refused_drops;
 mod shutdown;
 mod slots;
 mod wakeup;
