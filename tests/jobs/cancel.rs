@@ -286,6 +286,7 @@ fn a_cancel_hits_no_other_job_and_is_not_lost_between_two_steps() {
         }
     }
     // The worker ends when it has stopped the call and not yet said so.
+    cluster.sql("truncate did");
     for task in ["alone", "claimed"] {
         for point in ["failing", "failed"] {
             cluster.sql("insert into sleepers values ('a')");

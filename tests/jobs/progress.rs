@@ -1,7 +1,7 @@
 //! What a handler tells of its progress.
 
 use kongtask_tests::fixtures::without_polling;
-use kongtask_tests::{error, rows, text};
+use kongtask_tests::{error, rows};
 
 #[test]
 fn progress_is_seen_at_once_and_only_while_its_job_runs() {

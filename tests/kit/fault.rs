@@ -28,7 +28,11 @@ impl Cluster {
     /// Has whichever process comes to a point next do this there: `crash`, `kill`, `exit`, `error`, `panic`, `stop`,
     /// `cancel`, `spin` (until the point `spun` is armed).
     pub fn arm(&self, point: &str, action: &str) {
-        fs::write(self.data().join(FOLDER).join(point), action).expect("write");
+        let folder = self.data().join(FOLDER);
+        // Under another name first: a process that came to the point in between would read nothing.
+        let written = folder.join(format!("{point}.new"));
+        fs::write(&written, action).expect("write");
+        fs::rename(written, folder.join(point)).expect("rename");
     }
 
     /// Whether nobody had come to the point.

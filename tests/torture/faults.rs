@@ -116,7 +116,7 @@ fn cancel_jobs(cluster: &Cluster) -> Option<usize> {
     ))
     .ok()?;
     let cancelled =
-        db.query(&format!("select kongtask.cancel(job_id, 'torture') from ({jobs}) cancelled"), &[]).ok()?;
+        db.query(format!("select kongtask.cancel(job_id, 'torture') from ({jobs}) cancelled").as_str(), &[]).ok()?;
     db.batch_execute("commit").ok()?;
     Some(cancelled.len())
 }
