@@ -1,6 +1,6 @@
 //! `kongtask.stat_tasks`, `stat_histogram` and `stat_reset`.
 
-use kongtask_tests::fixtures::with_crashing_handlers;
+use kongtask_tests::fixtures::{with_crashing_handlers, with_note_and_nap};
 use kongtask_tests::{Cluster, SOON, error, rows, text, wait_until};
 
 /// Tasks of each kind whose handlers fail for every seventh number, and the one after it.
