@@ -227,3 +227,33 @@ fn settings_are_checked() {
     let (code, _) = error(&mut db, "set kongtask.workers = 2");
     assert_eq!(code, "55P02");
 }
+
+/// A queue runs dry again and again, and to truncate its table VACUUM would lock it exclusively, also on standbys.
+#[test]
+fn vacuum_leaves_the_queue_s_tables_as_large_as_they_are() {
+    let cluster = Cluster::with(&["kongtask.databases = ''"]);
+    let mut db = cluster.connect();
+    db.batch_execute("create extension kongtask").expect("create extension");
+    let options = "select string_agg(concat_ws(' ', class.relname, class.reloptions, toast.reloptions), ', ' order by class.relname)
+        from pg_class class left join pg_class toast on class.reltoastrelid = toast.oid
+        where class.relnamespace = 'graphile_worker'::regnamespace and class.relkind = 'r' and class.reloptions is not null";
+    assert_eq!(
+        text(&mut db, options),
+        "job_queues {vacuum_truncate=off}, \
+         jobs {vacuum_truncate=off,autovacuum_vacuum_scale_factor=0.01} {vacuum_truncate=off,autovacuum_vacuum_scale_factor=0.01}"
+    );
+    db.batch_execute(
+        "select count(graphile_worker.add_job('a', json_build_object('text', (select string_agg(md5(n::text || m), '') from generate_series(1, 200) m)))) from generate_series(1, 500) n;
+         insert into graphile_worker.job_queues select n::text, 1 from generate_series(1, 500) n;
+         delete from graphile_worker.jobs; delete from graphile_worker.job_queues",
+    )
+    .expect("jobs");
+    let sizes = "select string_agg(pg_relation_size(oid)::text, ' ' order by oid) from pg_class
+        where oid in ('graphile_worker.jobs'::regclass, 'graphile_worker.job_queues'::regclass)
+          or oid = (select reltoastrelid from pg_class where oid = 'graphile_worker.jobs'::regclass)";
+    let before = text(&mut db, sizes);
+    assert!(before.split(' ').all(|size| size != "0"), "{before}");
+    db.batch_execute("vacuum graphile_worker.jobs").expect("vacuum");
+    db.batch_execute("vacuum graphile_worker.job_queues").expect("vacuum");
+    assert_eq!(text(&mut db, sizes), before);
+}

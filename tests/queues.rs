@@ -1,7 +1,7 @@
 //! Queues and their locks: nobody waits for who adds to one, no lock outlives its job, and no number of jobs makes one slow.
 
 use kongtask_tests::fixtures::with_note;
-use kongtask_tests::{Cluster, JOBS, LOCKED, RUNNING, describe, text};
+use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, RUNNING, SOON, describe, text, wait_until};
 use postgres::Client;
 use std::time::Instant;
 
@@ -246,7 +246,7 @@ fn a_clock_that_jumps_forward_lets_nobody_take_what_a_worker_runs() {
     let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '100ms'"]);
     let mut db = cluster.connect();
     add(&mut db, "select pg_sleep(1.5)", ", queue_name := 'q', job_key := 'k'");
-    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for(LOCKED, "2");
     // As a clock that has been set forward sees it.
     db.batch_execute(
         "update graphile_worker.jobs set locked_at = locked_at - interval '5 hours';
@@ -419,4 +419,86 @@ fn a_queue_runs_one_job_at_a_time_in_order_while_others_go_on() {
     assert_eq!(text(&mut db, "select count(*) from graphile_worker.job_queues"), "0");
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
     assert!(!cluster.log().contains("two at once"));
+}
+
+/// An old snapshot keeps the entries of finished jobs in the indexes: no job passes those of all before it.
+#[test]
+fn a_queue_is_worked_down_in_proportion_while_an_old_snapshot_is_held() {
+    let cluster = cluster(&["kongtask.workers = 1", "synchronous_commit = off", "autovacuum = off"]);
+    let mut holder = cluster.connect();
+    holder.batch_execute("begin isolation level repeatable read; select").expect("a snapshot");
+    text(&mut holder, "select count(*) from done");
+    let mut db = cluster.connect();
+    let entries = "select sum(idx_tup_read) from pg_stat_user_indexes
+        where indexrelname in ('jobs_queue_name_priority_run_at_id_idx', 'job_queues_pkey')";
+    let mut read = |jobs: i64| {
+        cluster.wait_for(IDLE, "1");
+        let before: i64 = text(&mut db, entries).parse().expect("a number");
+        db.batch_execute(&format!(
+            "select count(graphile_worker.add_job('run', '{{\"do\": \"select 1\"}}', queue_name := 'q')) from generate_series(1, {jobs})"
+        ))
+        .expect("jobs");
+        cluster.wait_for(JOBS, "0");
+        // It reports as it goes to sleep.
+        cluster.wait_for(IDLE, "1");
+        text(&mut db, entries).parse::<i64>().expect("a number") - before
+    };
+    let (few, many) = (read(500), read(1000));
+    assert!(few < 500 * 40 && many < 1000 * 40, "{few} entries for 500 jobs, {many} for 1000");
+    let locks: i64 = cluster
+        .text("select n_tup_ins + n_tup_upd from pg_stat_user_tables where relname = 'job_queues'")
+        .parse()
+        .expect("a number");
+    assert!((1..300).contains(&locks), "{locks} writes of locks for 1500 jobs");
+    let in_order = "select bool_and(job > before) from (select job, lag(job) over (order by at) as before from done) d where before is not null";
+    assert_eq!(cluster.text(in_order), "t");
+}
+
+/// A worker that goes on with its queue's next job looks from the latest one on, but for what comes before that.
+#[test]
+fn what_comes_before_the_next_job_of_a_queue_runs_before_it() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    let ran = "select count(*) from done";
+    for how in [
+        "select id from graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q', priority := -1)",
+        "select id from graphile_worker.add_job('run', '{\"do\": \"select 1\"}', priority := -1)",
+        "select id from graphile_worker.reschedule_jobs(array(select max(id) from graphile_worker.jobs), priority := -1)",
+        "update graphile_worker.jobs set priority = -1 where id = (select max(id) from graphile_worker.jobs) returning id",
+        "select id from graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q', priority := -1,
+           run_at := clock_timestamp() + interval '200 ms')",
+    ] {
+        db.batch_execute(
+            "truncate done;
+             select count(graphile_worker.add_job('run', '{\"do\": \"select pg_sleep(0.02)\"}', queue_name := 'q')) from generate_series(1, 60)",
+        )
+        .expect("jobs");
+        assert!(wait_until(SOON, || text(&mut db, ran).parse::<i64>().expect("a number") > 5), "{}", cluster.log());
+        let id = text(&mut db, how);
+        let due = if how.contains("interval") { "'200 ms'" } else { "'0 s'" };
+        let since = text(&mut db, "select clock_timestamp()");
+        cluster.wait_for(JOBS, "0");
+        let later = format!(
+            "select count(*) from done where at > '{since}'::timestamptz + interval {due}
+               and at < (select at from done where job = {id})"
+        );
+        let passed: i64 = cluster.text(&later).parse().expect("a number");
+        assert!(passed <= 1, "{how}: {passed} jobs ran before it");
+        assert_eq!(cluster.text(ran), if how.contains("add_job") { "61" } else { "60" });
+    }
+    // One that a handler adds.
+    db.batch_execute(
+        "truncate done;
+         begin;
+         select graphile_worker.add_job('run', json_build_object('do', $$select graphile_worker.add_job('run', '{\"do\": \"select 1\"}',
+           queue_name := 'q', priority := -1)$$), queue_name := 'q');
+         select count(graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q')) from generate_series(1, 20);
+         commit",
+    )
+    .expect("jobs");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(
+        cluster.text("select rank from (select job, rank() over (order by at) from done) d order by job desc limit 1"),
+        "2"
+    );
 }

@@ -78,6 +78,8 @@ update job_queues as queue
 -- standbys, for space that is needed again at once.
 alter table jobs set (vacuum_truncate = off, toast.vacuum_truncate = off);
 alter table job_queues set (vacuum_truncate = off);
+-- Dead rows come with each job that runs, however many others wait for later: a fifth of those would be too many.
+alter table jobs set (autovacuum_vacuum_scale_factor = 0.01, toast.autovacuum_vacuum_scale_factor = 0.01);
 
 -- Only jobs that are in a queue pay for it.
 create index jobs_queue_name_priority_run_at_id_idx

@@ -63,7 +63,8 @@ comment on table job_queues is
 'Queues of which a job runs.
 
 A row is the lock of one queue. It is inserted when one of the queue''s jobs
-is claimed, and deleted when that job ends.';
+is claimed, and deleted when its worker goes on with no other job of the
+queue.';
 comment on column job_queues.queue_name is 'Name of the queue.';
 comment on column job_queues.job_count is
 'Always 1: the job that runs. Kept for
@@ -72,7 +73,9 @@ comment on column job_queues.locked_at is
 'Time when a worker claimed the job. It is
 renewed while a kongtask worker runs the job.';
 comment on column job_queues.locked_by is 'Id of the worker that runs the job.';
-comment on column job_queues.job_id is 'Number of the job that runs.';
+comment on column job_queues.job_id is
+'Number of the job for which the queue was locked. A worker that goes on with
+the queue''s next jobs leaves it as it is.';
 
 comment on table migrations is
 'Migrations of graphile-worker that these tables correspond to.

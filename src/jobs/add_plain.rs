@@ -60,7 +60,7 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
         run_at: run_at.value() as i64,
         attempts: 0,
         max_attempts: max_attempts.value() as i32,
-        is_queued: false,
+        queue: None,
         has_key: false,
         is_locked: false,
         is_news: true,

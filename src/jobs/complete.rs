@@ -40,6 +40,11 @@ pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Deletes a job of this worker, and keeps its queue locked. Returns true if the worker still held the job.
+pub fn complete_and_keep_queue(job: &Job, worker_id: Value) -> Result<bool, Error> {
+    queues::keep_after(job.id, || complete_held(vec![job.id], worker_id))
+}
+
 /// Returns true if the current transaction has deleted or changed the job.
 fn is_settled_here(id: i64) -> Result<bool, Error> {
     let queue = schema::queue()?;

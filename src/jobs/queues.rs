@@ -5,6 +5,8 @@
 //! Two transactions that find no row could both insert one, and the second would wait for the first to commit. So a
 //! transaction that is about to lock a queue first takes a heavyweight lock on the hash of the queue's name, until it
 //! ends, and skips the queue if another transaction has it.
+//!
+//! A worker that goes on with the queue's next job keeps the row as it is: only its job_id tells an earlier job then.
 
 use super::{affected, plan};
 use crate::error::Error;
@@ -17,9 +19,12 @@ use crate::pg::text::texts;
 use crate::schema;
 use crate::settings;
 use crate::shared;
+use crate::shared::ready_list::Position;
 use crate::signals::commit_notes;
 use crate::tasks::registry;
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The right to lock a queue: no other transaction can lock it before the current one ends.
@@ -29,14 +34,19 @@ pub struct Free {
     has_row: bool,
 }
 
+/// Returns a hash of a queue's name, which is not 0.
+pub fn hash(name: Datum) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    Text::new(name).bytes().hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
 /// Returns the right to lock a queue, or `None` if it is locked or another transaction is about to lock it. A lock
 /// older than `expired` is dead, unless it belongs to a live kongtask worker. Never waits.
 pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, Error> {
     static STATE: Plan = plan!("queue_state", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let Some(name) = queue_name else { return Ok(None) };
-    let mut hasher = DefaultHasher::new();
-    Text::new(name).bytes().hash(&mut hasher);
-    if !lock::try_until_end(hasher.finish())? {
+    if !lock::try_until_end(hash(name))? {
         return Ok(None);
     }
     let session = schema::session()?;
@@ -67,6 +77,35 @@ impl Free {
     }
 }
 
+/// Returns true if `worker_id` holds the queue.
+pub(super) fn is_held_by(queue_name: Value, worker_id: Value) -> Result<bool, Error> {
+    static HELD: Plan = plan!("queue_held", TEXTOID, TEXTOID).by_index();
+    Ok(affected(&HELD, &[queue_name, worker_id])? > 0)
+}
+
+thread_local! {
+    /// The job whose deletion leaves its queue locked.
+    static KEPT_AFTER: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+/// Keeps the queue of a job locked while `complete` deletes the job.
+pub(super) fn keep_after<T>(job: i64, complete: impl FnOnce() -> T) -> T {
+    struct Kept;
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            KEPT_AFTER.set(None);
+        }
+    }
+    KEPT_AFTER.set(Some(job));
+    let _kept = Kept;
+    complete()
+}
+
+/// Returns true if the deletion of a job leaves its queue locked.
+pub(super) fn is_kept_after(job: i64) -> bool {
+    KEPT_AFTER.get() == Some(job)
+}
+
 /// Releases a queue if `worker_id` holds it.
 pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     static RELEASE: Plan = plan!("queue_release", TEXTOID, TEXTOID).by_index();
@@ -84,7 +123,7 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
 pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
     let tasks = registry::tasks()?;
     let now = clock::now();
-    match search::next_of_queue(queue_name, &tasks, &settings::forbidden_flags())? {
+    match search::next_of_queue(queue_name, &tasks, &settings::forbidden_flags(), Position::START)? {
         Some(head) => commit_notes::note_job(head.task.role, head.hint),
         // Until this transaction commits, the queue looks locked, and searches skip its jobs that fall due.
         None => commit_notes::note_due(now),

@@ -162,14 +162,21 @@ fn values(search: &Search, now: Timestamp) -> [Value; 4] {
 pub struct NextJob {
     pub hint: Hint,
     pub task: Rc<Task>,
+    /// True if it is the first of the queue's due jobs: no external worker's stands before it.
+    pub is_first: bool,
 }
 
-/// Returns the next job of a queue that is not locked, or `None` if none can run now. Skips jobs of tasks that are not
-/// registered here, and jobs that have a forbidden flag.
+/// Returns the next job of a queue at a position or behind it, or `None` if none can run now. Skips jobs of tasks that
+/// are not registered here, and jobs that have a forbidden flag.
 ///
 /// This asks the copy of the tasks whether a task is registered, as the statement would have to be given all tasks each
 /// time.
-pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<NextJob>, Error> {
+pub fn next_of_queue(
+    queue_name: Value,
+    tasks: &Tasks,
+    forbidden_flags: &[DbText],
+    from: Position,
+) -> Result<Option<NextJob>, Error> {
     static HEAD: Plan =
         plan!("queue_head", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID)
             .by_index();
@@ -177,7 +184,7 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
     const MOST: i64 = 100;
     let session = schema::session()?;
     let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
-    let (mut from, mut most) = (Position::START, 1);
+    let (mut from, mut most, mut is_first) = (from, 1, true);
     loop {
         let rows = session.execute(
             &HEAD,
@@ -200,9 +207,9 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
             let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
             if let Some(task) = task {
                 let hint = Hint { position, task: task.tag, kind: Kind::Queued };
-                return Ok(Some(NextJob { hint, task: task.clone() }));
+                return Ok(Some(NextJob { hint, task: task.clone(), is_first }));
             }
-            from = position.next();
+            (from, is_first) = (position.next(), false);
         }
         if (rows.count() as i64) < most {
             return Ok(None);
@@ -210,6 +217,12 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
         rows.free();
         most = MOST;
     }
+}
+
+/// Returns when the first job of a queue falls due that comes before jobs of a priority.
+pub fn due_before(queue_name: Value, priority: i32) -> Result<Option<Timestamp>, Error> {
+    static DUE: Plan = plan!("queue_due", TEXTOID, TIMESTAMPTZOID, INT4OID).by_index();
+    Ok(timestamp(schema::value(&DUE, &[queue_name, clock::now().into_datum(), priority.into_datum()])?))
 }
 
 /// Returns the earliest run_at after `now`. Takes a new snapshot: the transaction's own may be older than what commits

@@ -65,6 +65,9 @@ pub fn release_queue(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let row = trigger.row();
     let worker_id = row.value(attribute::LOCKED_BY);
+    if row.get(attribute::ID).is_some_and(queues::is_kept_after) {
+        return Ok(nothing());
+    }
     // A job that has moved to another queue blocks none here.
     let has_moved = trigger.updated_row().is_some_and(|new| queue_name(&new) != queue_name(&row));
     if has_moved || !worker_id.is_some_and(is_of_another_that_lives) {
@@ -110,7 +113,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         run_at: timestamp(row.value(attribute::RUN_AT)).unwrap_or(0),
         attempts: number(attribute::ATTEMPTS),
         max_attempts: number(attribute::MAX_ATTEMPTS),
-        is_queued: row.value(attribute::QUEUE_NAME).is_some(),
+        queue: row.value(attribute::QUEUE_NAME).map(queues::hash),
         has_key: row.value(attribute::KEY).is_some(),
         is_locked: row.value(attribute::LOCKED_AT).is_some(),
         is_news,
@@ -126,7 +129,8 @@ pub struct Changed {
     pub run_at: Timestamp,
     pub attempts: i32,
     pub max_attempts: i32,
-    pub is_queued: bool,
+    /// The hash of its queue's name.
+    pub queue: Option<u64>,
     pub has_key: bool,
     pub is_locked: bool,
     /// True if external workers are to be told.
@@ -139,15 +143,20 @@ pub fn note(job: &Changed) -> Result<(), Error> {
         return Ok(());
     }
     let tasks = registry::tasks()?;
-    match tasks.get(&job.identifier) {
+    let position = Position { priority: job.priority, run_at: job.run_at, id: job.id };
+    let task = tasks.get(&job.identifier);
+    if let (Some(queue), Some(_)) = (job.queue, task) {
+        commit_notes::note_queued(queue, position);
+    }
+    match task {
         None if job.is_news => notify::notify(c"jobs:insert", c""),
         None => (),
         Some(_) if job.run_at > clock::transaction_start() => commit_notes::note_due(job.run_at),
         Some(task) => {
             let hint = Hint {
-                position: Position { priority: job.priority, run_at: job.run_at, id: job.id },
+                position,
                 task: task.tag,
-                kind: search::kind(job.is_queued, job.attempts == 0 && !job.has_key),
+                kind: search::kind(job.queue.is_some(), job.attempts == 0 && !job.has_key),
             };
             commit_notes::note_job(task.role, hint);
         }

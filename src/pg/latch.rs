@@ -185,6 +185,11 @@ pub fn stop_asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
+/// Returns true if a reload is to come.
+pub fn is_reload_asked() -> bool {
+    RELOAD.load(Ordering::Relaxed)
+}
+
 /// Reloads the configuration if that was asked since the last call. Returns true if it was.
 pub fn reload_if_asked() -> bool {
     let asked = RELOAD.swap(false, Ordering::Relaxed);

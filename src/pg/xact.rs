@@ -64,6 +64,12 @@ pub fn defaults_are_plain() -> bool {
     unsafe { pg_sys::DefaultXactIsoLevel == pg_sys::XACT_READ_COMMITTED as i32 && !pg_sys::DefaultXactReadOnly }
 }
 
+/// Returns true if each statement of the current transaction sees what was committed before it.
+pub fn is_read_committed() -> bool {
+    // SAFETY: reads a variable.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_READ_COMMITTED as i32 }
+}
+
 /// Lets this transaction's commit return before its WAL is flushed, for changes that a crash may lose.
 pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");

@@ -126,6 +126,8 @@ fn run(
             role,
             id: shared::worker_id(id),
             arena: Arena::new(c"kongtask job"),
+            spare_arena: Arena::new(c"kongtask next job"),
+            list,
             recently_failed: HashMap::new(),
         },
     };

@@ -17,11 +17,13 @@
 //!
 //! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
 //! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
-//! the jobs of a queue, and jobs that were tried before. If the role or the database has another default isolation
+//! the jobs of a queue, and jobs that were tried before. A worker that has completed a job of a queue may go on with the
+//! queue's next one (queue.rs). If the role or the database has another default isolation
 //! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
 //! neither.
 
 mod single;
+mod queue;
 mod batch;
 mod set;
 
@@ -42,7 +44,7 @@ use crate::schema::job_row::Job;
 use crate::settings;
 use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
-use crate::shared::{self, State, TakenRange, Worker};
+use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
@@ -61,6 +63,10 @@ pub struct Runner {
     pub id: DbText,
     /// The memory of the rows of running jobs, and of messages about them.
     pub arena: Arena,
+    /// The memory of the row of a queue's next job, while the former one is completed.
+    pub spare_arena: Arena,
+    /// The ready list of the role.
+    pub list: &'static SharedReadyList,
     /// The tasks, by their tags, whose last batch in place did not finish in one go, and since when.
     pub recently_failed: HashMap<u32, Instant>,
 }
@@ -110,6 +116,7 @@ impl Runner {
     /// Runs jobs. Returns those that did not begin in time and must be put back.
     pub fn run(&mut self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.arena.empty();
+        self.spare_arena.empty();
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);

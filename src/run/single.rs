@@ -1,9 +1,10 @@
 //! One job, in a transaction of its own.
 
+use super::queue::QueueRun;
 use super::{Attempt, Outcome, RunMode, Runner, TakenJobs};
 use crate::error::Error;
 use crate::jobs::take::{self, Next};
-use crate::jobs::{complete, queues, recover};
+use crate::jobs::{queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::{clock, spi, xact};
 use crate::schema::job_row::Job;
@@ -27,7 +28,7 @@ impl Runner {
         let id = taken.hints[0].position.id;
         match self.delete(taken, &[id]) {
             Ok(mut jobs) => match jobs.pop() {
-                Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }),
+                Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }, None).map(|_| ()),
                 None => {
                     self.see_what_was_skipped(&[id])?;
                     Ok(xact::commit()?)
@@ -45,11 +46,12 @@ impl Runner {
     /// Runs a job that is claimed already.
     pub(super) fn claimed(&self, job: &Job, taken: &TakenJobs) -> Result<(), Error> {
         self.begin();
-        self.attempt(job, &Attempt { task: &taken.task, mode: RunMode::Claimed })
+        self.attempt(job, &Attempt { task: &taken.task, mode: RunMode::Claimed }, None)?;
+        Ok(())
     }
 
     /// Runs the next job of the queue that a job is in.
-    pub(super) fn next_of_queue(&self, taken: &TakenJobs, of: i64) -> Result<(), Error> {
+    pub(super) fn next_of_queue(&mut self, taken: &TakenJobs, of: i64) -> Result<(), Error> {
         xact::begin_for_queue();
         // Any claim may be committed lazily: a claim that is lost leaves the job as it was.
         xact::commit_lazily();
@@ -63,9 +65,9 @@ impl Runner {
         })?;
         match next {
             Next::Taken(job, task) => {
+                let run = QueueRun::of(&job, &taken.forbidden_flags);
                 xact::commit()?;
-                self.begin();
-                self.attempt(&job, &Attempt { task: &task, mode: RunMode::Claimed })
+                self.work_down(job, task, run)
             }
             Next::NotOurs(next) => {
                 // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that
@@ -85,12 +87,16 @@ impl Runner {
         }
     }
 
-    /// Calls the handler, completes the job and commits, in the transaction that has begun.
-    fn attempt(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+    /// Calls the handler, completes the job and commits, in the transaction that has begun. Returns true if the job was
+    /// completed. `run` is given where the worker has locked the job's queue.
+    pub(super) fn attempt(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<bool, Error> {
         let begun = Instant::now();
         spi::met_deadlock();
-        match self.try_to_complete(job, attempt) {
-            Ok(Outcome::Completed) => self.succeeded(job, attempt.task, begun),
+        match self.try_to_complete(job, attempt, run) {
+            Ok(Outcome::Completed) => {
+                self.succeeded(job, attempt.task, begun);
+                return Ok(true);
+            }
             Ok(Outcome::LockLost) => {
                 xact::abort();
                 self.let_go(job)?;
@@ -111,7 +117,7 @@ impl Runner {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Releases what this worker may still hold of a job that another session has settled.
@@ -141,14 +147,14 @@ impl Runner {
         Ok(())
     }
 
-    fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
+    fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
         self.report(&attempt.task.handler, job, &attempt.task.identifier);
         self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
         if attempt.mode == RunMode::Claimed {
             xact::allow_writes();
             xact::wait_for_locks();
-            if !complete::complete_one_held(job, self.worker_id())? {
+            if !self.complete_claimed(job, attempt, run)? {
                 return Ok(Outcome::LockLost);
             }
         }

@@ -5,6 +5,7 @@
 //! - The board's lock guards the taking and freeing of database entries, worker slots and ready lists, and what keeps an
 //!   entry from being freed.
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
+//! - One lock guards the queue floors of all workers, for a few instructions.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
 //!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
@@ -19,6 +20,7 @@ mod protocols;
 pub mod ready_list;
 mod restores;
 mod database;
+mod queue_floor;
 mod worker;
 mod shared_ready_list;
 pub mod crash_records;
@@ -31,6 +33,7 @@ pub use shared_ready_list::SharedReadyList;
 pub use worker::{ID_PREFIX, Running, TakenRange, Worker, worker_id};
 
 use self::protocols::Attendant;
+use self::ready_list::Position;
 use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
@@ -38,6 +41,7 @@ use crate::pg::text::DbText;
 use crate::pg::{background, clock};
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
@@ -268,6 +272,34 @@ impl Board {
         }
     }
 
+    /// Tells the workers of a database that work these queues down, given by their hashes, from which position on jobs
+    /// were added or changed. To be called after the commit. Raises nothing.
+    pub fn lower_queues(&self, database: Oid, queues: &BTreeMap<u64, Position>) {
+        self.lower_floors(database, |worker| {
+            queues.iter().find(|(queue, _)| worker.queue_floor.is_of(**queue)).map(|(_, position)| *position)
+        });
+    }
+
+    /// Tells all workers of a database that work a queue down that there may be anything in it.
+    pub fn lower_all_queues(&self, database: Oid) {
+        self.lower_floors(database, |_| Some(Position::START));
+    }
+
+    fn lower_floors(&self, database: Oid, position: impl Fn(&Worker) -> Option<Position>) {
+        for (_, worker) in self.workers_of(database).filter(|(_, worker)| worker.queue_floor.is_used()) {
+            if let Some(position) = position(worker) {
+                let _lock = Lock::take(floors_lock());
+                worker.queue_floor.lower(position);
+            }
+        }
+    }
+
+    /// Returns the lowest position that a worker was told of since the last call, and forgets it.
+    pub fn take_lowered(&self, worker: &Worker) -> Position {
+        let _lock = Lock::take(floors_lock());
+        worker.queue_floor.take()
+    }
+
     /// Takes a slot for a worker that the scheduler is about to start, and returns its index and ticket.
     pub fn take_slot(&self, database: Oid, role: Oid) -> Option<(usize, u32)> {
         let _lock = Lock::take(BOARD_LOCK);
@@ -277,6 +309,7 @@ impl Board {
         worker.must_leave.store(false, SeqCst);
         worker.must_leave_since.store(0, SeqCst);
         worker.asked_to_end.store(0, SeqCst);
+        worker.queue_floor.end();
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting);
@@ -284,8 +317,12 @@ impl Board {
     }
 }
 
-/// The number of the board's own lock. The ready lists' follow.
+/// The number of the board's own lock. The ready lists' follow, and then that of queue floors.
 const BOARD_LOCK: usize = 0;
+
+fn floors_lock() -> usize {
+    BOARD_LOCK + 1 + capacity()
+}
 
 const NAME: &std::ffi::CStr = c"kongtask";
 
@@ -315,14 +352,14 @@ pub fn request() {
                 next();
             }
             pg_sys::RequestAddinShmemSpace(size());
-            Lock::request(1 + capacity());
+            Lock::request(2 + capacity());
         }
     }
 
     #[pgrx::pg_guard]
     unsafe extern "C-unwind" fn on_startup() {
         // SAFETY: the postmaster calls this before it starts any process, so no lock is needed; zeroed memory is a
-        // valid board of no capacity, as every field is an atomic number.
+        // valid board of no capacity, as every field is a number.
         unsafe {
             if let Some(next) = NEXT_STARTUP.get() {
                 next();

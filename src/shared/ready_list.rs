@@ -162,6 +162,17 @@ impl ReadyList {
         }
     }
 
+    /// Returns true if nothing that can run stands before a position. The job at it is then taken off the list, if it is
+    /// there.
+    pub fn goes_on_at(&mut self, position: Position) -> bool {
+        let begins = self.begins();
+        if begins == position && self.count > 0 {
+            self.first += 1;
+            self.count -= 1;
+        }
+        begins >= position
+    }
+
     /// Takes the first job, and with it the next ones that can be taken together with it, as many as `most` returns at
     /// most.
     pub fn take(&mut self, most: impl FnOnce(&Hint) -> usize) -> Vec<Hint> {
@@ -324,6 +335,19 @@ mod tests {
         assert_eq!(ids(ready.take(|_| 3)), [2, 4]);
         assert_eq!(ids(ready.take(|_| 3)), [6]);
         assert!(ready.take(|_| 3).is_empty());
+    }
+
+    #[test]
+    fn a_job_is_gone_on_with_only_if_nothing_stands_before_it() {
+        let mut ready = ready();
+        assert!(!ready.goes_on_at(hint(3).position), "nothing is known of the table yet");
+        scanned(&mut ready, &[hint(2), hint(3), hint(5)], hint(7).position);
+        assert!(!ready.goes_on_at(hint(3).position));
+        assert!(ready.goes_on_at(hint(2).position));
+        assert!(ready.goes_on_at(hint(1).position));
+        assert_eq!(taken(&mut ready), [3, 5]);
+        assert!(ready.goes_on_at(hint(7).position));
+        assert!(!ready.goes_on_at(hint(8).position));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// What the current transaction will tell at commit.
@@ -21,6 +22,10 @@ struct Notes {
     jobs: Vec<(Oid, Jobs)>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
+    /// The lowest position where a job was added or changed, by the hash of its queue's name.
+    queues: BTreeMap<u64, Position>,
+    /// There are more of them.
+    many_queues: bool,
     tasks_changed: bool,
     schedules_changed: bool,
     /// The extension is new in this database.
@@ -79,6 +84,28 @@ pub fn note_due(run_at: Timestamp) {
     note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
 }
 
+/// Notes a job that was added to a queue, or changed, for the worker that may be working the queue down.
+pub fn note_queued(queue: u64, position: Position) {
+    /// With more queues than this, workers look at theirs from the beginning.
+    const MOST: usize = 1000;
+    note(|notes| {
+        if notes.queues.len() < MOST || notes.queues.contains_key(&queue) {
+            notes.queues.entry(queue).and_modify(|lowest| *lowest = (*lowest).min(position)).or_insert(position);
+        } else {
+            notes.many_queues = true;
+        }
+    });
+}
+
+/// Returns the lowest position that the current transaction has noted for a queue.
+pub fn lowest_noted(queue: u64) -> Position {
+    NOTES.with_borrow(|notes| match notes {
+        Some(notes) if notes.many_queues || notes.anything => Position::START,
+        Some(notes) => notes.queues.get(&queue).copied().unwrap_or(Position::END),
+        None => Position::END,
+    })
+}
+
 /// Notes that kongtask.tasks has changed.
 pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
@@ -119,6 +146,11 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
+    if notes.many_queues || notes.anything {
+        board.lower_all_queues(oid);
+    } else if !notes.queues.is_empty() {
+        board.lower_queues(oid, &notes.queues);
+    }
     if notes.schedules_changed
         && let Some(entry) = board.database(oid)
     {

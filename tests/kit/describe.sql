@@ -44,6 +44,10 @@ union all
 select concat(class.relkind, ' ', class.oid::regclass, ' of ', class.relowner::regrole, ' rls ', class.relrowsecurity, class.relforcerowsecurity)
 from class
 union all
+select concat('storage ', class.oid::regclass, ' ', class.reloptions, ' toast ', toast.reloptions)
+from class
+left join pg_catalog.pg_class as toast on class.reltoastrelid = toast.oid
+union all
 select concat(
     'column ', attribute.attrelid::regclass, ' ', attribute.attnum, ' ', attribute.attname, ' ',
     pg_catalog.format_type(attribute.atttypid, attribute.atttypmod), ' ', attribute.attnotnull, ' ',
