@@ -207,9 +207,13 @@ fn settings_are_checked() {
             "kongtask.forbidden_flags=",
             "kongtask.forbidden_flags_function=",
             "kongtask.job_expiry=14400",
+            "kongtask.log_min_duration=-1",
+            "kongtask.max_tracked_tasks=1000",
+            "kongtask.max_workers=0",
             "kongtask.poll_interval=2000",
             "kongtask.shutdown_timeout=5000",
             "kongtask.synchronous_commit=",
+            "kongtask.worker_idle_timeout=-1",
             "kongtask.workers=4",
         ]
     );
@@ -243,7 +247,7 @@ fn vacuum_leaves_the_queue_s_tables_as_large_as_they_are() {
          jobs {vacuum_truncate=off,autovacuum_vacuum_scale_factor=0.01} {vacuum_truncate=off,autovacuum_vacuum_scale_factor=0.01}"
     );
     db.batch_execute(
-        "select count(graphile_worker.add_job('a', json_build_object('text', repeat(md5(n::text), 200)))) from generate_series(1, 500) n;
+        "select count(graphile_worker.add_job('a', json_build_object('text', (select string_agg(md5(n::text || m), '') from generate_series(1, 200) m)))) from generate_series(1, 500) n;
          insert into graphile_worker.job_queues select n::text, 1 from generate_series(1, 500) n;
          delete from graphile_worker.jobs; delete from graphile_worker.job_queues",
     )

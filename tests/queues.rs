@@ -246,7 +246,7 @@ fn a_clock_that_jumps_forward_lets_nobody_take_what_a_worker_runs() {
     let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '100ms'"]);
     let mut db = cluster.connect();
     add(&mut db, "select pg_sleep(1.5)", ", queue_name := 'q', job_key := 'k'");
-    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for(LOCKED, "2");
     // As a clock that has been set forward sees it.
     db.batch_execute(
         "update graphile_worker.jobs set locked_at = locked_at - interval '5 hours';
