@@ -115,6 +115,7 @@ fn the_doctor_finds_what_is_wrong_with_tasks() {
     }
     cluster.sql("revoke connect on database postgres from public");
     is_mended(&cluster, "role", "may not connect to this database");
+    cluster.sql("grant connect on database postgres to public");
     cluster.sql("set role bob; select kongtask.register_task('his', 'app.nop(json)'); reset role; drop role bob");
     cluster.wait_for("select role ~ '^[0-9]+$' from kongtask.tasks where identifier = 'his'", "t");
     is_mended(&cluster, "role", "Task \"his\" runs as a role that has been dropped");
@@ -172,10 +173,8 @@ fn the_doctor_finds_what_is_wrong_with_the_tables() {
     cluster.sql("alter table graphile_worker.jobs disable trigger _900_notify_worker");
     is_mended(&cluster, "triggers", "_900_notify_worker");
     // Dead rows.
-    cluster.sql(
-        "alter table graphile_worker.jobs set (autovacuum_enabled = off);
-         begin; prepare transaction 'forgotten'",
-    );
+    cluster.sql("alter table graphile_worker.jobs set (autovacuum_enabled = off)");
+    cluster.sql("begin; prepare transaction 'forgotten'");
     cluster.sql(
         "set session_replication_role = replica;
          insert into graphile_worker.jobs (task_identifier, run_at) select 'nop', '2100-01-01' from generate_series(1, 60000);
