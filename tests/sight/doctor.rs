@@ -121,6 +121,7 @@ fn the_doctor_finds_what_is_wrong_with_tasks() {
     is_mended(&cluster, "role", "Task \"his\" runs as a role that has been dropped");
     cluster.sql("select kongtask.register_task('his', 'app.nop(json)'); update kongtask.tasks set role = 'carol' where identifier = 'his'");
     is_mended(&cluster, "role", "runs as role carol, which does not exist");
+    cluster.sql("select kongtask.unregister_task('his')");
     // Handlers.
     cluster.sql("revoke execute on function app.nop from public");
     is_mended(&cluster, "handler", "Task \"hers\": permission denied for handler app.nop(json)");
