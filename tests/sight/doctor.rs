@@ -115,11 +115,13 @@ fn the_doctor_finds_what_is_wrong_with_tasks() {
     }
     cluster.sql("revoke connect on database postgres from public");
     is_mended(&cluster, "role", "may not connect to this database");
+    cluster.sql("grant connect on database postgres to public");
     cluster.sql("set role bob; select kongtask.register_task('his', 'app.nop(json)'); reset role; drop role bob");
     cluster.wait_for("select role ~ '^[0-9]+$' from kongtask.tasks where identifier = 'his'", "t");
     is_mended(&cluster, "role", "Task \"his\" runs as a role that has been dropped");
     cluster.sql("select kongtask.register_task('his', 'app.nop(json)'); update kongtask.tasks set role = 'carol' where identifier = 'his'");
     is_mended(&cluster, "role", "runs as role carol, which does not exist");
+    cluster.sql("select kongtask.unregister_task('his')");
     // Handlers.
     cluster.sql("revoke execute on function app.nop from public");
     is_mended(&cluster, "handler", "Task \"hers\": permission denied for handler app.nop(json)");
@@ -172,18 +174,16 @@ fn the_doctor_finds_what_is_wrong_with_the_tables() {
     cluster.sql("alter table graphile_worker.jobs disable trigger _900_notify_worker");
     is_mended(&cluster, "triggers", "_900_notify_worker");
     // Dead rows.
-    cluster.sql(
-        "alter table graphile_worker.jobs set (autovacuum_enabled = off);
-         begin; prepare transaction 'forgotten'",
-    );
+    cluster.sql("alter table graphile_worker.jobs set (autovacuum_enabled = off)");
+    cluster.sql("begin; prepare transaction 'forgotten'");
     cluster.sql(
         "set session_replication_role = replica;
          insert into graphile_worker.jobs (task_identifier, run_at) select 'nop', '2100-01-01' from generate_series(1, 60000);
          delete from graphile_worker.jobs where run_at = '2100-01-01'; analyze graphile_worker.jobs",
     );
     is_mended(&cluster, "xmin", "has been open since");
+    is_mended(&cluster, "xmin", "Transaction \"forgotten\" has been prepared since");
     is_mended(&cluster, "autovacuum", "Table jobs has");
-    cluster.sql("rollback prepared 'forgotten'");
     // Something holds the database still.
     let mut loader = cluster.psql("postgres");
     loader.send("set check_function_bodies = off; copy graphile_worker.jobs (task_identifier) from stdin;\n\\.\n\\echo loaded\n");

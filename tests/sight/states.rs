@@ -27,7 +27,7 @@ fn each_job_is_in_one_state_and_says_why_it_does_not_run() {
          select graphile_worker.add_job('note', flags := '{slow}');
          select graphile_worker.add_job('note')",
     );
-    let states = "select string_agg(concat_ws(' ', task_identifier, queue_name, state, regexp_replace(why, '20[0-9-]+ [0-9:.+]+', 'T')), '; ' order by id)
+    let states = "select string_agg(concat_ws(' ', task_identifier, queue_name, state, regexp_replace(why, '2[0-9-]+ [0-9:.+]+', 'T')), '; ' order by id)
                   from kongtask.job_states";
     let expected = "fails failed failed for good after 1 attempts; fails retrying attempt 1 of 25 failed; not due before T; \
                     nap q running; nap q waiting its queue is busy: it runs job 3; note scheduled not due before T; \
