@@ -48,7 +48,8 @@ pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions",
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
 pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["tasks"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/47_commands.sql", name = "commands", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["commands"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 

@@ -1,6 +1,6 @@
 //! Recording a failed attempt.
 
-use super::{lock_table, one_row, plan, queues};
+use super::{affected, lock_table, one_row, plan, queues};
 use crate::error::Error;
 use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
@@ -22,4 +22,12 @@ pub fn fail_plain(job_id: i64, message: Value) -> Result<Value, Error> {
     static FAIL: Plan = plan!("fail_plain", INT8OID, TEXTOID).by_index();
     lock_table()?;
     one_row(&FAIL, &[Some(job_id.into()), message])
+}
+
+/// Counts all attempts of a job that `worker_id` holds as made.
+pub fn leave_no_attempts(worker_id: Value, job_id: i64) -> Result<(), Error> {
+    static LEAVE_NONE: Plan = plan!("leave_no_attempts", INT8OID, TEXTOID).by_index();
+    lock_table()?;
+    affected(&LEAVE_NONE, &[Some(job_id.into()), worker_id])?;
+    Ok(())
 }

@@ -129,7 +129,8 @@ pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
             return Ok(result.assume_init());
         }
         // Not into `context`: it may be SPI's, which is freed before the error is read.
-        pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
+        let transaction = pg_sys::CurTransactionContext;
+        pg_sys::CurrentMemoryContext = if transaction.is_null() { pg_sys::TopMemoryContext } else { transaction };
         let error = pg_sys::CopyErrorData();
         pg_sys::CurrentMemoryContext = context;
         pg_sys::FlushErrorState();
@@ -157,6 +158,7 @@ pub struct Raise {
 pub enum Level {
     Debug,
     Log,
+    Notice,
     Warning,
     Error,
 }
@@ -166,6 +168,7 @@ impl Level {
         (match self {
             Level::Debug => pg_sys::DEBUG1,
             Level::Log => pg_sys::LOG,
+            Level::Notice => pg_sys::NOTICE,
             Level::Warning => pg_sys::WARNING,
             Level::Error => pg_sys::PGERROR,
         }) as c_int

@@ -6,6 +6,9 @@
 //!  single (single.rs) ─┤
 //!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler ─► delete ──► commit
 //!
+//!  procedure ─────────── claimed ──► begin ─► claim ─► commit ─► begin ─► CALL, which ─► delete ─► commit
+//!   (procedure.rs)                                                        may COMMIT
+//!
 //!                      ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
 //!  batch (batch.rs) ───┤   (or delete, as if none of them could fail)   └ each in a subtransaction
 //!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
@@ -22,6 +25,7 @@
 //! neither.
 
 mod single;
+mod procedure;
 mod batch;
 mod set;
 
@@ -104,6 +108,8 @@ enum Outcome {
     LockLost,
     /// The task was unregistered, or another role has taken it over.
     NotOurs,
+    /// Its handler is a procedure now, whose jobs are claimed first.
+    NeedsClaim,
 }
 
 impl Runner {
@@ -215,7 +221,8 @@ impl Runner {
         // A process that was to end before this point might never look again.
         latch::interrupted()?;
         let result = {
-            let _settings = xact::Settings::keep();
+            // What a procedure sets stays to its end, over its commits.
+            let _settings = (!handler.has_steps()).then(xact::Settings::keep);
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
             // An interrupt that the handler was sent but has not served must not hit the next call. And the error that
@@ -234,7 +241,12 @@ impl Runner {
         let ended_itself = latch::ended_itself();
         match result {
             Ok(()) => {
-                session::forget()?;
+                if handler.has_steps() {
+                    xact::end_steps()?;
+                    commit_as_set();
+                } else {
+                    session::forget()?;
+                }
                 Ok(fault::point("called")?)
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
@@ -260,9 +272,7 @@ impl Runner {
     /// Begins the transaction of a handler.
     fn begin(&self) {
         xact::begin();
-        if let Some(value) = settings::synchronous_commit() {
-            xact::set_local(c"synchronous_commit", &value);
-        }
+        commit_as_set();
     }
 
     /// Returns the handler if the task is still as it was when the jobs were taken, and the jobs are not a publisher's.
@@ -275,9 +285,9 @@ impl Runner {
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 
-    fn report(&self, handler: &DbText, job: &Job, task: &DbText) {
+    fn report(&self, statement: &DbText, job: &Job, task: &DbText) {
         let attempts = job.attempts();
-        background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
+        background::report_running(&format!("{statement} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
     fn succeeded(&self, job: &Job, task: &Task, begun: Instant) {
@@ -316,8 +326,16 @@ impl Runner {
     }
 
     fn record_one_failure(&self, job: &Job, attempt: &Attempt, error: Raise) -> Result<(), Error> {
+        self.record_one(job, attempt, error, false)
+    }
+
+    /// Records a failed attempt, which is the last one if no other can succeed.
+    fn record_one(&self, job: &Job, attempt: &Attempt, error: Raise, is_for_good: bool) -> Result<(), Error> {
         fault::point("failing")?;
         xact::begin_for_queue();
+        if is_for_good {
+            fail::leave_no_attempts(self.worker_id(), job.id)?;
+        }
         let failed = self.record_failure(job, attempt, &error)?;
         fault::point("failed")?;
         xact::commit()?;
@@ -329,13 +347,20 @@ impl Runner {
         log_with(
             Level::Warning,
             format!("job {} ({}) lost its lock while it ran", job.id, task.identifier),
-            Some("The handler's effects were rolled back, because another session has claimed, completed or unlocked the job.".into()),
+            Some("What the handler did in its last transaction was rolled back, because another session has claimed, completed or unlocked the job.".into()),
             None,
         );
     }
 
     fn worker_id(&self) -> Value {
         text(&self.id)
+    }
+}
+
+/// Has the current transaction commit as kongtask.synchronous_commit says.
+fn commit_as_set() {
+    if let Some(value) = settings::synchronous_commit() {
+        xact::set_local(c"synchronous_commit", &value);
     }
 }
 

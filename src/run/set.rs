@@ -53,7 +53,7 @@ impl Runner {
                         xact::abort();
                         self.fail_part(taken, part, &error)?;
                     }
-                    Ok(Outcome::LockLost) | Err(_) => {
+                    Ok(Outcome::LockLost | Outcome::NeedsClaim) | Err(_) => {
                         xact::abort();
                         let (first, second) = part.halves();
                         parts.extend([second, first]);

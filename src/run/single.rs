@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::jobs::take::{self, Next};
 use crate::jobs::{complete, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
+use crate::pg::text::DbText;
 use crate::pg::{clock, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
@@ -100,14 +101,21 @@ impl Runner {
                 xact::abort();
                 self.release(&[job.id])?;
             }
+            Ok(Outcome::NeedsClaim) => {
+                let hint = Runner::hint(job, attempt, Kind::Claimed);
+                xact::abort();
+                self.offer(hint);
+            }
             Err(error) => {
+                let is_for_good = error.is_for_good();
                 // Read before the rollback frees it.
                 let error = error.read();
+                let hint = Runner::hint(job, attempt, Kind::Plain);
                 xact::abort();
                 if is_queues_own_deadlock(&error) {
-                    self.put_back(job, attempt)?;
+                    self.put_back(job, attempt, hint)?;
                 } else {
-                    self.record_one_failure(job, attempt, error)?;
+                    self.record_one(job, attempt, error, is_for_good)?;
                 }
             }
         }
@@ -123,7 +131,7 @@ impl Runner {
     }
 
     /// Has a job run again at once. The attempt is not counted.
-    fn put_back(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+    fn put_back(&self, job: &Job, attempt: &Attempt, hint: Hint) -> Result<(), Error> {
         log(
             Level::Log,
             format!(
@@ -134,17 +142,34 @@ impl Runner {
         if attempt.mode == RunMode::Claimed {
             return self.release(&[job.id]);
         }
-        let hint = Hint { position: job.position(), task: attempt.task.tag, kind: Kind::Plain };
+        self.offer(hint);
+        Ok(())
+    }
+
+    /// Returns what stands for a job on the ready list. To be called within a transaction, as it reads the job's row.
+    fn hint(job: &Job, attempt: &Attempt, kind: Kind) -> Hint {
+        Hint { position: job.position(), task: attempt.task.tag, kind }
+    }
+
+    /// Puts a job back on the ready list.
+    fn offer(&self, hint: Hint) {
         if let Some(board) = shared::board() {
             wake::offer(board, self.database, self.role, &[hint], None);
         }
-        Ok(())
     }
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt) -> Result<Outcome, Error> {
         let Some(handler) = self.handler(attempt.task)? else { return Ok(Outcome::NotOurs) };
-        self.report(&attempt.task.handler, job, &attempt.task.identifier);
-        self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        if handler.has_steps() {
+            if attempt.mode == RunMode::InPlace {
+                return Ok(Outcome::NeedsClaim);
+            }
+            self.call_procedure(job, attempt.task, &handler)?;
+        } else {
+            let statement = DbText::from(format!("select {}", attempt.task.handler));
+            self.report(&statement, job, &attempt.task.identifier);
+            self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        }
         if attempt.mode == RunMode::Claimed {
             xact::allow_writes();
             xact::wait_for_locks();

@@ -47,10 +47,12 @@ sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);
 
+sql_function!(kongtask_sql, schedule_admin::sql);
 sql_function!(kongtask_schedule, schedule_admin::schedule);
 sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);
 sql_function!(kongtask_unschedule, schedule_admin::unschedule);
 sql_function!(kongtask_run_schedule, schedule_admin::run_schedule);
+sql_function!(kongtask_import_pg_cron, schedule_admin::import_pg_cron);
 sql_function!(kongtask_import_crontab, schedule_admin::import_crontab);
 sql_function!(kongtask_schedule_status, schedule_admin::schedule_status);
 sql_function!(kongtask_crontab_changed, schedule_admin::crontab_changed);

@@ -5,12 +5,12 @@ use crate::pg::catch::Failure;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
-use crate::pg::{args, invalidation, role, version};
+use crate::pg::{args, invalidation, role};
 use crate::run;
 use crate::schema;
 use crate::signals::commit_notes;
 use crate::tasks::handler::Handler;
-use crate::tasks::registry;
+use crate::tasks::{command, registry};
 use pgrx::IntoDatum;
 
 /// Registers a task for the current role. Locks the task's row. Errors: 22004 (NULL), 22023 (identifier, max_batch,
@@ -22,20 +22,26 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         return Err(Error::InvalidTaskIdentifier);
     }
     let caller = role::current();
-    let takes_sets = Handler::check(function, caller)?.takes_sets();
-    let (usual, most) = if takes_sets { (run::USUAL_SET, run::LARGEST_SET) } else { (1, run::LARGEST_BATCH) };
+    if identifier.is(command::TASK) {
+        return Err(Error::ReservedTask);
+    }
+    let handler = Handler::check(function, caller)?;
+    let takes_sets = handler.takes_sets();
+    let (usual, most) = match takes_sets {
+        true => (run::USUAL_SET, run::LARGEST_SET),
+        false if handler.has_steps() => (1, 1),
+        false => (1, run::LARGEST_BATCH),
+    };
     let max_batch = call.int4(2).map_or(Some(usual), |given| usize::try_from(given).ok());
     let max_batch = max_batch
         .filter(|given| (1..=most).contains(given))
         .ok_or(Error::InvalidMaxBatch { most, is_set: takes_sets })?;
-    let in_place = call.bool(3).unwrap_or(true);
+    let in_place = call.bool(3).unwrap_or(true) && !handler.has_steps();
     let timeout = call.value(4);
     if timeout.is_some_and(|timeout| !(1..=i64::from(i32::MAX)).contains(&args::milliseconds(timeout))) {
         return Err(Error::InvalidTimeout);
     }
-    if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
-        return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
-    }
+    registry::check_login(caller)?;
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
     // The function of version 0.1.0 takes no options, and its table has none.

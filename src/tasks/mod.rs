@@ -2,5 +2,6 @@
 
 // Lowest first.
 pub mod registry;
+pub mod command;
 pub mod handler;
 pub mod forbidden_flags;

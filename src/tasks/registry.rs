@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
-use crate::pg::{catalog, role, xact};
+use crate::pg::{catalog, role, version, xact};
 use crate::schema;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -191,6 +191,14 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     let tasks = Rc::new(tasks);
     TASKS.set(Some(tasks.clone()));
     Ok(tasks)
+}
+
+/// Errors: 28000 if no worker can log in as the role.
+pub fn check_login(role: Oid) -> Result<(), Error> {
+    if version::WORKER_NEEDS_LOGIN && !role::can_login(role) {
+        return Err(Error::RoleCannotLogIn(role::name(role).unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// Registers a task for `caller`, or replaces it. Returns its row in the caller's memory context. Locks the row.

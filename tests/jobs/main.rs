@@ -8,6 +8,7 @@ mod handlers;
 mod in_place;
 mod keys;
 mod payloads;
+mod procedures;
 mod ready_list;
 mod retries;
 mod sessions;
