@@ -553,25 +553,28 @@ comment on column kongtask.tasks.max_attempts is
 than the job''s own. NULL: the job''s own.';
 
 comment on function kongtask.register_task is
-'Registers a function as the handler of a task and returns the task''s row.
+'Registers a function or procedure as the handler of a task and returns the
+task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
-the function as the current role. A task that is registered again is
-replaced, with all its options: alter_task changes only those it is given.
+it as the current role. A task that is registered again is replaced, with all
+its options: alter_task changes only those it is given.
 
-The function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or,
-to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row
-type of the queue''s table. What the function returns is ignored.
+A function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to
+get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type
+of the queue''s table. What the function returns is ignored. A procedure
+takes one of the first five. It may COMMIT and ROLLBACK, so what it commits
+before it fails stays, and the next attempt begins again.
 
 Arguments:
 - identifier: name of the task, 1 to 128 characters.
-- handler: the function.
+- handler: the function or procedure.
 - max_batch: number of jobs that may share a transaction, 1 to 60. For a
   function that takes an array: number of jobs in a call, 1 to 10000. NULL:
-  1, and 1000 for a function that takes an array.
+  1, and 1000 for a function that takes an array. For a procedure: 1.
 - in_place: true if first attempts of jobs without key and queue may run in
   the transaction that takes them. False if all jobs are claimed first:
-  better where the handler takes minutes.
+  better where the handler takes minutes. For a procedure, all are.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
 - backoff: time after each failed attempt until the next, of which the last
@@ -582,11 +585,12 @@ Arguments:
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range.
+- 22023: the identifier, max_batch, timeout or backoff is out of range, or the
+  identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
-- 42809: the function is a procedure, an aggregate or a window function, or
-  returns a set.
+- 42809: the handler is an aggregate or a window function, returns a set, or
+  is a procedure that has OUT arguments or takes an array.
 - 42P13: the function takes other arguments.
 - 42501: the current role may not execute the function, or another role has
   registered the task.
@@ -1357,6 +1361,50 @@ the extension and superusers may redrive all jobs; the role that registered
 a task, and its members, those of that task, which they must name.
 
 Locks: the rows of the jobs.';
+
+-- The handler of the tasks that run commands of schedules, each as the role that scheduled it.
+create procedure kongtask.sql(payload json)
+  language c
+  as 'MODULE_PATHNAME', 'kongtask_sql';
+comment on procedure kongtask.sql is
+'Stands for the commands of schedules, which workers run.
+
+kongtask.schedule(name, cron, ''kongtask.sql'', ''{"command": "..."}'') schedules
+a command. It runs as the role that scheduled it, as a client would send
+it: several statements are one transaction, and VACUUM, CREATE INDEX
+CONCURRENTLY and a CALL that commits work alone.
+
+The first such schedule of a role registers a task kongtask.sql:ROLE, with
+this handler. A job of it runs only if its command is that of a schedule of
+the role; any other has failed for good.
+
+Arguments:
+- payload: payload of the job.
+
+Errors:
+- 0A000: it was called.
+
+Rights: the role that schedules a command needs EXECUTE on it, then and at
+each run.';
+
+create function kongtask.import_pg_cron() returns setof kongtask.schedules
+  language c volatile
+  as 'MODULE_PATHNAME', 'kongtask_import_pg_cron';
+comment on function kongtask.import_pg_cron is
+'Makes a schedule of each job of pg_cron in this database, and returns those
+that it has made.
+
+Each runs its command by kongtask.sql, as the role of the job, by the clocks
+of cron.timezone. It has one attempt. It is named as the job is, or pg_cron
+and the job''s number. A WARNING names each job that cannot be taken; a
+schedule of the same name is left alone. pg_cron goes on to run its jobs
+until they are unscheduled there.
+
+Errors:
+- 55000: pg_cron is not installed in this database.
+
+Rights: jobs are taken that cron.job shows to the current role, and whose
+role it is or can become.';
 
 select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
@@ -2134,7 +2182,7 @@ begin
         case when acl.grantee operator(pg_catalog.=) 0 then 'public' else acl.grantee::pg_catalog.regrole::text end
       )
     from (
-      select proc.tableoid, proc.oid, 'function' as kind, proc.oid::pg_catalog.regprocedure::text as object,
+      select proc.tableoid, proc.oid, 'routine' as kind, proc.oid::pg_catalog.regprocedure::text as object,
         coalesce(proc.proacl, pg_catalog.acldefault('f', proc.proowner)) as acl, proc.proowner as owner
       from pg_catalog.pg_proc as proc
       union all

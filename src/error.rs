@@ -2,6 +2,7 @@
 
 use crate::pg::catch::{Failure, PgError, Raise};
 use crate::pg::fault::Fault;
+use crate::pg::portal::Refused;
 use crate::pg::text::DbText;
 use std::time::Duration;
 
@@ -89,10 +90,29 @@ pub enum Error {
     HandlerSignature {
         handler: DbText,
     },
+    /// A procedure that takes an array.
+    HandlerOfSetIsProcedure {
+        handler: DbText,
+    },
     HandlerForbidden {
         handler: DbText,
         role: DbText,
     },
+    /// The name that schedules of commands have for their task.
+    ReservedTask,
+    /// A job has a command that its role did not schedule.
+    CommandNotScheduled {
+        role: DbText,
+    },
+    /// A command copies from or to a client.
+    CommandNeedsClient,
+    CommandLeavesTransactionOpen,
+    /// `kongtask.sql` was called.
+    OnlyForWorkers,
+    NoPgCron,
+    /// A job of pg_cron runs there.
+    PgCronElsewhere(DbText),
+    NoSuchRole(DbText),
     RoleCannotLogIn(DbText),
     TaskOfAnother {
         task: DbText,
@@ -110,6 +130,16 @@ pub enum Error {
 impl From<PgError> for Error {
     fn from(error: PgError) -> Error {
         Error::Postgres(error)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::Postgres(error) => Error::Postgres(error),
+            Refused::NeedsClient => Error::CommandNeedsClient,
+            Refused::LeavesTransactionOpen => Error::CommandLeavesTransactionOpen,
+        }
     }
 }
 
@@ -132,6 +162,11 @@ impl From<Error> for Failure {
 const SIGNATURES: &str = "A handler takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type of the queue's table.";
 
 impl Error {
+    /// Returns true if another attempt cannot succeed.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Error::CommandNotScheduled { .. })
+    }
+
     /// What it says. What Postgres says is to be read before the transaction is rolled back.
     pub fn read(&self) -> Raise {
         let (sqlstate, message): (&[u8; 5], String) = match self {
@@ -194,6 +229,19 @@ impl Error {
             Error::NoSuchHandler(handler) => (b"42883", format!("handler {handler} does not exist")),
             Error::HandlerNotCallable { handler, .. } => (b"42809", format!("{handler} cannot be a handler")),
             Error::HandlerSignature { handler } => (b"42P13", format!("{handler} does not have a handler's signature")),
+            Error::HandlerOfSetIsProcedure { handler } => (b"42809", format!("{handler} cannot be a handler")),
+            Error::ReservedTask => (b"22023", "task identifier kongtask.sql is reserved".into()),
+            Error::CommandNotScheduled { .. } => {
+                (b"42501", "permission denied to run a command that was not scheduled".into())
+            }
+            Error::CommandNeedsClient => {
+                (b"0A000", "a job cannot copy from standard input or to standard output".into())
+            }
+            Error::CommandLeavesTransactionOpen => (b"25001", "the command leaves a transaction open".into()),
+            Error::OnlyForWorkers => (b"0A000", "kongtask.sql cannot be called".into()),
+            Error::NoPgCron => (b"55000", "pg_cron is not installed in this database".into()),
+            Error::PgCronElsewhere(place) => (b"0A000", format!("it runs in {place}")),
+            Error::NoSuchRole(role) => (b"42704", format!("role \"{role}\" does not exist")),
             Error::HandlerForbidden { handler, .. } => (b"42501", format!("permission denied for handler {handler}")),
             Error::RoleCannotLogIn(role) => (b"28000", format!("role \"{role}\" is not permitted to log in")),
             Error::TaskOfAnother { task, .. } => (b"42501", format!("permission denied for task \"{task}\"")),
@@ -221,9 +269,15 @@ impl Error {
             Error::MayNotCancel { task, .. } => Some(format!("It is a job of task \"{task}\".")),
             Error::InvalidWorkerId => Some("A worker id must have at least 10 characters.".into()),
             Error::HandlerNotCallable { why, .. } => Some((*why).into()),
+            Error::HandlerOfSetIsProcedure { .. } => Some("It is a procedure that takes an array.".into()),
+            Error::CommandNotScheduled { role } => Some(format!("Role \"{role}\" has no schedule with this command.")),
+            Error::OnlyForWorkers => Some("It stands for the commands of schedules, which workers run.".into()),
             Error::HandlerForbidden { role, .. } => Some(format!("Role \"{role}\" lacks EXECUTE on the function or USAGE on its schema.")),
             Error::RoleCannotLogIn(_) => {
                 Some("Before PostgreSQL 17, workers can only run as roles that have LOGIN.".into())
+            }
+            Error::InvalidMaxBatch { most: 1, .. } => {
+                Some("A procedure may end transactions, so no two of its jobs can share one.".into())
             }
             Error::InvalidMaxBatch { is_set: false, .. } => Some(
                 "Each job takes a subtransaction, and a transaction with more than 64 of them slows down the whole server."
@@ -255,6 +309,24 @@ impl Error {
             }
             Error::StillNeeded { .. } => "Use DROP ... CASCADE to drop the dependent objects too.".into(),
             Error::HandlerNotCallable { .. } | Error::HandlerSignature { .. } => SIGNATURES.into(),
+            Error::HandlerOfSetIsProcedure { .. } => {
+                "Make it a function, or have it take one job: (), (json), (jsonb), (jobs) or (json, jobs).".into()
+            }
+            Error::InvalidMaxBatch { most: 1, .. } => "Leave max_batch out, or register a function.".into(),
+            Error::ReservedTask => {
+                "kongtask.schedule(name, cron, 'kongtask.sql', payload) registers a task kongtask.sql:ROLE by itself.".into()
+            }
+            Error::CommandNotScheduled { .. } => {
+                "Schedule the command by kongtask.schedule; a job does not outlive the schedule of its command.".into()
+            }
+            Error::CommandNeedsClient => "Copy from or to a file or a program.".into(),
+            Error::CommandLeavesTransactionOpen => "End by COMMIT or ROLLBACK what the command begins.".into(),
+            Error::NoPgCron => "It is in the database that its setting cron.database_name names.".into(),
+            Error::PgCronElsewhere(_) => "Schedule its command there by kongtask.schedule.".into(),
+            Error::NoSuchRole(_) => "Create the role, or remove the job from pg_cron by cron.unschedule.".into(),
+            Error::OnlyForWorkers => {
+                "Schedule a command: kongtask.schedule(name, cron, 'kongtask.sql', '{\"command\": \"...\"}').".into()
+            }
             Error::HandlerForbidden { handler, role } => {
                 format!("Grant EXECUTE on function {handler}, and USAGE on its schema, to role {role}.")
             }

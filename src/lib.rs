@@ -51,8 +51,9 @@ pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", r
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
 pgrx::extension_sql_file!("../sql/install/42_handlers.sql", name = "handlers", requires = ["tasks"]);
 pgrx::extension_sql_file!("../sql/install/43_cancel.sql", name = "cancel", requires = ["handlers"]);
-pgrx::extension_sql_file!("../sql/install/45_schedules.sql", name = "schedules", requires = ["cancel"]);
-pgrx::extension_sql_file!("../sql/install/46_control.sql", name = "control", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/44_schedules.sql", name = "schedules", requires = ["cancel"]);
+pgrx::extension_sql_file!("../sql/install/45_commands.sql", name = "commands", requires = ["schedules"]);
+pgrx::extension_sql_file!("../sql/install/46_control.sql", name = "control", requires = ["commands"]);
 pgrx::extension_sql_file!("../sql/install/47_sight.sql", name = "sight", requires = ["control"]);
 pgrx::extension_sql_file!("../sql/install/48_doctor.sql", name = "doctor", requires = ["sight"]);
 pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["doctor"]);

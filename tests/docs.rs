@@ -15,10 +15,11 @@
 use kongtask_tests::docs::{Block, Page, files, pages, root};
 use kongtask_tests::{Cluster, rows};
 
-/// What follows `sql` where another test runs the block: that of adoption and the way back, and that of the upgrade by
-/// logical replication.
-const ELSEWHERE: [&str; 10] = [
+/// What follows `sql` where another test runs the block: that of adoption and the way back, that of the move from pg_cron,
+/// and that of the upgrade by logical replication.
+const ELSEWHERE: [&str; 11] = [
     "adopt",
+    "pg-cron",
     "before",
     "after",
     "publisher",

@@ -170,7 +170,9 @@ impl Object {
         if !list.is_empty() {
             let _ = write!(page, "\n{}\n", list.join(",\n"));
         }
-        let _ = writeln!(page, ") returns {}\n```\n", self.result);
+        // A procedure has none.
+        let result = if self.result.is_empty() { String::new() } else { format!(" returns {}", self.result) };
+        let _ = writeln!(page, "){result}\n```\n");
     }
 
     fn write_columns(&self, page: &mut String, links: &Links) {

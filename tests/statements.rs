@@ -9,7 +9,7 @@ const QUERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/query");
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src");
 
 /// The types of parameters, as legends and as the code have them.
-const TYPES: [(&str, &str); 12] = [
+const TYPES: [(&str, &str); 14] = [
     ("bigint", "INT8OID"),
     ("bigint[]", "INT8ARRAYOID"),
     ("boolean", "BOOLOID"),
@@ -102,6 +102,13 @@ fn every_statement_is_used_with_the_types_of_its_legend() {
 fn every_statement_can_be_prepared() {
     let cluster = Cluster::with(&["kongtask.databases = ''"]);
     let mut sql = cluster.connect();
+    sql.batch_execute(
+        "create schema cron;
+         create table cron.job (
+           jobid bigint, schedule text, command text, nodename text, nodeport int, database text, username text, active boolean
+         )",
+    )
+    .expect("what pg_cron has");
     for (suffix, version) in [("_0_1", Some("0.1.0")), ("_0_2", Some("0.2.0")), ("", None)] {
         let version = version.map(|version| format!("version '{version}'")).unwrap_or_default();
         sql.batch_execute("drop extension if exists kongtask; drop schema if exists graphile_worker").expect("a drop");

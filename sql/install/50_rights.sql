@@ -49,7 +49,7 @@ begin
         case when acl.grantee operator(pg_catalog.=) 0 then 'public' else acl.grantee::pg_catalog.regrole::text end
       )
     from (
-      select 'function' as kind, proc.oid::pg_catalog.regprocedure::text as object, proc.pronamespace as namespace,
+      select 'routine' as kind, proc.oid::pg_catalog.regprocedure::text as object, proc.pronamespace as namespace,
         coalesce(proc.proacl, pg_catalog.acldefault('f', proc.proowner)) as acl, proc.proowner as owner
       from pg_catalog.pg_proc as proc
       union all

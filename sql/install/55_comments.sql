@@ -363,25 +363,28 @@ comment on column kongtask.tasks.max_attempts is
 than the job''s own. NULL: the job''s own.';
 
 comment on function kongtask.register_task is
-'Registers a function as the handler of a task and returns the task''s row.
+'Registers a function or procedure as the handler of a task and returns the
+task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
-the function as the current role. A task that is registered again is
-replaced, with all its options: alter_task changes only those it is given.
+it as the current role. A task that is registered again is replaced, with all
+its options: alter_task changes only those it is given.
 
-The function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or,
-to get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row
-type of the queue''s table. What the function returns is ignored.
+A function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to
+get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type
+of the queue''s table. What the function returns is ignored. A procedure
+takes one of the first five. It may COMMIT and ROLLBACK, so what it commits
+before it fails stays, and the next attempt begins again.
 
 Arguments:
 - identifier: name of the task, 1 to 128 characters.
-- handler: the function.
+- handler: the function or procedure.
 - max_batch: number of jobs that may share a transaction, 1 to 60. For a
   function that takes an array: number of jobs in a call, 1 to 10000. NULL:
-  1, and 1000 for a function that takes an array.
+  1, and 1000 for a function that takes an array. For a procedure: 1.
 - in_place: true if first attempts of jobs without key and queue may run in
   the transaction that takes them. False if all jobs are claimed first:
-  better where the handler takes minutes.
+  better where the handler takes minutes. For a procedure, all are.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
 - backoff: time after each failed attempt until the next, of which the last
@@ -392,11 +395,12 @@ Arguments:
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range.
+- 22023: the identifier, max_batch, timeout or backoff is out of range, or the
+  identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
-- 42809: the function is a procedure, an aggregate or a window function, or
-  returns a set.
+- 42809: the handler is an aggregate or a window function, returns a set, or
+  is a procedure that has OUT arguments or takes an array.
 - 42P13: the function takes other arguments.
 - 42501: the current role may not execute the function, or another role has
   registered the task.

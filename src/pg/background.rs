@@ -197,13 +197,13 @@ pub fn introduce_as(name: &(impl AsText + ?Sized)) {
 }
 
 fn set(setting: &std::ffi::CStr, value: &std::ffi::CStr) {
-    // SAFETY: as a client's SET does.
+    // SAFETY: as what a client asks for when it connects, which RESET goes back to.
     unsafe {
         pg_sys::SetConfigOption(
             setting.as_ptr(),
             value.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucSource::PGC_S_CLIENT,
         );
     }
 }

@@ -129,7 +129,8 @@ pub unsafe fn catch<T>(f: impl FnOnce() -> T) -> Result<T, PgError> {
             return Ok(result.assume_init());
         }
         // Not into `context`: it may be SPI's, which is freed before the error is read.
-        pg_sys::CurrentMemoryContext = pg_sys::CurTransactionContext;
+        let transaction = pg_sys::CurTransactionContext;
+        pg_sys::CurrentMemoryContext = if transaction.is_null() { pg_sys::TopMemoryContext } else { transaction };
         let error = pg_sys::CopyErrorData();
         pg_sys::CurrentMemoryContext = context;
         pg_sys::FlushErrorState();

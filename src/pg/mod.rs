@@ -23,6 +23,7 @@ pub mod libraries;
 pub mod lock;
 pub mod memory;
 pub mod notify;
+pub mod portal;
 pub mod procedure;
 pub mod python;
 pub mod role;

@@ -35,6 +35,8 @@ pub struct Procedure {
     pub language: Oid,
     /// Not a procedure, an aggregate or a window function.
     pub is_plain: bool,
+    /// One that CALL runs.
+    pub is_procedure: bool,
 }
 
 /// Looks a function up. Within a transaction.
@@ -55,6 +57,7 @@ pub fn look_up(function: Oid) -> Option<Procedure> {
             returns_set: (*form).proretset,
             language: (*form).prolang,
             is_plain: (*form).prokind as u8 == pg_sys::PROKIND_FUNCTION,
+            is_procedure: (*form).prokind as u8 == pg_sys::PROKIND_PROCEDURE,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(found)

@@ -13,6 +13,8 @@ unsafe extern "C-unwind" {
     fn LockReleaseSession(method: u16);
     fn ResetTempTableNamespace();
     fn ResetSequenceCaches();
+    fn SetPGVariable(name: *const std::ffi::c_char, values: *mut pg_sys::List, is_local: bool);
+    fn ResetAllOptions();
     fn setseed(call: pg_sys::FunctionCallInfo) -> Datum;
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: pg_sys::Oid, argument: Datum) -> Datum;
 }
@@ -24,7 +26,25 @@ pub fn forget() -> Result<(), PgError> {
     unsafe { catch(|| forget_unguarded()) }
 }
 
-/// Does the same as the transaction commits, for what deferred triggers leave.
+/// Resets the session as DISCARD ALL does, but for plans, which show nothing, and session locks, which [`transaction_ended`] releases. To be called
+/// within a transaction. If that is rolled back, settings are nevertheless as when the session began; temporary tables
+/// are there again.
+pub fn reset() -> Result<(), PgError> {
+    // SAFETY: the closure makes C calls only. The settings' own level, which is 1, is closed and opened again.
+    unsafe {
+        catch(|| {
+            SetPGVariable(c"session_authorization".as_ptr(), std::ptr::null_mut(), false);
+            SetPGVariable(c"role".as_ptr(), std::ptr::null_mut(), false);
+            ResetAllOptions();
+            pg_sys::AtEOXact_GUC(true, 1);
+            pg_sys::NewGUCNestLevel();
+            forget_unguarded();
+            ResetTempTableNamespace();
+        })
+    }
+}
+
+/// Does what [`forget`] does as the transaction commits, for what deferred triggers leave.
 ///
 /// # Safety
 /// It raises by a jump, and needs a transaction that can still fail.

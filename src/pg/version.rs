@@ -88,3 +88,52 @@ pub(super) fn drop_temporary_replication_slots() {
         ReplicationSlotCleanup(false);
     }
 }
+
+// Not pgrx's bindings: see `catch`. 18 has no argument that says whether it is run once.
+unsafe extern "C-unwind" {
+    #[cfg(not(feature = "pg18"))]
+    fn PortalRun(
+        portal: pg_sys::Portal,
+        count: std::ffi::c_long,
+        is_top_level: bool,
+        once: bool,
+        to: *mut pg_sys::DestReceiver,
+        other_to: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    ) -> bool;
+    #[cfg(feature = "pg18")]
+    fn PortalRun(
+        portal: pg_sys::Portal,
+        count: std::ffi::c_long,
+        is_top_level: bool,
+        to: *mut pg_sys::DestReceiver,
+        other_to: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    ) -> bool;
+}
+
+/// Runs a portal to its end, at the top level, once.
+///
+/// # Safety
+/// It raises by a jump, and needs a portal that has started.
+pub(super) unsafe fn portal_run(portal: pg_sys::Portal, to: *mut pg_sys::DestReceiver) {
+    const ALL: std::ffi::c_long = std::ffi::c_long::MAX;
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        PortalRun(portal, ALL, true, true, to, to, std::ptr::null_mut());
+        #[cfg(feature = "pg18")]
+        PortalRun(portal, ALL, true, to, to, std::ptr::null_mut());
+    }
+}
+
+/// Returns true if `role` may become `of` by SET ROLE.
+pub fn may_become(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::is_member_of_role(role, of);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::member_can_set_role(role, of);
+    }
+}

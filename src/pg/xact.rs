@@ -10,6 +10,21 @@ unsafe extern "C-unwind" {
     fn CommitTransactionCommand();
 }
 
+/// How far a handler that may end transactions has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    None,
+    /// It runs: commits are its own.
+    Running,
+    /// It has returned. What it did last is not committed yet, nor is it final that its session is reset.
+    Ending,
+}
+
+thread_local! {
+    static STEPS: Cell<Steps> = const { Cell::new(Steps::None) };
+    static IS_SPOILT: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Begins a transaction, with a snapshot for statements that only read.
 pub fn begin() {
     begin_at(None);
@@ -29,6 +44,37 @@ pub fn begin_for_queue_within(lock_timeout: &std::ffi::CStr) {
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
     allow_writes();
     set_local(c"lock_timeout", lock_timeout);
+}
+
+/// Commits, and begins a transaction without a snapshot, in which user code may end transactions and begin others. They
+/// commit as `synchronous_commit` says, where that is given. [`end_steps`] or [`abort`] follows.
+pub fn begin_steps(synchronous_commit: Option<&std::ffi::CStr>) -> Result<(), PgError> {
+    commit()?;
+    STEPS.set(Steps::Running);
+    // SAFETY: as in `begin_at`.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+    }
+    if let Some(value) = synchronous_commit {
+        set_config(c"synchronous_commit", value, pg_sys::GucAction::GUC_ACTION_SET);
+    }
+    Ok(())
+}
+
+/// Resets the session that user code leaves, within its last transaction. That becomes one as [`begin`] begins it, for
+/// what is to be committed together with what user code did last.
+pub fn end_steps() -> Result<(), PgError> {
+    // SAFETY: within a transaction, without a snapshot.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) }
+    session::reset()?;
+    STEPS.set(Steps::Ending);
+    Ok(())
+}
+
+/// Returns true if the session could not be reset after user code that ended transactions. It must end then.
+pub fn is_spoilt() -> bool {
+    IS_SPOILT.get()
 }
 
 /// Lets the current transaction wait for locks without limit, whatever the lock_timeout of the server or the role is:
@@ -85,14 +131,18 @@ pub fn commit_here() {
 
 /// Sets a setting as SET LOCAL does.
 pub fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
-    // SAFETY: GUC_ACTION_LOCAL is undone at the end of the transaction.
+    set_config(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+}
+
+fn set_config(name: &std::ffi::CStr, value: &std::ffi::CStr, action: pg_sys::GucAction::Type) {
+    // SAFETY: as SET does; within a transaction, whose rollback undoes it.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
             pg_sys::GucContext::PGC_USERSET,
             pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            action,
             true,
             0,
             false,
@@ -113,6 +163,7 @@ pub fn commit() -> Result<(), PgError> {
         pg_sys::PopActiveSnapshot();
         catch(|| CommitTransactionCommand())?;
     }
+    STEPS.set(Steps::None);
     latch::hold_cancels();
     session::transaction_ended();
     Ok(())
@@ -121,10 +172,27 @@ pub fn commit() -> Result<(), PgError> {
 /// Rolls back.
 pub fn abort() {
     dblink::disconnect();
-    // SAFETY: valid in any state of a transaction.
-    unsafe { pg_sys::AbortCurrentTransaction() }
+    let had_steps = STEPS.replace(Steps::None) != Steps::None;
+    // SAFETY: valid in any state of a transaction. User code may have left an explicit block, and cursors that it held
+    // over a commit.
+    unsafe {
+        if had_steps {
+            pg_sys::AbortOutOfAnyTransaction();
+            pg_sys::PortalErrorCleanup();
+        } else {
+            pg_sys::AbortCurrentTransaction();
+        }
+    }
     latch::hold_cancels();
     session::transaction_ended();
+    if had_steps {
+        begin();
+        // What it has committed is no part of what was rolled back.
+        if session::reset().and_then(|()| commit()).is_err() {
+            IS_SPOILT.set(true);
+            abort();
+        }
+    }
 }
 
 /// While it exists, settings can be changed. Dropping it restores all of them, plain SET included.
@@ -184,7 +252,7 @@ pub fn at_end(end: fn(committed: bool)) {
 /// by a deferred trigger, for example.
 pub fn forget_before_commit() {
     unsafe extern "C-unwind" fn before_commit(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
-        if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT {
+        if event != pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT || STEPS.get() == Steps::Running {
             return;
         }
         const KEPT: &std::ffi::CStr = c"synchronous_commit";

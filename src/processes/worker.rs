@@ -191,7 +191,7 @@ impl WorkerLoop {
     fn goes_on(&mut self) -> bool {
         latch::serve_interrupts();
         self.is_current &= !latch::reload_if_asked();
-        !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held()
+        !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held() && !xact::is_spoilt()
     }
 
     /// Returns true if the database is held. A hold begins before a dump's jobs can get on a list, so a look after

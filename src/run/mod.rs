@@ -6,6 +6,9 @@
 //!  single (single.rs) ─┤
 //!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler ─► delete ──► commit
 //!
+//!  procedure ─────────── claimed ──► begin ─► claim ─► commit ─► begin ─► CALL, which ─► delete ─► commit
+//!   (procedure.rs)                                                        may COMMIT
+//!
 //!                      ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
 //!  batch (batch.rs) ───┤   (or delete, as if none of them could fail)   └ each in a subtransaction
 //!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
@@ -25,6 +28,7 @@
 pub mod marks;
 mod single;
 mod queue;
+mod procedure;
 mod batch;
 mod set;
 
@@ -136,6 +140,8 @@ enum Outcome {
     LockLost,
     /// The task was unregistered or paused, or another role has taken it over.
     NotOurs,
+    /// Its handler is a procedure now, whose jobs are claimed first.
+    NeedsClaim,
 }
 
 impl Runner {
@@ -273,7 +279,8 @@ impl Runner {
         // A process that was to end before this point might never look again.
         latch::interrupted()?;
         let result = {
-            let _settings = xact::Settings::keep();
+            // What a procedure sets stays to its end, over its commits.
+            let _settings = (!handler.has_steps()).then(xact::Settings::keep);
             let _impatience = handler.is_python().then(latch::Impatience::begin);
             let _timer = task.timeout.map(latch::Timer::start);
             let _marking = marks::Marking::begin(self.me);
@@ -293,7 +300,12 @@ impl Runner {
         let ended_itself = latch::ended_itself();
         match result {
             Ok(()) => {
-                session::forget()?;
+                if handler.has_steps() {
+                    xact::end_steps()?;
+                    commit_as_set();
+                } else {
+                    session::forget()?;
+                }
                 Ok(fault::point("called")?)
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
@@ -331,9 +343,7 @@ impl Runner {
     fn begin(&self) {
         marks::forget();
         xact::begin();
-        if let Some(value) = settings::synchronous_commit() {
-            xact::set_local(c"synchronous_commit", &value);
-        }
+        commit_as_set();
     }
 
     /// Returns the handler if the task is still as it was when the jobs were taken, the jobs are not paused, and they
@@ -354,9 +364,9 @@ impl Runner {
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 
-    fn report(&self, handler: &DbText, job: &Job, task: &DbText) {
+    fn report(&self, statement: &DbText, job: &Job, task: &DbText) {
         let attempts = job.attempts();
-        background::report_running(&format!("select {handler} /* job {}, task {task}, attempt {attempts} */", job.id));
+        background::report_running(&format!("{statement} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
     /// Counts jobs that were completed, and logs what the settings ask for.
@@ -462,13 +472,20 @@ impl Runner {
         log_with(
             Level::Warning,
             format!("job {} ({}) lost its lock while it ran", job.id, task.identifier),
-            Some("The handler's effects were rolled back, because another session has claimed, completed or unlocked the job.".into()),
+            Some("What the handler did in its last transaction was rolled back, because another session has claimed, completed or unlocked the job.".into()),
             None,
         );
     }
 
     fn worker_id(&self) -> Value {
         text(&self.id)
+    }
+}
+
+/// Has the current transaction commit as kongtask.synchronous_commit says.
+fn commit_as_set() {
+    if let Some(value) = settings::synchronous_commit() {
+        xact::set_local(c"synchronous_commit", &value);
     }
 }
 

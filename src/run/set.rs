@@ -56,7 +56,7 @@ impl Runner {
                         xact::abort();
                         parts.push(part);
                     }
-                    Ok(Outcome::LockLost) => {
+                    Ok(Outcome::LockLost | Outcome::NeedsClaim) => {
                         xact::abort();
                         parts.extend(part.halves());
                     }

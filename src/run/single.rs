@@ -1,12 +1,14 @@
 //! One job, in a transaction of its own.
 
+use super::marks::AfterFailure;
 use super::queue::QueueRun;
 use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
-use crate::error::Error;
+use crate::error::{Error, last_error};
 use crate::jobs::take::{self, Next};
 use crate::jobs::{postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::interval::Interval;
+use crate::pg::text::DbText;
 use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
@@ -113,12 +115,22 @@ impl Runner {
                 xact::abort();
                 self.release(&[job.id])?;
             }
-            Err(error) => {
-                // Read before the rollback frees it.
-                let failure = self.failure_of(job.id, error.read());
+            Ok(Outcome::NeedsClaim) => {
+                let hint = Runner::hint(job, attempt, Kind::Claimed);
                 xact::abort();
+                self.offer(hint);
+            }
+            Err(error) => {
+                let is_for_good = error.is_for_good();
+                // Read before the rollback frees it.
+                let mut failure = self.failure_of(job.id, error.read());
+                let hint = Runner::hint(job, attempt, Kind::Plain);
+                xact::abort();
+                if is_for_good {
+                    failure.then = AfterFailure::Never(last_error(&failure.error));
+                }
                 if is_queues_own_deadlock(&failure.error) {
-                    self.put_back(job, attempt)?;
+                    self.put_back(job, attempt, hint)?;
                 } else {
                     self.record_one_failure(job, attempt, &failure)?;
                 }
@@ -146,7 +158,7 @@ impl Runner {
     }
 
     /// Has a job run again at once. The attempt is not counted.
-    fn put_back(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+    fn put_back(&self, job: &Job, attempt: &Attempt, hint: Hint) -> Result<(), Error> {
         log(
             Level::Log,
             format!(
@@ -157,11 +169,20 @@ impl Runner {
         if attempt.mode == RunMode::Claimed {
             return self.release(&[job.id]);
         }
-        let hint = Hint { position: job.position(), task: attempt.task.tag, kind: Kind::Plain };
+        self.offer(hint);
+        Ok(())
+    }
+
+    /// Returns what stands for a job on the ready list. To be called within a transaction, as it reads the job's row.
+    fn hint(job: &Job, attempt: &Attempt, kind: Kind) -> Hint {
+        Hint { position: job.position(), task: attempt.task.tag, kind }
+    }
+
+    /// Puts a job back on the ready list.
+    fn offer(&self, hint: Hint) {
         if let Some(board) = shared::board() {
             wake::offer(board, self.database, self.role, &[hint], None);
         }
-        Ok(())
     }
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<Outcome, Error> {
@@ -169,8 +190,15 @@ impl Runner {
         if self.cancel_of(job.id).is_some() {
             return Ok(Outcome::Cancelled);
         }
-        self.report(&attempt.task.handler, job, &attempt.task.identifier);
-        self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        if !handler.has_steps() {
+            let statement = DbText::from(format!("select {}", attempt.task.handler));
+            self.report(&statement, job, &attempt.task.identifier);
+            self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+        } else if attempt.mode == RunMode::Claimed {
+            self.call_procedure(job, attempt.task, &handler)?;
+        } else {
+            return Ok(Outcome::NeedsClaim);
+        }
         fault::point("returned")?;
         if self.cancel_of(job.id).is_some() {
             return Ok(Outcome::Cancelled);

@@ -143,8 +143,9 @@ fn check(word: Word<'_>, is_valid: fn(&str) -> bool, what: &str, hint: &str) -> 
     if is_valid(word.text) { Ok(()) } else { Err(error(&format!("{what} is not valid"), word.position, hint)) }
 }
 
+/// True for what graphile-worker takes for one, and for the task that runs commands.
 fn is_task(text: &str) -> bool {
-    is_name(text, b":/_-")
+    is_name(text, b":/_-") || text == "kongtask.sql"
 }
 
 fn is_identifier(text: &str) -> bool {

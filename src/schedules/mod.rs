@@ -5,12 +5,14 @@ pub mod cron;
 pub mod crontab;
 mod entries;
 pub mod fire;
+pub mod import_pg_cron;
 mod plan;
 pub mod status;
 pub mod table;
 mod describe;
 mod json5;
 mod parse;
+mod pg_cron;
 
 pub use crate::pg::zone::Zone;
 pub use cron::{Cron, CronError};

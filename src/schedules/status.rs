@@ -10,7 +10,7 @@ use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
 use crate::schema;
 use crate::schema::job_row::timestamp;
-use crate::tasks::registry;
+use crate::tasks::{command, registry};
 use pgrx::IntoDatum;
 
 /// When it fires next, and what is wrong: of its row, as the arguments have it. An expression or a zone that is invalid
@@ -35,10 +35,15 @@ pub fn of(call: &Call) -> Result<[Value; 2], Error> {
         Ok(next) => (next.filter(|&next| ends_at.is_none_or(|ends_at| next <= ends_at)), None),
         Err(error) => (None, Some(headline(&error.read()))),
     };
-    let is_unknown = registry::tasks()?.get(&task).is_none();
-    let unknown = is_unknown.then(|| {
-        DbText::from(format!("task \"{task}\" is not registered in this database: only external workers run its jobs"))
-    });
+    let unknown = if task == *command::TASK {
+        let is_unknown = role.is_some_and(|role| matches!(command::task_of(role), Ok(None)));
+        is_unknown.then(|| format!("role {named} has no task for its commands: schedule it again"))
+    } else {
+        let is_unknown = registry::tasks()?.get(&task).is_none();
+        is_unknown
+            .then(|| format!("task \"{task}\" is not registered in this database: only external workers run its jobs"))
+    };
+    let unknown = unknown.map(DbText::from);
     let next = next.filter(|_| active && forbidden.is_none());
     let problem = invalid.or(forbidden).or(error).or(unknown);
     Ok([next.map(|next| next.into_datum()).unwrap_or(None), problem.as_ref().and_then(text)])

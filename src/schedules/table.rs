@@ -9,12 +9,14 @@ use crate::pg::args::{self, Row, Text};
 use crate::pg::clock;
 use crate::pg::function::Call;
 use crate::pg::procedure;
-use crate::pg::role;
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text, texts};
 use crate::pg::xact::Settings;
+use crate::pg::{role, version};
 use crate::schema::job_row::attribute;
 use crate::schema::{self, affected, one_row};
+use crate::tasks::command;
+use crate::tasks::handler::Handler;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 
@@ -115,7 +117,7 @@ fn one_of(name: &str, value: Value, known: &[&str]) -> Result<(), Error> {
 }
 
 /// What is unqualified in statements, and in operators that have no name, is Postgres's own.
-fn pinned_path() -> Settings {
+pub fn pinned_path() -> Settings {
     Settings::with(c"search_path", c"pg_catalog, pg_temp")
 }
 
@@ -145,6 +147,26 @@ fn row(name: &DbText) -> Result<Value, Error> {
     one_row(&ROW, &[text(name)])
 }
 
+/// Returns true if a schedule may have this name.
+pub fn is_name(name: &DbText) -> bool {
+    (1..=LONGEST_NAME).contains(&text(name).map_or(0, |name| Text::new(name).characters()))
+}
+
+/// Returns true if there is a schedule of this name.
+pub fn exists(name: &DbText) -> Result<bool, Error> {
+    static EXISTS: Plan = plan!("schedule_exists", TEXTOID);
+    Ok(affected(&EXISTS, &[text(name)])? > 0)
+}
+
+/// Adds a schedule for a role. Errors: as [`schedule`].
+pub fn put_for(name: &DbText, terms: Terms, role: Oid, active: bool) -> Result<(), Error> {
+    put(name, terms.checked()?, role, None)?;
+    if !active {
+        change(name, &Terms::default(), Some(false.into()))?;
+    }
+    Ok(())
+}
+
 /// Adds a schedule for `caller`, or replaces it. Where it is new, or its times are, it fires for what comes after
 /// `since`, or after now.
 fn put(name: &DbText, terms: Terms, caller: Oid, since: Value) -> Result<(), Error> {
@@ -171,7 +193,7 @@ fn put(name: &DbText, terms: Terms, caller: Oid, since: Value) -> Result<(), Err
         TIMESTAMPTZOID
     );
     static KNOWN: Plan = plan!("schedule_known", TEXTOID);
-    if !(1..=LONGEST_NAME).contains(&text(name).map_or(0, |name| Text::new(name).characters())) {
+    if !is_name(name) {
         return Err(Error::InvalidScheduleOption {
             message: format!("a schedule's name has 1 to {LONGEST_NAME} characters"),
             hint: "Give a shorter name.".into(),
@@ -179,10 +201,42 @@ fn put(name: &DbText, terms: Terms, caller: Oid, since: Value) -> Result<(), Err
     }
     find(name, caller)?;
     may_add_jobs(caller)?;
+    if is_command(terms.task) {
+        check_command(terms.payload, caller)?;
+    }
     let values = [&terms.values(name)[..], &[caller.into_datum(), since]].concat();
     affected(&UPSERT, &values)?;
     affected(&KNOWN, &[text(name)])?;
     Ok(())
+}
+
+fn is_command(task: Value) -> bool {
+    task.is_some_and(|task| Text::new(task).is(command::TASK))
+}
+
+/// Checks that the payload has a command and that `role` may run commands, and registers the task that will. Errors:
+/// 22023, 28000 (the role cannot log in), 42501 (it may not execute kongtask.sql).
+fn check_command(payload: Value, role: Oid) -> Result<(), Error> {
+    payload.map_or(Ok(()), command::check_payload)?;
+    Handler::check_commands(role)?;
+    command::register_for(role)
+}
+
+/// Checks a change of a schedule that runs a command, or will. It runs as the schedule's role, so who says what it runs
+/// must be able to become that role. Errors: 42501, and those of [`check_command`].
+fn check_altered_command(name: &DbText, terms: &Terms, caller: Oid) -> Result<(), Error> {
+    static NOW: Plan = plan!("schedule_now", TEXTOID);
+    let session = schema::session()?;
+    let rows = session.execute(&NOW, &[text(name)])?;
+    if rows.count() == 0 || !is_command(terms.task.or(rows.value(0, 1))) {
+        return Ok(());
+    }
+    let role = rows.get::<Oid>(0, 0).filter(|&role| role::name(role).is_some());
+    let says_what_runs = terms.task.is_some() || terms.payload.is_some();
+    if says_what_runs && !role.is_some_and(|role| role::is_superuser(caller) || version::may_become(caller, role)) {
+        return Err(Error::ScheduleOfAnother { schedule: name.clone(), role: rows.get(0, 3).unwrap_or_default() });
+    }
+    role.map_or(Ok(()), |role| check_command(terms.payload.or(rows.value(0, 2)), role))
 }
 
 /// Errors: 42501 unless the role may execute add_job: a schedule is as good as calling it.
@@ -203,8 +257,8 @@ pub fn schedule(name: &DbText, terms: Terms) -> Result<Value, Error> {
     row(name)
 }
 
-/// Changes what is given of a schedule; its row. Errors: 42704, 42501, and as [`schedule`].
-pub fn alter(name: &DbText, terms: Terms, active: Value) -> Result<Value, Error> {
+/// Changes what is given of a schedule.
+fn change(name: &DbText, terms: &Terms, active: Value) -> Result<(), Error> {
     static ALTER: Plan = plan!(
         "schedule_alter",
         TEXTOID,
@@ -226,12 +280,19 @@ pub fn alter(name: &DbText, terms: Terms, active: Value) -> Result<Value, Error>
         TIMESTAMPTZOID,
         BOOLOID
     );
+    let values = [&terms.values(name)[..], &[active]].concat();
+    affected(&ALTER, &values)?;
+    Ok(())
+}
+
+/// Changes what is given of a schedule; its row. Errors: 42704, 42501, and as [`schedule`].
+pub fn alter(name: &DbText, terms: Terms, active: Value) -> Result<Value, Error> {
     let caller = role::current();
     let _path = pinned_path();
     let terms = terms.checked()?;
     found(name, caller)?;
-    let values = [&terms.values(name)[..], &[active]].concat();
-    affected(&ALTER, &values)?;
+    check_altered_command(name, &terms, caller)?;
+    change(name, &terms, active)?;
     row(name)
 }
 
@@ -292,7 +353,8 @@ pub fn import_crontab(call: &mut Call, lines: &DbText) -> Result<(), Error> {
     return_rows(call, &names)
 }
 
-fn return_rows(call: &mut Call, names: &[DbText]) -> Result<(), Error> {
+/// Returns the schedules of these names, as the view shows them.
+pub fn return_rows(call: &mut Call, names: &[DbText]) -> Result<(), Error> {
     static ROWS: Plan = plan!("schedule_rows", TEXTARRAYOID);
     let session = schema::session()?;
     let rows = session.execute(&ROWS, &[texts(names)])?;

@@ -70,10 +70,12 @@ sql_function!(kongtask_live_stats, stats::live_stats);
 sql_function!(kongtask_stat_reset, stats::stat_reset);
 sql_function!(kongtask_stat_histogram, stats::stat_histogram);
 
+sql_function!(kongtask_sql, schedule_admin::sql);
 sql_function!(kongtask_schedule, schedule_admin::schedule);
 sql_function!(kongtask_alter_schedule, schedule_admin::alter_schedule);
 sql_function!(kongtask_unschedule, schedule_admin::unschedule);
 sql_function!(kongtask_run_schedule, schedule_admin::run_schedule);
+sql_function!(kongtask_import_pg_cron, schedule_admin::import_pg_cron);
 sql_function!(kongtask_import_crontab, schedule_admin::import_crontab);
 sql_function!(kongtask_schedule_status, schedule_admin::schedule_status);
 sql_function!(kongtask_crontab_changed, schedule_admin::crontab_changed);

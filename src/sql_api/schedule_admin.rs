@@ -78,6 +78,16 @@ pub fn import_crontab(call: &mut Call) -> Result<Value, Error> {
     table::import_crontab(call, &crontab).map(|()| None)
 }
 
+/// Errors: 55000 (pg_cron is not here).
+pub fn import_pg_cron(call: &mut Call) -> Result<Value, Error> {
+    schedules::import_pg_cron::import(call).map(|()| None)
+}
+
+/// The handler of commands, which workers run in its stead.
+pub fn sql(_: &mut Call) -> Result<Value, Error> {
+    Err(Error::OnlyForWorkers)
+}
+
 /// What the view shows of when a schedule fires next, and of what is wrong with it.
 pub fn schedule_status(call: &mut Call) -> Result<Value, Error> {
     let row = schedules::status::of(call)?;

@@ -6,11 +6,12 @@ use crate::pg::function::Call;
 use crate::pg::interval::{self, Interval};
 use crate::pg::spi::Value;
 use crate::pg::trigger::{Trigger, nothing};
-use crate::pg::{args, invalidation, role, version};
+use crate::pg::{args, invalidation, role};
 use crate::run;
 use crate::schema;
 use crate::signals::commit_notes;
 use crate::tasks::handler::Handler;
+use crate::tasks::command;
 use crate::tasks::registry::{self, Options};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
@@ -24,20 +25,23 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         return Err(Error::InvalidTaskIdentifier);
     }
     let caller = role::current();
-    let takes_sets = Handler::check(function, caller)?.takes_sets();
-    let usual = if takes_sets { run::USUAL_SET as i32 } else { 1 };
-    let max_batch = check_max_batch(call.int4(2).unwrap_or(usual), takes_sets)?;
+    if identifier.is(command::TASK) {
+        return Err(Error::ReservedTask);
+    }
+    let handler = Handler::check(function, caller)?;
+    let kind = Kind { takes_sets: handler.takes_sets(), has_steps: handler.has_steps() };
+    let usual = if kind.takes_sets { run::USUAL_SET as i32 } else { 1 };
+    let max_batch = kind.check_max_batch(call.int4(2).unwrap_or(usual))?;
+    let in_place = call.bool(3).unwrap_or(true) && !kind.has_steps;
     let timeout = call.value(4).map(check_timeout).transpose()?;
     let backoff = call.value(5).map(check_backoff).transpose()?.flatten();
     let max_attempts = call.int4(6).map(check_max_attempts).transpose()?;
-    if version::WORKER_NEEDS_LOGIN && !role::can_login(caller) {
-        return Err(Error::RoleCannotLogIn(role::name(caller).unwrap_or_default()));
-    }
+    registry::check_login(caller)?;
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
     let options = Options {
         max_batch: max_batch.into_datum(),
-        in_place: call.bool(3).unwrap_or(true).into_datum(),
+        in_place: in_place.into_datum(),
         timeout,
         backoff,
         max_attempts: max_attempts.into_datum(),
@@ -50,7 +54,11 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
 pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
     let identifier = call.text(0).ok_or(Error::NullArgument("identifier"))?.read();
     registry::alter(&identifier, role::current(), |now, handler| {
-        let max_batch = call.int4(1).map(|given| check_max_batch(given, registry::takes_sets(handler))).transpose()?;
+        // One that is gone has no steps.
+        let has_steps = Handler::find(handler).is_ok_and(|handler| handler.has_steps());
+        let kind = Kind { takes_sets: registry::takes_sets(handler), has_steps };
+        let max_batch = call.int4(1).map(|given| kind.check_max_batch(given)).transpose()?;
+        let in_place = call.bool(2).map(|given| given && !has_steps);
         let timeout = match call.value(3) {
             Some(timeout) if args::milliseconds(timeout) == 0 => None,
             Some(timeout) => Some(check_timeout(timeout)?),
@@ -68,7 +76,7 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
         };
         Ok(Options {
             max_batch: max_batch.into_datum().or(now.max_batch),
-            in_place: call.value(2).or(now.in_place),
+            in_place: in_place.into_datum().or(now.in_place),
             timeout,
             backoff,
             max_attempts,
@@ -76,10 +84,23 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
     })
 }
 
-fn check_max_batch(given: i32, takes_sets: bool) -> Result<i32, Error> {
-    let most = if takes_sets { run::LARGEST_SET } else { run::LARGEST_BATCH };
-    let fits = usize::try_from(given).is_ok_and(|given| (1..=most).contains(&given));
-    fits.then_some(given).ok_or(Error::InvalidMaxBatch { most, is_set: takes_sets })
+/// What kind of handler a task has.
+struct Kind {
+    takes_sets: bool,
+    /// It is a procedure.
+    has_steps: bool,
+}
+
+impl Kind {
+    fn check_max_batch(&self, given: i32) -> Result<i32, Error> {
+        let most = match self {
+            Kind { takes_sets: true, .. } => run::LARGEST_SET,
+            Kind { has_steps: true, .. } => 1,
+            _ => run::LARGEST_BATCH,
+        };
+        let fits = usize::try_from(given).is_ok_and(|given| (1..=most).contains(&given));
+        fits.then_some(given).ok_or(Error::InvalidMaxBatch { most, is_set: self.takes_sets })
+    }
 }
 
 fn check_timeout(timeout: Datum) -> Result<Datum, Error> {

@@ -1,15 +1,17 @@
-//! Handlers: functions that run jobs. Finding, checking and calling them.
+//! Handlers: functions and procedures that run jobs. Finding, checking and calling them.
 
 use crate::error::Error;
 use crate::pg::procedure::{self, Callable, Procedure};
 use crate::pg::spi::Value;
 use crate::pg::text::{self, DbText};
-use crate::pg::{invalidation, python, role, version};
+use crate::pg::{invalidation, portal, python, role, version};
 use crate::schema;
 use crate::schema::job_row::{Job, begun};
-use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID};
+use crate::tasks::command;
+use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID, VOIDOID};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 
 /// The arguments that a handler takes.
 #[derive(Clone, Copy)]
@@ -24,11 +26,22 @@ enum Takes {
     RowSet,
 }
 
-/// A function that the current role may run jobs with.
+/// How a handler is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Function,
+    /// By CALL, so that it may end transactions.
+    Procedure,
+    /// [`command::HANDLER`]: what the job's command says is run instead.
+    Command,
+}
+
+/// A function or procedure that the current role may run jobs with.
 #[derive(Clone, Copy)]
 pub struct Handler {
     function: Oid,
     takes: Takes,
+    form: Form,
     is_python: bool,
 }
 
@@ -41,7 +54,8 @@ impl Handler {
         };
         let handler = schema::name_of(function)?;
         let why = match procedure {
-            Procedure { is_plain: false, .. } => Some("It is a procedure, an aggregate or a window function."),
+            Procedure { is_procedure: true, returns, .. } if returns != VOIDOID => Some("It has OUT arguments."),
+            Procedure { is_plain: false, is_procedure: false, .. } => Some("It is an aggregate or a window function."),
             Procedure { returns_set: true, .. } => Some("It returns a set."),
             _ => None,
         };
@@ -59,12 +73,20 @@ impl Handler {
             [only] if only == queue.rows => Takes::RowSet,
             _ => return Err(Error::HandlerSignature { handler }),
         };
+        if procedure.is_procedure && matches!(takes, Takes::JsonSet | Takes::RowSet) {
+            return Err(Error::HandlerOfSetIsProcedure { handler });
+        }
+        let form = match procedure.is_procedure {
+            false => Form::Function,
+            true if handler == *command::HANDLER => Form::Command,
+            true => Form::Procedure,
+        };
         if !version::may_execute(function, role) {
             let role = role::name(role).unwrap_or_default();
             return Err(Error::HandlerForbidden { handler, role });
         }
         let language = procedure::language_name(procedure.language);
-        Ok(Handler { function, takes, is_python: language.as_deref() == Some(python::LANGUAGE) })
+        Ok(Handler { function, takes, form, is_python: language.as_deref() == Some(python::LANGUAGE) })
     }
 
     /// Returns the handler of this name for the current role. The result is cached until functions or privileges
@@ -81,9 +103,14 @@ impl Handler {
         if let Some(handler) = KNOWN.with_borrow(|known| known.get(name).copied()) {
             return Ok(handler);
         }
-        let handler = Handler::check(procedure::find(name, &schema::queue()?.path)?, role::current())?;
+        let handler = Handler::check(find_function(name)?, role::current())?;
         KNOWN.with_borrow_mut(|known| known.insert(name.clone(), handler));
         Ok(handler)
+    }
+
+    /// Checks that `role` may run the commands of its schedules. Errors: 42501.
+    pub fn check_commands(role: Oid) -> Result<Handler, Error> {
+        Handler::check(find_function(&command::HANDLER.into())?, role)
     }
 
     /// Returns true if one call takes many jobs.
@@ -96,10 +123,48 @@ impl Handler {
         self.is_python
     }
 
-    /// Prepares it to be called in the current transaction.
+    /// Returns true if it may end transactions. Its jobs are claimed, and run one at a time.
+    pub fn has_steps(&self) -> bool {
+        self.form != Form::Function
+    }
+
+    /// Prepares to run a job with a handler that [has steps](Handler::has_steps), as `role`. What is returned lives in
+    /// the current memory context, which must outlive the transaction. Errors: those of [`command::check`].
+    pub fn steps(&self, job: &Job, role: Oid, name: &DbText) -> Result<Steps, Error> {
+        if self.form == Form::Command {
+            return Ok(Steps { row: job.row(), what: What::Command(command::check(job, role)?) });
+        }
+        let payload = || job.payload().map(|payload| (JSONOID, payload));
+        let row = || Ok::<_, Error>((schema::queue()?.row, begun(job.row())));
+        let arguments: Vec<(Oid, Datum)> = match self.takes {
+            Takes::Nothing => Vec::new(),
+            Takes::Json => payload().into_iter().collect(),
+            Takes::Jsonb => match job.payload() {
+                Some(payload) => vec![(JSONBOID, procedure::jsonb(payload)?)],
+                None => Vec::new(),
+            },
+            Takes::Row => vec![row()?],
+            Takes::JsonAndRow => payload().into_iter().chain([row()?]).collect(),
+            Takes::JsonSet | Takes::RowSet => unreachable!("check() lets no procedure take a set"),
+        };
+        let text = DbText::from(format!("call {name}")).c_string();
+        Ok(Steps { row: job.row(), what: What::Call { procedure: self.function, arguments, text } })
+    }
+
+    /// Prepares it to be called in the current transaction. Errors: 42809 if it is a procedure.
     pub fn prepare(&self) -> Result<Prepared, Error> {
+        if self.has_steps() {
+            let why = "It is a procedure now, and was registered as a function.";
+            return Err(Error::HandlerNotCallable { handler: schema::name_of(self.function)?, why });
+        }
         Ok(Prepared { takes: self.takes, function: Callable::new(self.function)? })
     }
+}
+
+fn find_function(name: &DbText) -> Result<Oid, Error> {
+    // A role that may execute our own need not have USAGE on its schema.
+    let _owner = (*name == *command::HANDLER).then(schema::session).transpose()?;
+    Ok(procedure::find(name, &schema::queue()?.path)?)
 }
 
 /// A handler that can be called within one transaction.
@@ -138,6 +203,37 @@ impl Prepared {
         };
         self.function.call(&[Some(set)])?;
         Ok(())
+    }
+}
+
+/// A job that is about to run in transactions of its own.
+pub struct Steps {
+    row: Datum,
+    what: What,
+}
+
+enum What {
+    Call { procedure: Oid, arguments: Vec<(Oid, Datum)>, text: CString },
+    Command(CString),
+}
+
+impl Steps {
+    /// Runs it, from [`xact::begin_steps`](crate::pg::xact::begin_steps) on.
+    pub fn run(&self) -> Result<(), Error> {
+        let _current = Current::set(self.row);
+        match &self.what {
+            What::Call { procedure, arguments, text } => portal::call(*procedure, arguments, text)?,
+            What::Command(command) => portal::run(command)?,
+        }
+        Ok(())
+    }
+
+    /// Returns the statement that pg_stat_activity shows.
+    pub fn statement(&self) -> &CStr {
+        match &self.what {
+            What::Call { text, .. } => text,
+            What::Command(command) => command,
+        }
     }
 }
 

@@ -3,5 +3,6 @@
 // Lowest first.
 pub mod pauses;
 pub mod registry;
+pub mod command;
 pub mod handler;
 pub mod forbidden_flags;

@@ -8,7 +8,7 @@ use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{DbText, text};
-use crate::pg::{background, catalog, role, xact};
+use crate::pg::{background, catalog, role, version, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
 use crate::shared;
@@ -326,6 +326,14 @@ fn role_of(task: &DbText) -> Result<Option<(Oid, DbText)>, Error> {
     let tasks = tasks()?;
     let role = tasks.get(task).map(|task| task.role);
     Ok(role.map(|role| (role, role::name(role).unwrap_or_default())))
+}
+
+/// Errors: 28000 if no worker can log in as the role.
+pub fn check_login(role: Oid) -> Result<(), Error> {
+    if version::WORKER_NEEDS_LOGIN && !role::can_login(role) {
+        return Err(Error::RoleCannotLogIn(role::name(role).unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// Registers a task for `caller`, or replaces it. Returns its row in the caller's memory context. Locks the row.

@@ -18,6 +18,8 @@ mod json5;
 #[allow(dead_code)]
 #[path = "../../src/schedules/parse.rs"]
 mod parse;
+#[path = "../../src/schedules/pg_cron.rs"]
+mod pg_cron;
 
 use kongtask_tests::{Cluster, text};
 use postgres::Client;
@@ -459,4 +461,23 @@ fn at_time_zone_differs_where_clocks_change() {
         let query = format!("select (timestamp '{shown}' at time zone 'Europe/Paris')::text");
         assert_eq!(text(&mut db, &query), instant);
     }
+}
+
+#[test]
+fn a_schedule_of_pg_cron_becomes_the_expression_that_means_the_same_here() {
+    for (theirs, ours) in [
+        ("* * * * *", "* * * * *"),
+        ("30 seconds", "30 seconds"),
+        ("@daily", "@daily"),
+        ("0 0 1 * MON", "0 0 1 * MON"),
+        // Both must match where one of them begins with a star and restricts.
+        ("0 0 */2 * MON", "0 0 */2 * +MON"),
+        ("0 0 1 * */2", "0 0 1 * +*/2"),
+        // A field with all values restricts there unless it begins with a star: any day matches.
+        ("0 0 1-31 * MON", "0 0 * * *"),
+        ("0 0 13 * 0-6", "0 0 * * *"),
+    ] {
+        assert_eq!(cron::Cron::from_pg_cron(theirs).as_deref(), Ok(ours), "{theirs}");
+    }
+    assert!(cron::Cron::from_pg_cron("@reboot").is_err());
 }

@@ -11,6 +11,7 @@ mod keys;
 mod marks;
 mod pauses;
 mod payloads;
+mod procedures;
 mod progress;
 mod ready_list;
 mod redrive;

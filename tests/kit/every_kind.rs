@@ -1,5 +1,5 @@
-//! Jobs of every kind: plain, batched, in sets, failing at first, in queues, with keys, due later. Each has one effect, a row
-//! of `done`.
+//! Jobs of every kind: plain, batched, in sets, of procedures, failing at first, in queues, with keys, due later. Each has one
+//! effect, a row of `done`.
 
 use crate::{Cluster, SOON, describe, rows, text, wait_until};
 use postgres::Client;
@@ -27,6 +27,9 @@ const TASKS: &str = "
     create function again(p json, j graphile_worker.jobs) returns void language plpgsql as $$ begin
       insert into public.done (n) values ((p #>> '{}')::bigint);
       if j.attempts = 1 then raise 'the first attempt'; end if; end $$;
+    -- What it does after its last commit is as exact as what a function does.
+    create procedure steps(p json) language plpgsql as $$ begin
+      perform 1; commit; insert into public.done (n) values ((p #>> '{}')::bigint); end $$;
     create function rest(p json) returns void language plpgsql as $$ begin
       insert into public.done (n) values ((p #>> '{}')::bigint);
       perform pg_sleep(seconds) from public.naps; end $$;
@@ -36,13 +39,14 @@ const TASKS: &str = "
     select kongtask.register_task('note', 'note(json)'), kongtask.register_task('rest', 'rest(json)'),
       kongtask.register_task('batch', 'note(json)', max_batch := 50),
       kongtask.register_task('set', 'note_all(json[])'), kongtask.register_task('again', 'again(json, graphile_worker.jobs)'),
+      kongtask.register_task('steps', 'steps(json)'),
       kongtask.register_task('rest_batch', 'rest(json)', max_batch := 50),
       kongtask.register_task('rest_set', 'rest_all(json[])')";
 
 /// Adds jobs of every kind; how many.
 pub fn add(db: &mut Client, first: usize) -> Result<usize, postgres::Error> {
     db.batch_execute(&format!(
-        "select graphile_worker.add_job((array['note', 'batch', 'set', 'again'])[1 + n / 2 % 4], to_json(n),
+        "select graphile_worker.add_job((array['note', 'batch', 'set', 'again', 'steps'])[1 + n / 2 % 5], to_json(n),
            queue_name := case when n % 7 = 0 then 'q' end, job_key := case when n % 11 = 0 then 'k' || n end,
            run_at := now() + (n % 5) * interval '20 ms')
          from generate_series({first}, {first} + 19) n"

@@ -50,6 +50,8 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.unregister_task",                       "kongtask.unregister_task('unknown')",                           "yyy---"),
     ("kongtask.alter_schedule",                         "kongtask.alter_schedule('s', priority := 1)",                   "yy----"),
     ("kongtask.describe_cron",                          "kongtask.describe_cron('@daily')",                              "yy----"),
+    ("kongtask.sql",                                    "call kongtask.sql('{}')",                                       "yy----"),
+    ("kongtask.import_pg_cron",                         "kongtask.import_pg_cron()",                                     "yy----"),
     ("kongtask.import_crontab",                         "kongtask.import_crontab('0 0 1 1 * t')",                        "yy----"),
     ("kongtask.next_runs",                              "kongtask.next_runs('@daily')",                                  "yy----"),
     ("kongtask.run_schedule",                           "kongtask.run_schedule('s')",                                    "yy----"),
@@ -196,10 +198,16 @@ fn functions_are_called_by_those_they_are_granted_to() {
                     "create temporary table theirs (id int);
                      create trigger theirs after insert on theirs for each row execute function {name}()"
                 )
+            } else if call.starts_with("call ") {
+                call.to_string()
             } else {
                 format!("select {call}")
             };
-            let outcome = outcome_of_trial(db, &statement);
+            let outcome = match outcome_of_trial(db, &statement) {
+                // Who may call them is told that commands are for workers, and that there is no pg_cron.
+                refused if ["0A000", "55000"].contains(&refused.as_str()) => "ok".into(),
+                outcome => outcome,
+            };
             (statement, outcome, letter(who, number))
         };
         FUNCTIONS.iter().map(trial).collect()

@@ -1,5 +1,22 @@
 -- What the jobs of a schedule are like, entry being its row of kongtask.crontab.
-entry.task,
+-- The task of the role that scheduled it, of which command.rs tells.
+case entry.task
+  when 'kongtask.sql'
+    then coalesce(
+      (
+        select task.identifier
+        from kongtask.tasks as task
+        where
+          task.handler operator(pg_catalog.=) 'kongtask.sql(json)'
+          and coalesce(task.runs_as, kongtask.role_named(task.role))
+            operator(pg_catalog.=) coalesce(entry.runs_as, kongtask.role_named(entry.role))
+        order by task.identifier collate "C"
+        limit 1
+      ),
+      entry.task
+    )
+  else entry.task
+end,
 entry.payload,
 coalesce(
   entry.queue_name,
