@@ -153,9 +153,12 @@ impl Pool {
                 let comes = |worker: &Worker| matches!(worker.state(), State::Starting | State::Looking);
                 staying.iter().filter(|worker| worker.role.get() == role && comes(worker)).count()
             };
-            let lacks_one = |role: Oid| understaffed.iter().any(|short| short.role == role && short.jobs > coming(role));
+            let lacks_one =
+                |role: Oid| understaffed.iter().any(|short| short.role == role && short.jobs > coming(role));
             let candidates = roles.iter().copied().filter(|&role| is_fixed() || lacks_one(role));
-            let Some(role) = candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role))) else { return };
+            let Some(role) = candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role))) else {
+                return;
+            };
             if !self.start(role, now) {
                 return;
             }
@@ -218,7 +221,9 @@ impl Pool {
     }
 
     fn start(&mut self, role: Oid, now: Tick) -> bool {
-        let Some((slot, ticket)) = self.board.take_slot(self.database, role, settings::max_workers()) else { return false };
+        let Some((slot, ticket)) = self.board.take_slot(self.database, role, settings::max_workers()) else {
+            return false;
+        };
         let title = format!("{} ({})", worker::KIND, self.database_name);
         match background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) {
             Some(started) => {

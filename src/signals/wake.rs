@@ -18,13 +18,7 @@ pub fn offer(board: Board, database: Oid, role: Oid, hints: &[Hint], others: Opt
     }
 }
 
-fn offer_on(
-    list: &SharedReadyList,
-    database: Oid,
-    role: Oid,
-    hints: &[Hint],
-    others: Option<Position>,
-) -> Option<()> {
+fn offer_on(list: &SharedReadyList, database: Oid, role: Oid, hints: &[Hint], others: Option<Position>) -> Option<()> {
     list.with_of(database, role, |ready| {
         for &hint in hints {
             ready.offer(hint);

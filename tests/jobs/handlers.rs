@@ -99,7 +99,9 @@ fn a_handler_that_is_gone_or_forbidden_fails_clearly_and_the_worker_lives() {
     cluster.wait_for("select last_error like '%cannot be a handler%returns a set%' from graphile_worker.jobs", "t");
     cluster.sql("drop function h(); select graphile_worker.add_job('h', job_key := 'k')");
     cluster.wait_for("select last_error like '%(SQLSTATE 42883)%' from graphile_worker.jobs", "t");
-    cluster.sql("create function h() returns void language sql as ''; select graphile_worker.add_job('h', job_key := 'k')");
+    cluster.sql(
+        "create function h() returns void language sql as ''; select graphile_worker.add_job('h', job_key := 'k')",
+    );
     cluster.wait_for("select count(*) from graphile_worker.jobs", "0");
     assert_eq!(cluster.text("select pid from kongtask.workers"), worker);
 }

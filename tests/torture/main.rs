@@ -27,7 +27,8 @@ fn duration() -> Duration {
 fn every_committed_promise_is_kept_once_whatever_is_killed() {
     let (seed, duration) = (Random::seed(), duration());
     say(&format!("torture: {} s, SEED={seed}", duration.as_secs()));
-    let cluster = Cluster::with_extension(&["kongtask.shutdown_timeout = '1s'", "kongtask.worker_idle_timeout = '20ms'"]);
+    let cluster =
+        Cluster::with_extension(&["kongtask.shutdown_timeout = '1s'", "kongtask.worker_idle_timeout = '20ms'"]);
     cluster.sql(include_str!("schema.sql"));
     let stop = AtomicBool::new(false);
     let (accounts, struck, paused) = thread::scope(|scope| {

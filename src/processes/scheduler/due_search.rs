@@ -4,10 +4,10 @@
 use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::queues;
-use crate::processes::pool::Understaffed;
 use crate::jobs::search::{self, Search, SearchResult};
 use crate::pg::clock::{self, Tick, Timestamp, after};
 use crate::pg::fault;
+use crate::processes::pool::Understaffed;
 use crate::settings;
 use crate::shared::ready_list::{Position, ReadyList};
 use crate::shared::{SharedReadyList, TakenRange};
