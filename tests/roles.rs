@@ -180,7 +180,7 @@ fn registering_checks_handler_and_role() {
     alice
         .batch_execute(
             "create function app.h(json) returns void language sql as ''; create function app.set(json) returns setof int language sql as 'select 1';
-             create procedure app.p(json) language sql as ''; create function app.wrong(int) returns void language sql as '';
+             create procedure app.p(json[]) language sql as ''; create function app.wrong(int) returns void language sql as '';
              create function app.locked(json) returns void language sql as '';
              revoke execute on function app.locked from public, alice;",
         )
@@ -189,7 +189,7 @@ fn registering_checks_handler_and_role() {
         ("'t', 'app.none(json)'", "42883"),
         ("'t', 0", "42883"),
         ("'t', 'app.set(json)'", "42809"),
-        ("'t', 'app.p(json)'", "42809"),
+        ("'t', 'app.p(json[])'", "42809"),
         ("'t', 'app.wrong(int)'", "42P13"),
         ("'t', 'app.locked(json)'", "42501"),
         ("'', 'app.h(json)'", "22023"),

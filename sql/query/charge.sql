@@ -41,4 +41,4 @@ from (
 ) as crash
 where jobs.id operator(pg_catalog.=) $1 and jobs.locked_at is null
 returning jobs.attempts operator(pg_catalog.>=) jobs.max_attempts, jobs.task_identifier, jobs.last_error,
-  crash.number operator(pg_catalog.>) 1 or $3
+  crash.number operator(pg_catalog.>) 1 or $5
