@@ -236,7 +236,7 @@ fn a_drop_extension_whose_session_is_lost_keeps_nobody_away() {
     let cluster = cluster(&[]);
     cluster.wait_for(IDLE, "2");
     cluster.arm("emptied", "exit");
-    cluster.connect().batch_execute("drop extension kongtask").expect_err("a lost connection");
+    cluster.connect().batch_execute("drop extension kongtask cascade").expect_err("a lost connection");
     assert!(!cluster.is_armed("emptied"));
     cluster.sql("select graphile_worker.add_job('note', '1')");
     cluster.wait_for("select count(*) from done", "1");
