@@ -220,7 +220,9 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
-    if notes.tasks_changed || notes.anything {
+    // Of a change that was prepared, COMMIT PREPARED tells by invalidation messages only: hundreds of these a second may
+    // change no task.
+    if notes.tasks_changed {
         board.count_tasks_change(oid);
     }
     // Read after the commit: a pause that ends later is seen by a process that sees the jobs, too.

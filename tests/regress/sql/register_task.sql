@@ -26,10 +26,10 @@ select identifier, handler, role = current_user as is_mine, runs_as = current_us
 -- What is refused.
 create function of_number(n int) returns void language sql as '';
 create function many(payload json) returns setof int language sql as 'select 1';
-create procedure commits(payload json) language sql as '';
+create procedure commits(payloads json[]) language sql as '';
 select kongtask.register_task('t', 'of_number(int)');
 select kongtask.register_task('t', 'many(json)');
-select kongtask.register_task('t', 'commits(json)');
+select kongtask.register_task('t', 'commits(json[])');
 select kongtask.register_task('t', 'no_such_function(json)');
 select kongtask.register_task('', 'of_json(json)');
 select kongtask.register_task(null, 'of_json(json)');
