@@ -198,7 +198,7 @@ comment on table jobs is
 'Jobs that wait, run or have failed.
 
 A job that succeeds is deleted. A job that has used up max_attempts stays
-until you delete it or give it further attempts with reschedule_jobs.
+until you delete it or give it further attempts with kongtask.redrive.
 
 A job that runs in place (a first attempt without key and queue) looks here
 like one that waits: kongtask.workers shows it. Its row is locked meanwhile.';
@@ -279,12 +279,13 @@ comment on column migrations.breaking is
 after it. False for 1 to 9.';
 
 comment on table known_crontabs is
-'Crontab items that external workers have seen.
+'Schedules and crontab items, and the instant that each last fired for.
 
-External workers such as graphile-worker keep it. The kongtask workers
-neither read nor write it.';
-comment on column known_crontabs.identifier is 'Name of the crontab item.';
-comment on column known_crontabs.known_since is 'Time when a worker first saw it.';
+The scheduler keeps rows of kongtask.schedules here, and external workers
+such as graphile-worker keep rows of their crontabs. Where both have an item
+of the same name, each of its instants is fired once.';
+comment on column known_crontabs.identifier is 'Name of the schedule or crontab item.';
+comment on column known_crontabs.known_since is 'Time when it was first seen.';
 comment on column known_crontabs.last_execution is
 'Time for which it was last turned into a job.
 NULL: never.';
@@ -525,8 +526,8 @@ kongtask.register_task, kongtask.alter_task and kongtask.unregister_task
 change it. Jobs of all other tasks are left to external workers.';
 comment on column kongtask.tasks.identifier is 'Name of the task, as in add_job.';
 comment on column kongtask.tasks.handler is
-'Function that runs the jobs, with its schema and
-argument types.';
+'Function or procedure that runs the jobs, with
+its schema and argument types.';
 comment on column kongtask.tasks.role is
 'Name of the role that registered the task: the
 handler runs as this role. If there is no such
