@@ -558,8 +558,8 @@ comment on function kongtask.register_task is
 task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
-it as the current role. A task that is registered again is replaced, with all
-its options: alter_task changes only those it is given.
+it as the current role. A task that is registered again is replaced, with
+all its options: alter_task changes only those it is given.
 
 A function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to
 get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type
@@ -586,8 +586,8 @@ Arguments:
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range, or the
-  identifier is kongtask.sql.
+- 22023: the identifier, max_batch, timeout or backoff is out of range, or
+  the identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the handler is an aggregate or a window function, returns a set, or
@@ -1198,6 +1198,9 @@ create table kongtask.pauses (
   since timestamptz not null default now(),
   constraint pauses_task_queue_name_key unique nulls not distinct (task, queue_name)
 );
+
+-- Its key has NULLs. Without an identity, no row of it could be changed under a publication for all tables.
+alter table kongtask.pauses replica identity full;
 
 create function kongtask.tg_pauses__changed() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_pauses_changed';

@@ -8,6 +8,9 @@ create table kongtask.pauses (
   constraint pauses_task_queue_name_key unique nulls not distinct (task, queue_name)
 );
 
+-- Its key has NULLs. Without an identity, no row of it could be changed under a publication for all tables.
+alter table kongtask.pauses replica identity full;
+
 create function kongtask.tg_pauses__changed() returns trigger
   language c as 'MODULE_PATHNAME', 'kongtask_pauses_changed';
 

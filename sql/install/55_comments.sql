@@ -368,8 +368,8 @@ comment on function kongtask.register_task is
 task''s row.
 
 From then on, workers inside the server run the jobs of the task by calling
-it as the current role. A task that is registered again is replaced, with all
-its options: alter_task changes only those it is given.
+it as the current role. A task that is registered again is replaced, with
+all its options: alter_task changes only those it is given.
 
 A function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to
 get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type
@@ -396,8 +396,8 @@ Arguments:
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range, or the
-  identifier is kongtask.sql.
+- 22023: the identifier, max_batch, timeout or backoff is out of range, or
+  the identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the handler is an aggregate or a window function, returns a set, or

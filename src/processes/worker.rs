@@ -274,7 +274,13 @@ impl WorkerLoop {
     /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
     /// workers their share.
     fn take(&self) -> Vec<Hint> {
-        let users = self.list.users().max(1);
+        // Those that are starting have not joined the list yet.
+        let starting = self
+            .board
+            .workers_of(self.database)
+            .filter(|(_, worker)| worker.state() == State::Starting && worker.role.get() == self.runner.role)
+            .count();
+        let users = (self.list.users() + starting).max(1);
         loop {
             let mut hints = self.list.with(|ready| {
                 let share = ready.len().div_ceil(users);

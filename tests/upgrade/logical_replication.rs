@@ -97,6 +97,17 @@ fn a_subscription_that_is_disabled_and_enabled_has_jobs_run_and_not() {
     let old = with_logical_wal("old");
     let new = with_logical_wal("new");
     old.sql("create extension kongtask; create publication jobs for table graphile_worker.jobs");
+    // Rows of the other tables can be changed where all tables are published.
+    old.sql(
+        "create publication everything for all tables;
+         select kongtask.pause('elsewhere', until := now() + interval '1 hour');
+         select kongtask.pause('elsewhere', until := now() + interval '1 second');
+         select kongtask.schedule('hourly', '0 * * * *', 'elsewhere'), kongtask.alter_schedule('hourly', cron := '1 * * * *');
+         select kongtask.unschedule('hourly')",
+    );
+    old.wait_for("select count(*) from kongtask.pauses", "0");
+    old.sql("drop publication everything");
+    assert_eq!(old.log_lines(&["ERROR"]), Vec::<String>::new());
     new.sql(
         "create extension kongtask;
          create table done (job int primary key);
