@@ -1373,10 +1373,10 @@ create procedure kongtask.sql(payload json)
 comment on procedure kongtask.sql is
 'Stands for the commands of schedules, which workers run.
 
-kongtask.schedule(name, cron, ''kongtask.sql'', ''{"command": "..."}'') schedules
-a command. It runs as the role that scheduled it, as a client would send
-it: several statements are one transaction, and VACUUM, CREATE INDEX
-CONCURRENTLY and a CALL that commits work alone.
+kongtask.schedule(name, cron, ''kongtask.sql'', ''{"command": "..."}'')
+schedules a command. It runs as the role that scheduled it, as a client
+would send it: several statements are one transaction, and VACUUM, CREATE
+INDEX CONCURRENTLY and a CALL that commits work alone.
 
 The first such schedule of a role registers a task kongtask.sql:ROLE, with
 this handler. A job of it runs only if its command is that of a schedule of
@@ -1568,7 +1568,6 @@ create function kongtask.live_stats(
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_live_stats';
 
--- The error of a job is for those who may read the job.
 create view kongtask.stat_tasks as
   select
     stats.task,
@@ -1591,15 +1590,7 @@ create view kongtask.stat_tasks as
     stats.max_wait_time,
     stats.last_success_at,
     stats.last_failure_at,
-    case
-      when
-        pg_catalog.has_table_privilege('jobs'::regclass, 'select')
-        and (
-          not pg_catalog.row_security_active('jobs'::regclass)
-          or pg_catalog.has_function_privilege('get_job'::regproc, 'execute')
-        )
-        then stats.last_error
-    end as last_error,
+    stats.last_error,
     stats.stats_reset
   from kongtask.live_stats() as stats
   left join kongtask.tasks as task on stats.task operator(pg_catalog.=) task.identifier;
@@ -1683,7 +1674,15 @@ create view kongtask.queues with (security_invoker = true) as
   full join (
     select
       locked.queue_name,
-      locked.job_id,
+      (
+        select running.id
+        from jobs as running
+        where
+          running.queue_name operator(pg_catalog.=) locked.queue_name
+          and running.locked_by operator(pg_catalog.=) locked.locked_by
+        order by running.priority, running.run_at, running.id
+        limit 1
+      ) as job_id,
       locked.locked_by,
       locked.locked_at
     from job_queues as locked
@@ -1928,7 +1927,9 @@ begin
     ),
     lock as (
       select q.locked_by, q.locked_at, format('queue "%%s"', q.queue_name) as what,
-        not exists (select from %1$s.jobs as j where j.id = q.job_id) as is_orphan
+        -- A worker of ours that goes on with the queue leaves job_id as it was.
+        not starts_with(q.locked_by, 'kongtask:')
+          and not exists (select from %1$s.jobs as j where j.id = q.job_id) as is_orphan
       from %1$s.job_queues as q
       where q.locked_at is not null
       union all

@@ -5,10 +5,10 @@ create procedure kongtask.sql(payload json)
 comment on procedure kongtask.sql is
 'Stands for the commands of schedules, which workers run.
 
-kongtask.schedule(name, cron, ''kongtask.sql'', ''{"command": "..."}'') schedules
-a command. It runs as the role that scheduled it, as a client would send
-it: several statements are one transaction, and VACUUM, CREATE INDEX
-CONCURRENTLY and a CALL that commits work alone.
+kongtask.schedule(name, cron, ''kongtask.sql'', ''{"command": "..."}'')
+schedules a command. It runs as the role that scheduled it, as a client
+would send it: several statements are one transaction, and VACUUM, CREATE
+INDEX CONCURRENTLY and a CALL that commits work alone.
 
 The first such schedule of a role registers a task kongtask.sql:ROLE, with
 this handler. A job of it runs only if its command is that of a schedule of

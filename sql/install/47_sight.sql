@@ -24,7 +24,6 @@ create function kongtask.live_stats(
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_live_stats';
 
--- The error of a job is for those who may read the job.
 create view kongtask.stat_tasks as
   select
     stats.task,
@@ -47,15 +46,7 @@ create view kongtask.stat_tasks as
     stats.max_wait_time,
     stats.last_success_at,
     stats.last_failure_at,
-    case
-      when
-        pg_catalog.has_table_privilege('jobs'::regclass, 'select')
-        and (
-          not pg_catalog.row_security_active('jobs'::regclass)
-          or pg_catalog.has_function_privilege('get_job'::regproc, 'execute')
-        )
-        then stats.last_error
-    end as last_error,
+    stats.last_error,
     stats.stats_reset
   from kongtask.live_stats() as stats
   left join kongtask.tasks as task on stats.task operator(pg_catalog.=) task.identifier;
@@ -139,7 +130,15 @@ create view kongtask.queues with (security_invoker = true) as
   full join (
     select
       locked.queue_name,
-      locked.job_id,
+      (
+        select running.id
+        from jobs as running
+        where
+          running.queue_name operator(pg_catalog.=) locked.queue_name
+          and running.locked_by operator(pg_catalog.=) locked.locked_by
+        order by running.priority, running.run_at, running.id
+        limit 1
+      ) as job_id,
       locked.locked_by,
       locked.locked_at
     from job_queues as locked

@@ -35,7 +35,9 @@ begin
     ),
     lock as (
       select q.locked_by, q.locked_at, format('queue "%%s"', q.queue_name) as what,
-        not exists (select from %1$s.jobs as j where j.id = q.job_id) as is_orphan
+        -- A worker of ours that goes on with the queue leaves job_id as it was.
+        not starts_with(q.locked_by, 'kongtask:')
+          and not exists (select from %1$s.jobs as j where j.id = q.job_id) as is_orphan
       from %1$s.job_queues as q
       where q.locked_at is not null
       union all

@@ -1,7 +1,7 @@
 //! What a handler may ask for instead of completion or the usual back-off: its job due again at a time of its own, or
 //! failed for good.
 
-use super::{affected, one_row, plan, queues};
+use super::{affected, one_row, plan, queues, triggers};
 use crate::error::Error;
 use crate::pg::args::Row;
 use crate::pg::interval::Interval;
@@ -56,7 +56,8 @@ pub fn snooze_deleted(job: &Job, delay: Interval) -> Result<(), Error> {
     ]
     .map(|column| row.value(column));
     let delay = Some(delay.datum());
-    affected(&PUT_BACK, &[id, task, payload, priority, max_attempts, last_error, created_at, revision, flags, delay])?;
+    let values = [id, task, payload, priority, max_attempts, last_error, created_at, revision, flags, delay];
+    triggers::put_back(|| affected(&PUT_BACK, &values))?;
     Ok(())
 }
 

@@ -272,10 +272,10 @@ pub fn next_of_queue(
     }
 }
 
-/// Returns when the first job of a queue falls due that comes before jobs of a priority.
-pub fn due_before(queue_name: Value, priority: i32) -> Result<Option<Timestamp>, Error> {
+/// Returns when the first job of a queue falls due after `now` that comes before jobs of a priority.
+pub fn due_before(queue_name: Value, priority: i32, now: Timestamp) -> Result<Option<Timestamp>, Error> {
     static DUE: Plan = plan!("queue_due", TEXTOID, TIMESTAMPTZOID, INT4OID).by_index();
-    Ok(timestamp(schema::value(&DUE, &[queue_name, clock::now().into_datum(), priority.into_datum()])?))
+    Ok(timestamp(schema::value(&DUE, &[queue_name, now.into_datum(), priority.into_datum()])?))
 }
 
 /// Returns the earliest run_at after `now`. Takes a new snapshot: the transaction's own may be older than what commits

@@ -19,6 +19,7 @@ use crate::signals::commit_notes::{self, Change};
 use crate::tasks::registry::{self, Tasks};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
+use std::cell::Cell;
 
 /// Returns the firing, if it is for a row of our table. Errors: 39P01 otherwise, as a user who may call the function
 /// could put a trigger on a table whose columns have other types.
@@ -94,6 +95,24 @@ pub fn increase_job_queue_count(call: &mut Call) -> Result<Value, Failure> {
     Ok(nothing())
 }
 
+thread_local! {
+    /// True while the row of a job is put back that the transaction has deleted.
+    static PUTS_BACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has `put` insert the row of a job that the transaction has deleted: the job is not new.
+pub(super) fn put_back<T>(put: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            PUTS_BACK.set(false);
+        }
+    }
+    PUTS_BACK.set(true);
+    let _reset = Reset;
+    put()
+}
+
 /// After a job was added, or changed and left unlocked: notes what the commit must tell.
 pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
@@ -117,7 +136,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         has_key: row.value(attribute::KEY).is_some(),
         is_locked: row.value(attribute::LOCKED_AT).is_some(),
         is_news,
-        is_added: trigger.is_insert(),
+        is_added: trigger.is_insert() && !PUTS_BACK.get(),
     })?;
     Ok(nothing())
 }

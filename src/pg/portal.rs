@@ -167,11 +167,13 @@ pub fn run(text: &CStr) -> Result<(), Refused> {
         pg_sys::debug_query_string = text;
         let statements = catch(|| pg_parse_query(text))?;
         let count = if statements.is_null() { 0 } else { (*statements).length };
+        let statement = |i: c_int| (*(*statements).elements.add(i as usize)).ptr_value.cast::<pg_sys::RawStmt>();
+        // Before any is run, and with that perhaps committed.
+        if (0..count).any(|i| copies_to_client((*statement(i)).stmt)) {
+            return Err(Refused::NeedsClient);
+        }
         for i in 0..count {
-            let raw = (*(*statements).elements.add(i as usize)).ptr_value.cast::<pg_sys::RawStmt>();
-            if copies_to_client((*raw).stmt) {
-                return Err(Refused::NeedsClient);
-            }
+            let raw = statement(i);
             catch(|| run_one(text, raw, count > 1, i + 1 == count))?;
         }
         if catch(|| IsTransactionBlock())? {

@@ -255,14 +255,14 @@ impl Pool {
         const TOO_OFTEN: u32 = 3;
         let worker = &self.board.workers()[slot];
         let role = worker.role.get();
-        if worker.must_leave.load(SeqCst) || latch::stop_asked() {
+        if worker.id().is_some() && after(worker.begun.load(SeqCst), AT_ONCE) <= now {
+            self.short_lived.remove(&role);
+            self.failing.remove(&role);
+        } else if worker.must_leave.load(SeqCst) || latch::stop_asked() {
             // It was asked to end.
         } else if worker.id().is_none() {
             let hint = "Give the role LOGIN, and CONNECT on the database, or register its tasks as another role.";
             self.failed(role, now, "log in to", hint);
-        } else if after(worker.begun.load(SeqCst), AT_ONCE) <= now {
-            self.short_lived.remove(&role);
-            self.failing.remove(&role);
         } else {
             let times = self.short_lived.entry(role).or_default();
             *times += 1;

@@ -175,7 +175,7 @@ impl Runner {
                 return Ok(Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() });
             }
         };
-        match self.settle(&outcomes, attempt) {
+        match self.settle(&mut outcomes, attempt) {
             Ok(Some(failed)) => {
                 failed.into_iter().for_each(Failed::tell);
                 self.tell_done(&outcomes, attempt);
@@ -270,19 +270,22 @@ impl Runner {
 
     /// Completes the jobs that are done, records those that failed, and commits. Returns what to log, or `None` if a
     /// lock was lost, or a session has cancelled a job, and nothing was committed.
-    fn settle(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
+    fn settle(&self, outcomes: &mut Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
         if self.is_one_cancelled(outcomes) {
             return Ok(None);
         }
         xact::allow_writes();
         let mut snoozed = HashSet::new();
-        for (job, delay) in outcomes.snoozed() {
-            let is_snoozed = match attempt.mode {
-                RunMode::InPlace => postpone::snooze_locked(job.id, delay).map(|()| true)?,
-                RunMode::Claimed => postpone::snooze_held(job, self.worker_id(), delay)?,
+        for (job, delay) in &mut outcomes.done {
+            let is_snoozed = match (*delay, attempt.mode) {
+                (None, _) => false,
+                (Some(delay), RunMode::InPlace) => postpone::snooze_locked(job.id, delay).map(|()| true)?,
+                (Some(delay), RunMode::Claimed) => postpone::snooze_held(job, self.worker_id(), delay)?,
             };
             if is_snoozed {
                 snoozed.insert(job.id);
+            } else {
+                *delay = None;
             }
         }
         let done: Vec<i64> = outcomes.done.iter().map(|(job, _)| job.id).filter(|id| !snoozed.contains(id)).collect();

@@ -134,6 +134,7 @@ impl Runner {
             run.looked = Some((Instant::now(), tasks.clone()));
         }
         let queue_name = job.queue_name();
+        let now = clock::now();
         let next = self.spare_arena.within(|| {
             take::claim_following(queue_name, self.worker_id(), &tasks, &run.forbidden_flags, from, |next| {
                 let position = next.hint.position;
@@ -144,16 +145,18 @@ impl Runner {
                     // Before the commit: one of the two is to be released if the process ends.
                     let completed = Hint { position: job.position(), task: attempt.task.tag, kind: Kind::Queued };
                     self.me.hold(TakenRange::of(&[completed, next.hint]), &next.task.identifier);
+                    // A cancel of the next job must not interrupt this transaction.
+                    self.me.run(job.id);
                 }
                 goes_on
             })
         })?;
         let Some((next, task)) = next else { return Ok(None) };
         run.floor = next.position();
-        if from == Position::START {
-            let due = search::due_before(queue_name, run.floor.priority)?;
+        if from == Position::START || from.priority != run.floor.priority {
+            let due = search::due_before(queue_name, run.floor.priority, now)?;
             // A pause that ends lets jobs run that the look has left out.
-            run.due = due.unwrap_or(Timestamp::MAX).min(tasks.pauses.next_end(clock::now()));
+            run.due = due.unwrap_or(Timestamp::MAX).min(tasks.pauses.next_end(now));
         }
         let hint = Hint { position: run.floor, task: task.tag, kind: Kind::Queued };
         Ok(Some((next, task, hint)))

@@ -33,6 +33,9 @@ fn before(statement: &Statement) -> Result<(), Error> {
             if schema::extension().is_none() {
                 // What is counted here was of an extension that has been dropped.
                 counters::forget(|database| database == background::database());
+                if let Some(board) = shared::board() {
+                    board.cancels().free_of(|database| database == background::database());
+                }
             }
             commit_notes::note_created();
         }

@@ -74,7 +74,7 @@ pub fn live_overview(call: &mut Call) -> Result<Value, Error> {
 }
 
 /// Returns true if the current role may read all jobs.
-fn may_read_jobs() -> Result<bool, Error> {
+pub(super) fn may_read_jobs() -> Result<bool, Error> {
     let queue = schema::queue()?;
     let (may_read, is_limited) = role::may_read(queue.table);
     // As the policy of the table says.

@@ -1,5 +1,6 @@
 //! The counters of `kongtask.stat_tasks`.
 
+use super::sight::may_read_jobs;
 use crate::error::Error;
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 /// Returns what is counted of each task in this database.
 pub fn live_stats(call: &mut Call) -> Result<Value, Error> {
     let running = running(background::database());
+    let may_read_errors = may_read_jobs()?;
     let rows = counters::all_of(background::database()).into_iter().map(|counts| {
         let running = counts.task.as_ref().and_then(|task| running.get(&registry::tag(task))).copied().unwrap_or(0);
         let number = |count: u64| (count as i64).into_datum();
@@ -41,7 +43,7 @@ pub fn live_stats(call: &mut Call) -> Result<Value, Error> {
             wait.most.into_datum(),
             time(counts.last_success_at),
             time(counts.last_failure_at),
-            counts.last_error.as_ref().and_then(text),
+            counts.last_error.as_ref().filter(|_| may_read_errors).and_then(text),
             Some(counts.since.into()),
         ]
     });

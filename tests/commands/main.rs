@@ -125,6 +125,11 @@ fn several_statements_are_one_transaction_unless_they_end_it() {
             " in 0",
             "a job cannot copy from standard input or to standard output (SQLSTATE 0A000)",
         ),
+        (
+            format!("{} commit; copy log (what) from stdin", insert("1")),
+            " in 0",
+            "a job cannot copy from standard input or to standard output (SQLSTATE 0A000)",
+        ),
         ("selec 1".into(), " in 0", "syntax error at or near \"selec\" (SQLSTATE 42601)"),
         (
             format!("{} vacuum log", insert("1")),

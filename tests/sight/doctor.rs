@@ -1,6 +1,7 @@
 //! `kongtask.doctor()`: each check finds what is broken, says what mends it, and is content afterwards. Between them, these
 //! are the cases of docs/how-to/troubleshoot.md, where nothing happens and nothing is logged.
 
+use kongtask_tests::fixtures::with_note_and_nap;
 use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
 use postgres::Client;
 
@@ -191,4 +192,17 @@ fn the_doctor_finds_what_is_wrong_with_the_tables() {
     is_mended(&cluster, "holds", "a session is loading a dump");
     drop(loader);
     cluster.wait_for(NOTHING, "0");
+}
+
+#[test]
+fn a_queue_that_is_worked_down_is_found_in_order_and_says_what_runs() {
+    let cluster = with_note_and_nap(&["kongtask.workers = 1"]);
+    cluster.sql("select graphile_worker.add_job('nap', to_json(n * 30), 'q') from generate_series(0, 2) n");
+    // The first is done, and the worker has gone on with the second.
+    cluster.wait_for("select running from kongtask.queues", "2");
+    assert_eq!(cluster.text("select why from kongtask.job_states where id = 3"), "its queue is busy: it runs job 2");
+    assert_eq!(
+        cluster.text("select count(*) from kongtask.doctor() where \"check\" = 'locks' and status <> 'ok'"),
+        "0"
+    );
 }

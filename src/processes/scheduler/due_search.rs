@@ -33,6 +33,9 @@ impl Scheduler {
             let list = self.board.list(self.database, role);
             let waiting = match (list, &scope) {
                 (None, Scope::Nothing) if !has_unlisted => 0,
+                (None, Scope::DueSince(since)) if !has_unlisted => {
+                    self.search(tasks, role, |search| search::search_due(search, *since))?.hints.len()
+                }
                 (None, _) => self.search(tasks, role, search::search)?.hints.len(),
                 (Some(list), Scope::All(since)) => {
                     let known = list.with(|ready| ready.begins());
@@ -65,6 +68,9 @@ impl Scheduler {
             // The safety net takes a fiftieth of the time at most, however many rows a search has to skip.
             self.may_search_at = after(now, begun.elapsed() * 50);
             self.search_at = self.may_search_at.max(after(now, settings::poll_interval()));
+            if self.entry.has_unnoted_jobs.load(SeqCst) {
+                self.search_at = self.search_at.min(self.may_search_at);
+            }
         }
         self.search_skipped_rows_again(now);
         Ok(understaffed)

@@ -118,6 +118,8 @@ fn serve(
         if latch::reload_if_asked() {
             let soon = after(clock::tick(), settings::poll_interval());
             this.search_at = this.search_at.min(this.may_search_at.max(soon));
+            // Workers look again by themselves; where there are none, other flags may be forbidden now.
+            this.has_unlisted_jobs = true;
         }
     }
     this.stop_workers()?;
