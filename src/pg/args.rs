@@ -40,6 +40,19 @@ impl Text {
     }
 }
 
+/// Releases a descriptor that lookup_rowtype_tupdesc has returned.
+///
+/// # Safety
+/// It is not used any more.
+unsafe fn release(descriptor: pg_sys::TupleDesc) {
+    // SAFETY: as the macro ReleaseTupleDesc does.
+    unsafe {
+        if (*descriptor).tdrefcount >= 0 {
+            pg_sys::DecrTupleDescRefCount(descriptor);
+        }
+    }
+}
+
 /// A composite value: a row of a table.
 #[derive(Clone, Copy)]
 pub struct Row(Datum);
@@ -60,6 +73,35 @@ impl Row {
         // SAFETY: a flat composite, as SPI returned it.
         let datum = unsafe { pg_sys::GetAttributeByNum(self.0.cast_mut_ptr(), attribute, &mut is_null) };
         (!is_null).then_some(datum)
+    }
+
+    /// Returns several attributes of a table that has no more than 64. Asks for the row's type once, which takes longer
+    /// than to read them.
+    pub fn values<const N: usize>(&self, attributes: [i16; N]) -> [Option<Datum>; N] {
+        const MOST: usize = 64;
+        // SAFETY: a flat composite of a registered type; its descriptor is released after use. `heap_deform_tuple` writes
+        // as many values as the descriptor has attributes.
+        unsafe {
+            let header = self.0.cast_mut_ptr::<pg_sys::HeapTupleHeaderData>();
+            let (kind, modifier) = ((*header).t_choice.t_datum.datum_typeid, (*header).t_choice.t_datum.datum_typmod);
+            let descriptor = pg_sys::lookup_rowtype_tupdesc(kind, modifier);
+            if (*descriptor).natts as usize > MOST {
+                release(descriptor);
+                return attributes.map(|attribute| self.value(attribute));
+            }
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: varlena::varsize_any(header.cast()) as u32,
+                t_data: header,
+                ..Default::default()
+            };
+            let (mut values, mut nulls) = ([Datum::null(); MOST], [false; MOST]);
+            pg_sys::heap_deform_tuple(&mut tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            release(descriptor);
+            attributes.map(|attribute| {
+                let at = attribute as usize - 1;
+                (!nulls[at]).then(|| values[at])
+            })
+        }
     }
 
     /// Returns a copy with some attributes changed, in the current memory context.

@@ -274,19 +274,18 @@ impl WorkerLoop {
     /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
     /// workers their share.
     fn take(&self) -> Vec<Hint> {
-        // Those that are starting have not joined the list yet.
-        let starting = self
-            .board
-            .workers_of(self.database)
-            .filter(|(_, worker)| worker.state() == State::Starting && worker.role.get() == self.runner.role)
-            .count();
-        let users = (self.list.users() + starting).max(1);
+        let users = || {
+            // Those that are starting have not joined the list yet.
+            let starts = |worker: &Worker| worker.state() == State::Starting && worker.role.get() == self.runner.role;
+            let starting = self.board.workers_of(self.database).filter(|(_, worker)| starts(worker)).count();
+            (self.list.users() + starting).max(1)
+        };
         loop {
             let mut hints = self.list.with(|ready| {
-                let share = ready.len().div_ceil(users);
+                let waiting = ready.len();
                 ready.take(|hint| match self.own_task(hint) {
                     Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
-                        task.max_batch.min(share)
+                        task.max_batch.min(waiting.div_ceil(users()))
                     }
                     _ => 1,
                 })

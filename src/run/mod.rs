@@ -59,6 +59,7 @@ use crate::tasks::registry::{self, Task};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -364,7 +365,7 @@ impl Runner {
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 
-    fn report(&self, statement: &DbText, job: &Job, task: &DbText) {
+    fn report(&self, statement: impl Display, job: &Job, task: &DbText) {
         let attempts = job.attempts();
         background::report_running(&format!("{statement} /* job {}, task {task}, attempt {attempts} */", job.id));
     }

@@ -16,7 +16,7 @@ impl Runner {
     /// Runs a claimed job, and leaves the handler's last transaction open for the job to be completed in.
     pub(super) fn call_procedure(&self, job: &Job, task: &Task, handler: &Handler) -> Result<(), Error> {
         let steps = self.arena.within(|| handler.steps(job, self.role, &task.handler))?;
-        self.report(&DbText::of_c(steps.statement()), job, &task.identifier);
+        self.report(DbText::of_c(steps.statement()), job, &task.identifier);
         xact::begin_steps(settings::synchronous_commit().as_deref())?;
         self.call(task, handler, || steps.run())?;
         if !xact::is_read_committed() {

@@ -8,7 +8,6 @@ use crate::jobs::take::{self, Next};
 use crate::jobs::{postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::interval::Interval;
-use crate::pg::text::DbText;
 use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
@@ -191,8 +190,7 @@ impl Runner {
             return Ok(Outcome::Cancelled);
         }
         if !handler.has_steps() {
-            let statement = DbText::from(format!("select {}", attempt.task.handler));
-            self.report(&statement, job, &attempt.task.identifier);
+            self.report(format_args!("select {}", attempt.task.handler), job, &attempt.task.identifier);
             self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
         } else if attempt.mode == RunMode::Claimed {
             self.call_procedure(job, attempt.task, &handler)?;

@@ -35,6 +35,7 @@ pub struct Job {
     pub id: i64,
     /// When it had been added and was due.
     due: Timestamp,
+    attempts: i32,
     times: Cell<Times>,
 }
 
@@ -51,10 +52,17 @@ pub struct Times {
 impl Job {
     /// Wraps a row of `jobs`. To be called within a transaction, as whatever reads the row.
     pub fn new(row: Datum) -> Job {
+        use attribute::{ATTEMPTS, CREATED_AT, ID, RUN_AT};
         let row = Row::new(row);
-        let time = |attribute| timestamp(row.value(attribute)).unwrap_or(0);
-        let due = time(attribute::RUN_AT).max(time(attribute::CREATED_AT));
-        Job { row, id: row.get(attribute::ID).unwrap_or(0), due, times: Cell::default() }
+        let [id, run_at, created_at, attempts] = row.values([ID, RUN_AT, CREATED_AT, ATTEMPTS]);
+        let number = |value: Option<Datum>| value.map_or(0, |datum| datum.value() as i64);
+        Job {
+            row,
+            id: number(id),
+            due: number(run_at).max(number(created_at)),
+            attempts: number(attempts) as i32,
+            times: Cell::default(),
+        }
     }
 
     /// Returns the payload, a `json`.
@@ -71,7 +79,7 @@ impl Job {
     pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
         let has = |attribute| self.row.value(attribute).is_some();
         self.position().run_at <= now
-            && self.number(attribute::ATTEMPTS) == 0
+            && self.attempts == 0
             && self.max_attempts() > 0
             && !has(attribute::KEY)
             && !has(attribute::QUEUE_NAME)
@@ -85,7 +93,7 @@ impl Job {
 
     /// Returns how many attempts have begun, this one included.
     pub fn attempts(&self) -> i32 {
-        self.number(attribute::ATTEMPTS).max(1)
+        self.attempts.max(1)
     }
 
     pub fn max_attempts(&self) -> i32 {
