@@ -99,19 +99,25 @@ fn what_a_procedure_committed_before_it_failed_stays_and_the_next_attempt_begins
 #[test]
 fn what_a_procedure_does_after_its_last_commit_is_one_transaction_with_the_completion() {
     let cluster = with_steps(&["kongtask.workers = 1"]);
+    // It waits there until another session has changed its job.
+    let mut other = cluster.connect();
+    let mut change = |job: &str, set: &str| {
+        other.batch_execute(&format!("select pg_advisory_lock(1), graphile_worker.add_job('{job}')")).expect("add");
+        cluster.wait_for("select count(*) from pg_locks where locktype = 'advisory' and not granted", "1");
+        other
+            .batch_execute(&format!("update graphile_worker.jobs set {set}; select pg_advisory_unlock(1)"))
+            .expect("change");
+    };
     cluster.sql(
         "create procedure loses_its_lock() language plpgsql as $$ begin
            insert into steps (step) values (1);
            commit;
            insert into steps (step) values (2);
-           -- By hand, as another session would.
-           perform dblink_exec('dbname=postgres host=' || split_part(current_setting('unix_socket_directories'), ',', 1),
-             'update graphile_worker.jobs set locked_by = ''another'', locked_at = now()');
+           perform pg_advisory_xact_lock(1);
          end $$;
-         create extension dblink;
-         select kongtask.register_task('loses_its_lock', 'loses_its_lock()');
-         select graphile_worker.add_job('loses_its_lock')",
+         select kongtask.register_task('loses_its_lock', 'loses_its_lock()')",
     );
+    change("loses_its_lock", "locked_by = 'another', locked_at = now()");
     cluster.wait_for_log("WARNING:  job 1 (loses_its_lock) lost its lock while it ran");
     assert_eq!(cluster.text("select array_agg(step) from steps"), "{1}");
     assert_eq!(cluster.text("select locked_by from graphile_worker.jobs"), "another");
@@ -121,12 +127,11 @@ fn what_a_procedure_does_after_its_last_commit_is_one_transaction_with_the_compl
          create procedure repeats() language plpgsql as $$ begin
            commit; set transaction isolation level repeatable read;
            insert into steps (step) values (3);
-           perform dblink_exec('dbname=postgres host=' || split_part(current_setting('unix_socket_directories'), ',', 1),
-             'update graphile_worker.jobs set locked_at = now()');
+           perform pg_advisory_xact_lock(1);
          end $$;
-         select kongtask.register_task('repeats', 'repeats()');
-         select graphile_worker.add_job('repeats')",
+         select kongtask.register_task('repeats', 'repeats()')",
     );
+    change("repeats", "locked_at = now()");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select array_agg(step) from steps"), "{3}");
 }
