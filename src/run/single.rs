@@ -185,7 +185,9 @@ impl Runner {
     }
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<Outcome, Error> {
-        let Some(handler) = self.handler(attempt.task, job.queue_name())? else { return Ok(Outcome::NotOurs) };
+        // A job that runs in place is in no queue.
+        let queue_name = if attempt.mode == RunMode::InPlace { None } else { job.queue_name() };
+        let Some(handler) = self.handler(attempt.task, queue_name)? else { return Ok(Outcome::NotOurs) };
         if self.cancel_of(job.id).is_some() {
             return Ok(Outcome::Cancelled);
         }

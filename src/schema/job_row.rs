@@ -77,14 +77,14 @@ impl Job {
 
     /// Returns true for a job of this task that has no key and no queue, was never tried, and is due.
     pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
-        let has = |attribute| self.row.value(attribute).is_some();
-        self.position().run_at <= now
+        use attribute::{KEY, LOCKED_AT, MAX_ATTEMPTS, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER};
+        let [run_at, max_attempts, key, queue_name, locked_at, identifier] =
+            self.row.values([RUN_AT, MAX_ATTEMPTS, KEY, QUEUE_NAME, LOCKED_AT, TASK_IDENTIFIER]);
+        timestamp(run_at).is_some_and(|run_at| run_at <= now)
             && self.attempts == 0
-            && self.max_attempts() > 0
-            && !has(attribute::KEY)
-            && !has(attribute::QUEUE_NAME)
-            && !has(attribute::LOCKED_AT)
-            && self.row.value(attribute::TASK_IDENTIFIER).is_some_and(|datum| Text::new(datum).is(task))
+            && max_attempts.is_some_and(|most| most.value() as i32 > 0)
+            && [key, queue_name, locked_at].iter().all(Option::is_none)
+            && identifier.is_some_and(|datum| Text::new(datum).is(task))
     }
 
     pub fn queue_name(&self) -> Option<Datum> {
