@@ -134,7 +134,9 @@ alter table kongtask.tasks
 -- this script sees to that.
 alter table kongtask.tasks
   add column backoff interval[] check (
-    cardinality(backoff) between 1 and 100
+    -- Not BETWEEN, which a dump writes in another way than the catalog.
+    cardinality(backoff) >= 1
+    and cardinality(backoff) <= 100
     and array_position(backoff, null) is null
     and '0' < all (backoff)
     and '10 years' >= all (backoff)

@@ -12,7 +12,9 @@ create table kongtask.tasks (
   timeout interval check (timeout > '0'),
   runs_as regrole generated always as (kongtask.role_named(role)) stored,
   backoff interval[] check (
-    cardinality(backoff) between 1 and 100
+    -- Not BETWEEN, which a dump writes in another way than the catalog.
+    cardinality(backoff) >= 1
+    and cardinality(backoff) <= 100
     and array_position(backoff, null) is null
     and '0' < all (backoff)
     and '10 years' >= all (backoff)
