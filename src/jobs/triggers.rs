@@ -16,7 +16,7 @@ use crate::schema::job_row::{attribute, timestamp};
 use crate::shared;
 use crate::shared::ready_list::{Hint, Position};
 use crate::signals::commit_notes::{self, Change};
-use crate::tasks::registry::{self, Tasks};
+use crate::tasks::registry;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 use std::cell::Cell;
@@ -178,7 +178,9 @@ pub fn note(job: &Changed) -> Result<(), Error> {
         None if job.is_news => notify::notify(c"jobs:insert", c""),
         None => (),
         Some(_) if job.run_at > clock::transaction_start() => commit_notes::note_due(job.run_at),
-        Some(_) if let Some(until) = paused_until(job, &tasks) => commit_notes::note_paused(tasks.changes, until),
+        Some(_) if let Some(until) = tasks.paused_until(&job.identifier, job.queue_name) => {
+            commit_notes::note_paused(tasks.changes, until);
+        }
         Some(task) => {
             let hint = Hint {
                 position,
@@ -189,15 +191,6 @@ pub fn note(job: &Changed) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Returns when the pauses end under which a job falls.
-fn paused_until(job: &Changed, tasks: &Tasks) -> Option<Timestamp> {
-    if tasks.pauses.is_empty() {
-        return None;
-    }
-    let queue_name = job.queue_name.map(|name| Text::new(name).read());
-    tasks.pauses.until(&job.identifier, queue_name.as_ref(), clock::now())
 }
 
 fn revision(row: &TriggerRow) -> Option<i32> {

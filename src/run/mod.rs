@@ -40,7 +40,6 @@ use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, recover};
-use crate::pg::args::Text;
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::clock::{NEVER, Timestamp};
 use crate::pg::memory::Arena;
@@ -355,11 +354,8 @@ impl Runner {
             return Ok(None);
         }
         let tasks = registry::tasks()?;
-        if !tasks.pauses.is_empty() {
-            let queue_name = queue_name.map(|name| Text::new(name).read());
-            if tasks.pauses.until(&task.identifier, queue_name.as_ref(), clock::now()).is_some() {
-                return Ok(None);
-            }
+        if tasks.paused_until(&task.identifier, queue_name).is_some() {
+            return Ok(None);
         }
         let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
         now.map(|now| Handler::find(&now.handler)).transpose()
@@ -373,6 +369,10 @@ impl Runner {
     /// Counts jobs that were completed, and logs what the settings ask for.
     fn succeeded<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>, task: &Task) {
         let account = log_ends(jobs, task, "succeeded");
+        if account.jobs == 0 {
+            // All of them were snoozed.
+            return;
+        }
         if let Some(counters) = task.counters() {
             counters.succeeded(&account);
         }

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::pg::args::Text;
-use crate::pg::clock::Timestamp;
+use crate::pg::clock::{self, Timestamp};
 use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
@@ -124,6 +124,15 @@ impl Tasks {
     /// Returns the identifiers of the tasks that run as `role`.
     pub fn of_role(&self, role: Oid) -> Vec<DbText> {
         self.by_identifier.values().filter(|task| task.role == role).map(|task| task.identifier.clone()).collect()
+    }
+
+    /// Returns when the pauses end under which a job of a task falls, given the queue that it is in; `None` if it is not
+    /// paused.
+    pub fn paused_until(&self, task: &DbText, queue_name: Value) -> Option<Timestamp> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        self.pauses.until(task, queue_name.map(|name| Text::new(name).read()).as_ref(), clock::now())
     }
 
     /// Returns the identifiers of the tasks that run as `role` and are not paused.
