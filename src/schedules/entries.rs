@@ -15,6 +15,7 @@ use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
 use crate::schema;
 use crate::schema::job_row::timestamp;
+use crate::shared::uptime::Span;
 use pgrx::pg_sys::Oid;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -60,13 +61,14 @@ impl Entry {
     }
 
     /// What to do about it now, where it was last fired at `last`; `None`: nothing.
-    pub fn round(&self, last: Option<Timestamp>, former: Timestamp, now: Timestamp) -> Option<Round> {
+    pub fn round(&self, last: Option<Timestamp>, former: Span, now: Timestamp) -> Option<Round> {
         let due = match last {
             // Another process has fired it.
             Some(last) if last >= self.due => self.times().next_after(last)?,
             _ => self.due,
         };
-        let past = Past { begun: self.begun, former, scheduled_at: self.scheduled_at, now };
+        let known_since = self.scheduled_at.max(former.since);
+        let past = Past { begun: self.begun, former: former.until, known_since, now };
         (due <= now).then(|| round(&self.times(), (self.missed, self.missed_within), due, past))
     }
 }

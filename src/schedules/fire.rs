@@ -24,7 +24,7 @@ use crate::pg::{background, fault, procedure, role, version, xact};
 use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
 use crate::shared::DatabaseEntry;
-use crate::shared::uptime::{self, Uptime};
+use crate::shared::uptime::{self, Span, Uptime};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -43,8 +43,8 @@ pub struct Schedules {
     /// When this scheduler began to serve.
     begun: Timestamp,
     uptime: Option<&'static Uptime>,
-    /// When the former scheduler was last alive.
-    former: Timestamp,
+    /// When the former scheduler was alive.
+    former: Span,
     /// True once what was missed before this scheduler began is seen to.
     has_caught_up: bool,
     /// False until they are read for the first time.
@@ -70,7 +70,7 @@ impl Schedules {
             entries: Entries::default(),
             begun: clock::now(),
             uptime,
-            former: uptime.map_or(i64::MIN, Uptime::until),
+            former: uptime.map_or(Span::NONE, Uptime::span),
             has_caught_up: false,
             are_read: false,
             read_again: None,
@@ -115,7 +115,7 @@ impl Schedules {
     /// From here on, what falls due is late if it is not fired by the time that this process is gone, not missed.
     fn extend_uptime(&self) {
         if let Some(uptime) = self.uptime {
-            uptime.extend(clock::now());
+            uptime.store(Span { since: self.begun, until: clock::now() });
         }
     }
 

@@ -2,13 +2,14 @@
 //! come by then.
 //!
 //! ```text
-//!             the former scheduler was last alive      this one began
-//!   ─────────────────────┬───────────────────────────────┬──────────────────────► now
-//!       late: it runs    │  missed: as the schedule says │  late: it runs
+//!               the former scheduler was alive                this one began
+//!   ─────────────┬─────────────────────────────┬────────────────┬──────────────────► now
+//!     missed     │        late: it runs        │     missed     │  late: it runs
 //! ```
 //!
-//! What the former scheduler was about to fire as it was killed is late, not missed. What lies before the times of the
-//! schedule were set (an imported crontab goes on from its last run) is missed.
+//! What the former scheduler was about to fire as it was killed is late. Missed is what fell due while no scheduler was
+//! alive, or before the times of the schedule were set (an imported crontab goes on from its last run): a table that was
+//! restored into a running server goes on from what its dump says of an older time.
 
 use super::Cron;
 use super::calendar::Calendar;
@@ -94,15 +95,15 @@ pub struct Past {
     pub begun: Timestamp,
     /// When the former scheduler was last alive.
     pub former: Timestamp,
-    /// When the times of the schedule were set.
-    pub scheduled_at: Timestamp,
+    /// From when on the former scheduler was alive, and the times of the schedule were what they are.
+    pub known_since: Timestamp,
     pub now: Timestamp,
 }
 
 impl Past {
     /// True if no scheduler ran at this instant, or none that knew of the schedule.
     fn is_missed(&self, instant: Timestamp) -> bool {
-        instant < self.begun && !(instant <= self.former && instant >= self.scheduled_at)
+        instant < self.begun && !(instant <= self.former && instant >= self.known_since)
     }
 }
 
@@ -138,7 +139,7 @@ pub fn round<C: Calendar>(
         let run = times.latest(before, end, MOST);
         return Round { missed: times.count(before, run[0] - 1), done: end, run, backfilled: false };
     }
-    let end = if due <= past.former { past.scheduled_at.min(past.begun) - 1 } else { past.begun - 1 }.min(past.now);
+    let end = if due <= past.former { past.known_since.min(past.begun) - 1 } else { past.begun - 1 }.min(past.now);
     let oldest = within.map_or(i64::MIN, |within| past.now.saturating_sub(within));
     let nothing = |missed| Round { run: Vec::new(), backfilled: true, missed, done: end };
     match missed {
@@ -206,7 +207,7 @@ mod tests {
         let cron = Cron::parse("* * * * *").expect("a cron expression");
         let times = Times { cron: &cron, zone: &Utc, ends_at: i64::MAX };
         let past =
-            Past { begun: begun * MINUTE + 1, former: former * MINUTE, scheduled_at: i64::MIN, now: now * MINUTE + 2 };
+            Past { begun: begun * MINUTE + 1, former: former * MINUTE, known_since: i64::MIN, now: now * MINUTE + 2 };
         let round = round(&times, (missed, within.map(|minutes| minutes * MINUTE)), due * MINUTE, past);
         let run = round.run.iter().map(|instant| instant / MINUTE).collect();
         (run, round.backfilled, round.missed, round.done.div_euclid(MINUTE))
@@ -229,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn what_fell_due_before_the_former_scheduler_began_is_missed() {
+        let cron = Cron::parse("* * * * *").expect("a cron expression");
+        let times = Times { cron: &cron, zone: &Utc, ends_at: i64::MAX };
+        let past = Past { begun: 9 * MINUTE + 1, former: 7 * MINUTE, known_since: 6 * MINUTE, now: 9 * MINUTE + 2 };
+        let first = round(&times, (Missed::Skip, None), 3 * MINUTE, past);
+        assert_eq!((first.run.len(), first.missed, first.done), (0, 3, 6 * MINUTE - 1));
+        let late = round(&times, (Missed::Skip, None), 6 * MINUTE, past);
+        assert_eq!((late.run, late.missed, late.done), (vec![6 * MINUTE, 7 * MINUTE], 0, 7 * MINUTE));
+        let then = round(&times, (Missed::Skip, None), 8 * MINUTE, past);
+        assert_eq!((then.run.len(), then.missed, then.done), (0, 2, 9 * MINUTE));
+    }
+
+    #[test]
     fn what_was_missed_is_skipped_or_made_up_for() {
         assert_eq!(minutes(Missed::Skip, None, 5, [0, 9, 12]), (vec![], true, 5, 9));
         assert_eq!(minutes(Missed::Once, None, 5, [0, 9, 12]), (vec![9], true, 4, 9));
@@ -244,7 +258,7 @@ mod tests {
         let cron = Cron::parse("* * * * * *").expect("a cron expression");
         let times = Times { cron: &cron, zone: &Utc, ends_at: i64::MAX };
         let year = 365 * 24 * HOUR;
-        let past = Past { begun: year, former: 0, scheduled_at: i64::MIN, now: year };
+        let past = Past { begun: year, former: 0, known_since: i64::MIN, now: year };
         let begun = std::time::Instant::now();
         let skipped = round(&times, (Missed::Skip, None), SECOND, past);
         assert_eq!((skipped.missed, skipped.done), (1000, year - 1));

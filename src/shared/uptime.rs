@@ -1,4 +1,4 @@
-//! Until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so
+//! From when and until when the scheduler of each database has been alive, kept where a crash of the server does not reach it: so
 //! that the next scheduler can tell what the former was about to fire as it was killed from what fell due while none
 //! ran.
 
@@ -18,7 +18,19 @@ const FILE: &str = "pg_stat_tmp/kongtask.uptime";
 pub struct Uptime {
     /// 0: none.
     database: AtomicU32,
+    since: AtomicI64,
     until: AtomicI64,
+}
+
+/// A time during which a scheduler of a database was alive, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    pub since: Timestamp,
+    pub until: Timestamp,
+}
+
+impl Span {
+    pub const NONE: Span = Span { since: i64::MAX, until: i64::MIN };
 }
 
 thread_local! {
@@ -49,7 +61,7 @@ pub fn of(database: Oid) -> Option<&'static Uptime> {
         let oldest = all.iter().min_by_key(|uptime| uptime.age())?;
         let of = oldest.database.load(SeqCst);
         if oldest.database.compare_exchange(of, database.to_u32(), SeqCst, SeqCst).is_ok() {
-            oldest.until.store(i64::MIN, SeqCst);
+            oldest.store(Span::NONE);
             return Some(oldest);
         }
     }
@@ -60,13 +72,17 @@ impl Uptime {
         if self.database.load(SeqCst) == 0 { i64::MIN } else { self.until.load(SeqCst) }
     }
 
-    /// When a scheduler of the database was last known to be alive.
-    pub fn until(&self) -> Timestamp {
-        self.until.load(SeqCst)
+    /// When the last scheduler of the database that caught up with its schedules was alive.
+    pub fn span(&self) -> Span {
+        Span { since: self.since.load(SeqCst), until: self.until.load(SeqCst) }
     }
 
-    /// It is alive now.
-    pub fn extend(&self, now: Timestamp) {
-        self.until.store(now, SeqCst);
+    /// To be called by the scheduler of the database only. A crash between the two leaves an empty span, or the new one.
+    pub fn store(&self, span: Span) {
+        if self.since.load(SeqCst) != span.since {
+            self.until.store(i64::MIN, SeqCst);
+            self.since.store(span.since, SeqCst);
+        }
+        self.until.store(span.until, SeqCst);
     }
 }
