@@ -88,6 +88,8 @@ struct Known {
     /// When the database, while it is watched, is to be looked at again for what no commit has told of; 0 before the
     /// first look.
     look_at: Tick,
+    /// True if a setting has changed while it had a scheduler, which may have left without seeing that.
+    look_again: bool,
     /// How many looks have found nothing, one after another.
     vain_looks: u32,
     /// Since when it has been waiting for its scheduler.
@@ -164,7 +166,7 @@ impl Known {
         self.vain_looks = if was_routine { self.vain_looks + 1 } else { 0 };
         let shortest = settings::poll_interval() * POLLS;
         let pause = shortest.saturating_mul(1 << self.vain_looks.min(16)).min(LONGEST.max(shortest));
-        self.look_at = after(now, pause);
+        self.look_at = if std::mem::take(&mut self.look_again) { 0 } else { after(now, pause) };
     }
 
     /// Logs from time to time why the database is held. Returns when to look again.
@@ -315,7 +317,7 @@ impl Launcher {
         let settings = WatchedSettings::read();
         if settings != self.settings {
             self.settings = settings;
-            self.known.values_mut().for_each(|known| known.look_at = 0);
+            self.known.values_mut().for_each(|known| (known.look_at, known.look_again) = (0, known.scheduler.is_some()));
         }
     }
 

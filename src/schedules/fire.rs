@@ -45,8 +45,8 @@ pub struct Schedules {
     uptime: Option<&'static Uptime>,
     /// When the former scheduler was alive, or the launcher watched in its place.
     former: Span,
-    /// Since when the launcher has watched, if it has: what is scheduled since then is new.
-    left_at: Option<Timestamp>,
+    /// If the launcher has watched: since when what is scheduled is new, as no scheduler has heard of it.
+    new_since: Option<Timestamp>,
     /// True once what was missed before this scheduler began is seen to.
     has_caught_up: bool,
     /// False until they are read for the first time.
@@ -71,17 +71,21 @@ impl Schedules {
     pub fn new(database: Oid, watched: Option<&DatabaseEntry>) -> Schedules {
         let uptime = uptime::of(database);
         let begun = clock::now();
+        let mut new_since = None;
         if let (Some(entry), Some(uptime)) = (watched, uptime) {
             // Nothing that the former scheduler knew was due before. What has changed since has been told of.
-            let since = entry.fires_at.load(SeqCst).min(entry.schedules_changed.load(SeqCst));
-            uptime.store(Span { since: since.min(begun), until: begun });
+            let (fires_at, told) = (entry.fires_at.load(SeqCst), entry.schedules_changed.load(SeqCst));
+            uptime.store(Span { since: fires_at.min(told).min(begun), until: begun });
+            // A change that was begun before the former scheduler left may be new, too. Where nothing was due before the
+            // change was told of, all can be taken to be new.
+            new_since = Some(if fires_at > told { i64::MIN } else { entry.left_at.load(SeqCst) });
         }
         Schedules {
             entries: Entries::default(),
             begun,
             uptime,
             former: uptime.map_or(Span::NONE, Uptime::span),
-            left_at: watched.map(|entry| entry.left_at.load(SeqCst)),
+            new_since,
             has_caught_up: false,
             are_read: false,
             read_again: None,
@@ -160,7 +164,7 @@ impl Schedules {
         let told = database.schedules_changed.swap(NEVER, SeqCst);
         let heard_of = if told == NEVER { clock::now() } else { told };
         xact::begin_for_queue_within(c"100ms");
-        let since = if self.are_read { Some(i64::MIN) } else { self.left_at };
+        let since = if self.are_read { Some(i64::MIN) } else { self.new_since };
         let read = self.entries.read(self.begun, since.map(|since| (heard_of, since)));
         match read.and_then(|()| Ok(xact::commit()?)) {
             Ok(()) => {
