@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
-static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);

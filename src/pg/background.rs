@@ -317,9 +317,9 @@ pub fn warn_of_no_entry(database: &DbText) {
 }
 
 /// Logs that the server has no slot for another background worker.
-pub fn warn_of_no_slot(message: &(impl AsText + ?Sized)) {
+pub fn tell_of_no_slot(level: Level, message: &(impl AsText + ?Sized)) {
     log_with(
-        Level::Warning,
+        level,
         message,
         Some("All slots for background workers are in use.".into()),
         Some("Increase max_worker_processes, which needs a restart, or decrease kongtask.workers.".into()),

@@ -423,7 +423,8 @@ impl Launcher {
         }
         if self.no_slot.until().is_none_or(|until| until <= now) {
             self.no_slot.longer(now);
-            background::warn_of_no_slot(&format!("no scheduler could be started in database \"{}\"", database.name));
+            let message = format!("no scheduler could be started in database \"{}\"", database.name);
+            background::tell_of_no_slot(Level::Warning, &message);
         }
         entry.starving_since.compare_exchange(0, candidate.since, SeqCst, SeqCst).ok();
         let since = entry.starve(Some(true), now);

@@ -305,7 +305,9 @@ impl Pool {
                 if self.no_slot.until().is_none_or(|until| until <= now) {
                     self.no_slot.longer(now);
                     let live = self.workers().count();
-                    background::warn_of_no_slot(&format!(
+                    // Those that there are run all jobs.
+                    let level = if live == 0 { Level::Warning } else { Level::Log };
+                    background::tell_of_no_slot(level, &format!(
                         "only {live} of {} kongtask workers could be started in database \"{}\"",
                         settings::workers(),
                         self.database_name

@@ -96,7 +96,7 @@ fn copies(slots: usize, databases: usize, more: &[&str]) -> Cluster {
     db.batch_execute(DATABASE).expect("a database");
     drop(db);
     for n in 1..=databases {
-        cluster.sql(&format!("create database d{n} template d0 strategy file_copy"));
+        cluster.sql(&format!("create database d{n} template d0"));
     }
     cluster
 }
