@@ -1968,7 +1968,10 @@ begin
       from server where not is_served
       union all
       select 'workers', 'error', 'kongtask.workers is 0: no job runs.',
-        'alter system set kongtask.workers = 16; select pg_reload_conf()'
+        format(
+          'alter system set kongtask.workers = %%s; select pg_reload_conf()',
+          least(16, greatest(1, current_setting('max_worker_processes')::int - 2))
+        )
       from server where workers = 0
       union all
       select 'slots', case when lacks_slot then 'error' else 'warning' end,

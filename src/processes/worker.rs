@@ -146,6 +146,12 @@ fn run(
     // Not at LOG: workers come and go as jobs do.
     log(Level::Debug, format!("{name} started"));
     me.enter(State::Looking);
+    if let Some(entry) = board.database(database)
+        && board.workers_of(database).any(|(_, worker)| worker.is_spent.load(SeqCst))
+    {
+        // It may be this one's place that the other is to give up.
+        entry.scheduler.set();
+    }
     while this.goes_on() {
         if this.run_next()? {
             this.idle_since = None;
