@@ -136,7 +136,10 @@ impl Candidate<'_> {
 enum Need {
     /// It needs no scheduler before then, if nothing happens.
     Nothing(Option<Tick>),
-    Scheduler { since: Tick, is_routine: bool },
+    Scheduler {
+        since: Tick,
+        is_routine: bool,
+    },
 }
 
 /// The settings on which it depends whether jobs run that do not run now.
@@ -217,8 +220,7 @@ impl Launcher {
         xact::commit()?;
         let now = clock::tick();
         let served = ServedNames::read();
-        let (served, others): (Vec<_>, Vec<_>) =
-            databases.iter().partition(|database| served.include(&database.name));
+        let (served, others): (Vec<_>, Vec<_>) = databases.iter().partition(|database| served.include(&database.name));
         let entries: Entries = self.board.databases().iter().map(|entry| (entry.oid.get(), entry)).collect();
         self.reap(&databases, &entries, now);
         self.clear_up(
@@ -317,7 +319,9 @@ impl Launcher {
         let settings = WatchedSettings::read();
         if settings != self.settings {
             self.settings = settings;
-            self.known.values_mut().for_each(|known| (known.look_at, known.look_again) = (0, known.scheduler.is_some()));
+            self.known
+                .values_mut()
+                .for_each(|known| (known.look_at, known.look_again) = (0, known.scheduler.is_some()));
         }
     }
 

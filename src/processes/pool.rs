@@ -214,9 +214,9 @@ impl Pool {
             let lacks_one =
                 |role: Oid| understaffed.iter().any(|short| short.role == role && short.jobs > coming(role));
             let candidates = roles.iter().copied().filter(|&role| is_fixed() || lacks_one(role));
-            let Some(role) = candidates.min_by_key(|&role| {
-                (!lacks_one(role), count_of(&staying, role), self.waiting_since(role))
-            }) else {
+            let Some(role) =
+                candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role), self.waiting_since(role)))
+            else {
                 return;
             };
             if !self.start(role, now) {
@@ -284,7 +284,8 @@ impl Pool {
     fn start_in_slot(&mut self, role: Oid) -> Option<usize> {
         let (slot, ticket) = self.board.take_slot(self.database, role, settings::max_workers())?;
         let title = format!("{} ({})", worker::KIND, self.database_name);
-        let Some(started) = background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) else {
+        let Some(started) = background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket))
+        else {
             self.board.workers()[slot].free();
             return None;
         };
@@ -307,11 +308,14 @@ impl Pool {
                     let live = self.workers().count();
                     // Those that there are run all jobs.
                     let level = if live == 0 { Level::Warning } else { Level::Log };
-                    background::tell_of_no_slot(level, &format!(
-                        "only {live} of {} kongtask workers could be started in database \"{}\"",
-                        settings::workers(),
-                        self.database_name
-                    ));
+                    background::tell_of_no_slot(
+                        level,
+                        &format!(
+                            "only {live} of {} kongtask workers could be started in database \"{}\"",
+                            settings::workers(),
+                            self.database_name
+                        ),
+                    );
                 }
                 false
             }

@@ -358,12 +358,15 @@ impl Board {
             return idle.ask_to_give_way(now);
         }
         if needs_slot {
-            let has_worker = |entry: &DatabaseEntry| others.iter().any(|worker| worker.database.get() == entry.oid.get());
+            let has_worker =
+                |entry: &DatabaseEntry| others.iter().any(|worker| worker.database.get() == entry.oid.get());
             let waits_less_long =
                 |entry: &DatabaseEntry| entry.starving_since.load(SeqCst) > since && entry.needs_slot.load(SeqCst);
             let donors = self.all_but(database).filter(|entry| entry.attendance.has_scheduler() && !has_worker(entry));
             let donors = donors.filter(|entry| entry.is_idle.load(SeqCst) || waits_less_long(entry));
-            if let Some(donor) = donors.max_by_key(|entry| (entry.is_idle.load(SeqCst), entry.starving_since.load(SeqCst))) {
+            if let Some(donor) =
+                donors.max_by_key(|entry| (entry.is_idle.load(SeqCst), entry.starving_since.load(SeqCst)))
+            {
                 donor.gives_way.store(true, SeqCst);
                 donor.scheduler.set();
                 return;

@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::pg::subxact::{self, Noted};
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
-use crate::shared::{self, DatabaseEntry};
 use crate::shared::cancels::Reservation;
+use crate::shared::{self, DatabaseEntry};
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::SeqCst;
 

@@ -49,7 +49,10 @@ fn a_database_with_nothing_to_do_has_no_process_until_there_is_something() {
         ("select kongtask.resume('note')", "resumed"),
         ("select kongtask.pause('note', until := now() + interval '1 s')", ""),
         ("select graphile_worker.add_job('note', '\"whose pause ends\"')", "whose pause ends"),
-        ("select kongtask.schedule('soon', '2 seconds', 'note', '\"scheduled\"', ends_at := now() + interval '2 s')", ""),
+        (
+            "select kongtask.schedule('soon', '2 seconds', 'note', '\"scheduled\"', ends_at := now() + interval '2 s')",
+            "",
+        ),
         ("", "scheduled"),
         ("select graphile_worker.add_job('note', '\"held\"', run_at := now() + interval '1 s')", ""),
         ("create database copy template postgres", "held"),
@@ -78,10 +81,7 @@ fn a_reload_brings_a_scheduler_back_where_jobs_may_run_that_did_not_before() {
     cluster.reload(&["kongtask.workers = 0"]);
     cluster.wait_for("show kongtask.workers", "0");
     cluster.sql("select graphile_worker.add_job('note', '\"none to run it\"')");
-    assert_eq!(
-        cluster.text("select why from kongtask.job_states"),
-        "no worker: kongtask.workers is 0"
-    );
+    assert_eq!(cluster.text("select why from kongtask.job_states"), "no worker: kongtask.workers is 0");
     cluster.reload(&["kongtask.workers = 2"]);
     has_noted(&cluster, "none to run it");
 }
@@ -165,10 +165,10 @@ fn schedules_of_a_database_without_a_scheduler_are_late_and_not_missed() {
     run(
         &mut db,
         "truncate fired; begin; select kongtask.schedule('new', '1 second', 'fire', missed := 'all', ends_at := now() + interval '4.5 s');
-         select pg_sleep(2.5); commit; create table committed as select clock_timestamp() as at",
+         select pg_sleep(2.5); create table committing as select clock_timestamp() as at; commit",
     );
     cluster.wait_for("select count(*) > 1 from fired", "t");
-    assert_eq!(text(&mut db, "select min(ts) > max(committed.at) - interval '0.1 s' from fired, committed"), "t");
+    assert_eq!(text(&mut db, "select min(ts) > max(committing.at) from fired, committing"), "t");
     // What falls due while the server is down is missed.
     cluster.wait_for(PROCESSES, "0");
     run(&mut db, "truncate fired; select kongtask.schedule('down', '2 seconds', 'fire', missed := 'all')");
@@ -239,7 +239,8 @@ fn a_job_of_a_database_without_processes_begins_soon() {
     let mut latencies = Vec::new();
     for n in 0..7 {
         cluster.wait_for(PROCESSES, "0");
-        let since = text(&mut db, &format!("select clock_timestamp() from (select graphile_worker.add_job('begin', '{n}')) j"));
+        let since =
+            text(&mut db, &format!("select clock_timestamp() from (select graphile_worker.add_job('begin', '{n}')) j"));
         cluster.wait_for(&format!("select count(*) from begun where n = {n}"), "1");
         let took = format!("select extract(epoch from at - '{since}') * 1000 from begun where n = {n}");
         latencies.push(text(&mut db, &took).parse::<f64>().expect("milliseconds"));

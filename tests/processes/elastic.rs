@@ -169,7 +169,8 @@ fn a_worker_ends_after_so_many_jobs_once_another_has_taken_its_place() {
     let enough = |count: &String| count.parse::<i64>().expect("a count") >= 20;
     assert!(of_each.iter().rev().skip(1).all(enough), "{of_each:?}");
     // A worker that works a queue down, too.
-    cluster.sql("truncate by; select graphile_worker.add_job('queued', queue_name := 'q') from generate_series(1, 200)");
+    cluster
+        .sql("truncate by; select graphile_worker.add_job('queued', queue_name := 'q') from generate_series(1, 200)");
     cluster.wait_for("select count(*) from by", "200");
     assert!(rows(&mut db, "select distinct pid from by").len() > 1);
     // Where there is room for no other, it ends first.

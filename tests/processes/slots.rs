@@ -190,7 +190,7 @@ fn a_database_with_long_jobs_gives_slots_to_another_after_them() {
     assert_ne!(text(&mut busy, "select count(*) from graphile_worker.jobs"), "0");
 }
 
-/// 300 databases, of which 40 have jobs at once, and 200 slots; fewer where KONGTASK_DATABASES says so.
+/// 40 databases and 200 slots; as many databases as KONGTASK_DATABASES says (make many-databases).
 #[test]
 fn many_databases_are_served_by_the_launcher_alone() {
     let databases: usize = std::env::var("KONGTASK_DATABASES").map_or(40, |n| n.parse().expect("a number"));
@@ -198,10 +198,15 @@ fn many_databases_are_served_by_the_launcher_alone() {
     let cluster = copies(
         200,
         databases,
-        &["max_connections = 400", "kongtask.worker_idle_timeout = '100ms'", "kongtask.scheduler_idle_timeout = '200ms'"],
+        &[
+            "max_connections = 400",
+            "kongtask.worker_idle_timeout = '100ms'",
+            "kongtask.scheduler_idle_timeout = '200ms'",
+        ],
     );
     println!("{databases} databases made in {:?}", begun.elapsed());
-    let processes = "select count(*) from pg_stat_activity where backend_type in ('kongtask scheduler', 'kongtask worker')";
+    let processes =
+        "select count(*) from pg_stat_activity where backend_type in ('kongtask scheduler', 'kongtask worker')";
     let none_is_left = |cluster: &Cluster| {
         let mut db = cluster.connect();
         wait_until(SOON * 3, || text(&mut db, processes) == "0")
