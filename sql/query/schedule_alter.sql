@@ -36,11 +36,13 @@ set
   starts_at = nullif(coalesce($16, entry.starts_at), '-infinity'),
   ends_at = nullif(coalesce($17, entry.ends_at), 'infinity'),
   active = coalesce($18, entry.active),
-  since = case when changed.is_new then pg_catalog.clock_timestamp() else entry.since end,
-  scheduled_at = case when changed.is_new then pg_catalog.clock_timestamp() else entry.scheduled_at end
+  since = case when changed.is_new then changed.at else entry.since end,
+  scheduled_at = case when changed.is_new then changed.at else entry.scheduled_at end
 from (
   select
     was.name,
+    -- One instant: a schedule that is new is told from one that goes on by their being the same.
+    pg_catalog.clock_timestamp() as at,
     coalesce(
       $2 operator(pg_catalog.<>) was.cron or $5 operator(pg_catalog.<>) was.timezone or ($18 and not was.active),
       false

@@ -23,10 +23,11 @@ insert into kongtask.crontab as entry (
   name, cron, task, payload, timezone, queue_name, priority, max_attempts, job_key, job_key_mode, flags, missed, missed_within,
   overlap, jitter, starts_at, ends_at, role, since, scheduled_at
 )
-values (
+select
   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18::pg_catalog.regrole::pg_catalog.text,
-  coalesce($19, pg_catalog.clock_timestamp()), pg_catalog.clock_timestamp()
-)
+  coalesce($19, moment.at), moment.at
+-- One instant: a schedule that is new is told from one that goes on by their being the same.
+from (select pg_catalog.clock_timestamp() as at) as moment
 on conflict (name) do update set
   cron = excluded.cron,
   task = excluded.task,
