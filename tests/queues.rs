@@ -594,7 +594,7 @@ fn jobs_of_a_queue_that_are_scheduled_for_later_cost_nothing() {
     let without = read(&mut db, index, theirs, 50);
     db.batch_execute(&later("elsewhere", "null")).expect("insert");
     let with = read(&mut db, index, theirs, 50);
-    assert!(with < without * 2 + 10, "{without} pages of {index} a job, and {with} with 20,000 jobs for later");
+    assert!(with < without * 2 + 40, "{without} pages of {index} a job, and {with} with 20,000 jobs for later");
 }
 
 /// What a look saw of a transaction's own changes is forgotten with them: else the second job would run first.
