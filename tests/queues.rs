@@ -535,9 +535,15 @@ fn a_queue_that_is_locked_for_each_job_anew_takes_work_in_proportion_while_an_ol
     let mut db = cluster.connect();
     for (how, most) in [
         // Two queues in turn, each of which runs empty.
-        ("select graphile_worker.add_job('run', json_build_object('do', 'select turn({jobs}, ''a'', ''b'')'), 'a')", 30),
+        (
+            "select graphile_worker.add_job('run', json_build_object('do', 'select turn({jobs}, ''a'', ''b'')'), 'a')",
+            30,
+        ),
         // Each job of a queue is tried twice.
-        ("select count(graphile_worker.add_job('run', '{\"do\": \"select at_second((kongtask.current_job()).id)\"}', 'c')) from generate_series(1, {jobs})", 60),
+        (
+            "select count(graphile_worker.add_job('run', '{\"do\": \"select at_second((kongtask.current_job()).id)\"}', 'c')) from generate_series(1, {jobs})",
+            60,
+        ),
     ] {
         let mut read = |jobs: i64| {
             cluster.wait_for(IDLE, "1");
@@ -614,7 +620,8 @@ fn what_is_rolled_back_is_no_hint_where_a_queue_s_next_job_is() {
            exception when others then null; end;
          end $$",
     ] {
-        db.batch_execute("truncate done; select graphile_worker.add_job('elsewhere', queue_name := 'q')").expect("add_job");
+        db.batch_execute("truncate done; select graphile_worker.add_job('elsewhere', queue_name := 'q')")
+            .expect("add_job");
         let held = text(&mut db, "select id from graphile_worker.get_job('external-worker')");
         let first = add(&mut db, "select 1", ", queue_name := 'q'");
         let second = add(&mut db, "select 1", ", queue_name := 'q'");

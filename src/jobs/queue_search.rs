@@ -41,11 +41,7 @@ pub struct NextJob {
 ///
 /// This asks the copy of the tasks whether a task is registered, as a statement would have to be given all tasks each
 /// time.
-pub fn next_of_queue(
-    queue_name: Value,
-    tasks: &Tasks,
-    forbidden_flags: &[DbText],
-) -> Result<Option<NextJob>, Error> {
+pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText]) -> Result<Option<NextJob>, Error> {
     let Some(name) = queue_name else { return Ok(None) };
     let now = clock::now();
     let mut paused = Vec::new();
@@ -70,8 +66,16 @@ pub fn next_of_queue(
     heap::end_command()?;
     let _snapshot = LatestSnapshot::take();
     let begun = Instant::now();
-    let mut search =
-        QueueSearch { table: queue.table, index, name, tasks, forbidden: texts_or_null(forbidden_flags), paused: &paused, now, next: None };
+    let mut search = QueueSearch {
+        table: queue.table,
+        index,
+        name,
+        tasks,
+        forbidden: texts_or_null(forbidden_flags),
+        paused: &paused,
+        now,
+        next: None,
+    };
     let floors = search.search(&floors)?;
     let next = search.next;
     // Of what a subtransaction has done, a part may be rolled back.
@@ -131,7 +135,10 @@ impl QueueSearch<'_> {
             if let Found::Due(position) | Found::Later(position) = self.scan(first, &mut is_first)? {
                 left.add(position);
             }
-            rest = first.priority.checked_add(1).map_or(Position::END, |priority| Position { priority, ..Position::START });
+            rest = first
+                .priority
+                .checked_add(1)
+                .map_or(Position::END, |priority| Position { priority, ..Position::START });
         }
         left.add_rest(rest);
         Ok(left)
@@ -177,7 +184,8 @@ impl QueueSearch<'_> {
                 found = Found::Later(position);
                 break;
             }
-            let identifier = rows.value(attribute::TASK_IDENTIFIER).map(|text| Text::new(text).read()).unwrap_or_default();
+            let identifier =
+                rows.value(attribute::TASK_IDENTIFIER).map(|text| Text::new(text).read()).unwrap_or_default();
             if self.has_forbidden_flag(rows.value(attribute::FLAGS))? || self.paused.contains(&identifier) {
                 continue;
             }

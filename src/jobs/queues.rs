@@ -56,7 +56,9 @@ pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, 
     let living = texts(&shared::living_workers());
     // This takes a new snapshot: the transaction that had the heavyweight lock before has committed.
     let rows = match row.address {
-        Some(address) => session.execute(&STATE_AT, &[queue_name, Some(expired.into()), living, Some(address.datum())])?,
+        Some(address) => {
+            session.execute(&STATE_AT, &[queue_name, Some(expired.into()), living, Some(address.datum())])?
+        }
         None => session.execute(&STATE, &[queue_name, Some(expired.into()), living])?,
     };
     if rows.count() == 0 && row.address.is_some() {

@@ -20,10 +20,8 @@ unsafe extern "C-unwind" {
         count: c_int,
         keys: *mut pg_sys::ScanKeyData,
     ) -> pg_sys::SysScanDesc;
-    fn systable_getnext_ordered(
-        scan: pg_sys::SysScanDesc,
-        direction: pg_sys::ScanDirection::Type,
-    ) -> pg_sys::HeapTuple;
+    fn systable_getnext_ordered(scan: pg_sys::SysScanDesc, direction: pg_sys::ScanDirection::Type)
+    -> pg_sys::HeapTuple;
     fn systable_endscan_ordered(scan: pg_sys::SysScanDesc);
     fn ScanKeyEntryInitialize(
         key: *mut pg_sys::ScanKeyData,
@@ -35,12 +33,7 @@ unsafe extern "C-unwind" {
         function: Oid,
         argument: Datum,
     );
-    fn heap_deform_tuple(
-        tuple: pg_sys::HeapTuple,
-        descriptor: pg_sys::TupleDesc,
-        values: *mut Datum,
-        nulls: *mut bool,
-    );
+    fn heap_deform_tuple(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, values: *mut Datum, nulls: *mut bool);
 }
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;

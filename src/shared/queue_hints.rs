@@ -63,7 +63,9 @@ impl Floors {
             return;
         }
         let at = self.positions().partition_point(|floor| floor.priority < position.priority);
-        if let Some(floor) = self.positions[..self.count].get_mut(at).filter(|floor| floor.priority == position.priority) {
+        if let Some(floor) =
+            self.positions[..self.count].get_mut(at).filter(|floor| floor.priority == position.priority)
+        {
             *floor = position.min(*floor);
             return;
         }
@@ -135,7 +137,12 @@ impl LockRow {
 
     /// Returns what is known once the lock is taken again, by a transaction. `is_removable` returns true if a row that
     /// another one has deleted can be removed.
-    pub fn taken(self, address: Option<RowAddress>, transaction: u64, is_removable: impl FnOnce(u64) -> bool) -> LockRow {
+    pub fn taken(
+        self,
+        address: Option<RowAddress>,
+        transaction: u64,
+        is_removable: impl FnOnce(u64) -> bool,
+    ) -> LockRow {
         let taken = self.taken + 1;
         if !taken.is_multiple_of(LockRow::WINDOW) {
             return LockRow { address, taken, ..self };
