@@ -502,3 +502,145 @@ fn what_comes_before_the_next_job_of_a_queue_runs_before_it() {
         "2"
     );
 }
+
+/// What has been read of some indexes, by all sessions that have reported it.
+fn read_of(db: &mut Client, what: &str, indexes: &[&str]) -> i64 {
+    let indexes = indexes.iter().map(|index| format!("'{index}'")).collect::<Vec<_>>().join(", ");
+    let query = format!(
+        "select sum({what}) from pg_stat_user_indexes join pg_statio_user_indexes using (indexrelid) where pg_stat_user_indexes.indexrelname in ({indexes})"
+    );
+    text(db, &query).parse().expect("a number")
+}
+
+/// Each taking of a lock would pass the entries of all before it, in both indexes.
+#[test]
+fn a_queue_that_is_locked_for_each_job_anew_takes_work_in_proportion_while_an_old_snapshot_is_held() {
+    const INDEXES: [&str; 2] = ["jobs_queue_name_priority_run_at_id_idx", "job_queues_pkey"];
+    let cluster = cluster(&["kongtask.workers = 1", "synchronous_commit = off", "autovacuum = off"]);
+    cluster.sql(
+        "create function turn(n int, queue text, other text) returns void language plpgsql as $$ begin
+           if n > 1 then
+             perform graphile_worker.add_job('run', json_build_object('do', format('select turn(%s, %L, %L)', n - 1, other, queue)), other);
+           end if; end $$;
+         create table tried (job bigint primary key);
+         create function at_second(job bigint) returns void language plpgsql as $$ begin
+           insert into tried values (job) on conflict do nothing;
+           if not found then return; end if;
+           perform kongtask.snooze('0');
+         end $$",
+    );
+    let mut holder = cluster.connect();
+    holder.batch_execute("begin isolation level repeatable read").expect("begin");
+    text(&mut holder, "select count(*) from done");
+    let mut db = cluster.connect();
+    for (how, most) in [
+        // Two queues in turn, each of which runs empty.
+        (
+            "select graphile_worker.add_job('run', json_build_object('do', 'select turn({jobs}, ''a'', ''b'')'), 'a')",
+            30,
+        ),
+        // Each job of a queue is tried twice.
+        (
+            "select count(graphile_worker.add_job('run', '{\"do\": \"select at_second((kongtask.current_job()).id)\"}', 'c')) from generate_series(1, {jobs})",
+            60,
+        ),
+    ] {
+        let mut read = |jobs: i64| {
+            cluster.wait_for(IDLE, "1");
+            let before = read_of(&mut db, "idx_tup_read", &INDEXES);
+            db.batch_execute(&how.replace("{jobs}", &jobs.to_string())).unwrap_or_else(|e| panic!("{}", describe(&e)));
+            cluster.wait_for(JOBS, "0");
+            // It reports as it goes to sleep.
+            cluster.wait_for(IDLE, "1");
+            (read_of(&mut db, "idx_tup_read", &INDEXES) - before) / jobs
+        };
+        let (few, many) = (read(1000), read(2000));
+        assert!(few < most && many < most, "{how}: {few} entries a job of 1000, {many} a job of 2000");
+    }
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+    // What is no lock any more is removed after a while.
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues where locked_at is not null"), "0");
+    cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+}
+
+/// They are passed by their first, whoever looks for the next job.
+#[test]
+fn jobs_of_a_queue_that_are_scheduled_for_later_cost_nothing() {
+    let cluster = cluster(&["kongtask.workers = 1", "synchronous_commit = off", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    let later = |task: &str, queue: &str| {
+        format!(
+            "insert into graphile_worker.jobs (task_identifier, queue_name, run_at, priority)
+               select '{task}', {queue}, now() + interval '1 day', n % 3 from generate_series(1, 20000) n; analyze graphile_worker.jobs;"
+        )
+    };
+    let mut read = |db: &mut Client, index: &str, work: &str, jobs: i64| {
+        cluster.wait_for(IDLE, "1");
+        text(db, "select pg_stat_force_next_flush()");
+        let before = read_of(db, "idx_blks_hit + idx_blks_read", &[index]);
+        db.batch_execute(work).unwrap_or_else(|e| panic!("{}", describe(&e)));
+        cluster.wait_for("select count(*) from graphile_worker.jobs where run_at < now()", "0");
+        cluster.wait_for(IDLE, "1");
+        text(db, "select pg_stat_force_next_flush()");
+        (read_of(db, "idx_blks_hit + idx_blks_read", &[index]) - before) / jobs
+    };
+    let ours = "select count(graphile_worker.add_job('run', '{\"do\": \"select 1\"}', 'q', priority := 5)) from generate_series(1, 50)";
+    let theirs = "select count(graphile_worker.add_job('elsewhere', priority := 5)) from generate_series(1, 50);
+        do $$ begin for n in 1..50 loop
+          perform graphile_worker.complete_job('external-worker', (select id from graphile_worker.get_job('external-worker')));
+          perform graphile_worker.get_job('external-worker', '{none}');
+        end loop; end $$";
+    let index = "jobs_queue_name_priority_run_at_id_idx";
+    let without = read(&mut db, index, ours, 50);
+    db.batch_execute(&later("run", "'q'")).expect("insert");
+    let with = read(&mut db, index, ours, 50);
+    assert!(with < without * 2 + 10, "{without} pages of {index} a job, and {with} with 20,000 jobs for later");
+    let index = "jobs_priority_run_at_id_locked_at_without_failures_idx";
+    db.batch_execute("truncate graphile_worker.jobs").expect("truncate");
+    let without = read(&mut db, index, theirs, 50);
+    db.batch_execute(&later("elsewhere", "null")).expect("insert");
+    let with = read(&mut db, index, theirs, 50);
+    assert!(with < without * 2 + 40, "{without} pages of {index} a job, and {with} with 20,000 jobs for later");
+}
+
+/// What a look saw of a transaction's own changes is forgotten with them: else the second job would run first.
+#[test]
+fn what_is_rolled_back_is_no_hint_where_a_queue_s_next_job_is() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    for undoes in [
+        "begin; delete from graphile_worker.jobs where id = {first}; select graphile_worker.complete_job('external-worker', {held}); rollback",
+        "begin; savepoint s; delete from graphile_worker.jobs where id = {first};
+         select graphile_worker.complete_job('external-worker', {held}); rollback to s; commit",
+        "do $$ begin
+           begin
+             delete from graphile_worker.jobs where id = {first};
+             perform graphile_worker.complete_job('external-worker', {held});
+             raise exception 'back';
+           exception when others then null; end;
+         end $$",
+    ] {
+        db.batch_execute("truncate done; select graphile_worker.add_job('elsewhere', queue_name := 'q')")
+            .expect("add_job");
+        let held = text(&mut db, "select id from graphile_worker.get_job('external-worker')");
+        let first = add(&mut db, "select 1", ", queue_name := 'q'");
+        let second = add(&mut db, "select 1", ", queue_name := 'q'");
+        let undoes = undoes.replace("{first}", &first.to_string()).replace("{held}", &held);
+        db.batch_execute(&undoes).unwrap_or_else(|e| panic!("{}", describe(&e)));
+        assert_eq!(cluster.text("select count(*) from done"), "0", "{undoes}");
+        text(&mut db, &format!("select graphile_worker.complete_job('external-worker', {held})"));
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(done(&cluster), format!("{first} {second}"), "{undoes}");
+    }
+}
+
+/// A row that is no lock holds nobody up, and goes.
+#[test]
+fn a_row_that_is_no_lock_is_removed() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '100ms'"]);
+    cluster.sql("insert into graphile_worker.job_queues (queue_name, job_count) values ('q', 1), ('r', 1)");
+    add(&mut cluster.connect(), "select 1", ", queue_name := 'q'");
+    cluster.wait_for(JOBS, "0");
+    cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}

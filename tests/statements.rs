@@ -9,7 +9,7 @@ const QUERIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql/query");
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../src");
 
 /// The types of parameters, as legends and as the code have them.
-const TYPES: [(&str, &str); 14] = [
+const TYPES: [(&str, &str); 15] = [
     ("bigint", "INT8OID"),
     ("bigint[]", "INT8ARRAYOID"),
     ("boolean", "BOOLOID"),
@@ -23,6 +23,7 @@ const TYPES: [(&str, &str); 14] = [
     ("record[]", "RECORDARRAYOID"),
     ("text", "TEXTOID"),
     ("text[]", "TEXTARRAYOID"),
+    ("tid", "TIDOID"),
     ("timestamptz", "TIMESTAMPTZOID"),
 ];
 

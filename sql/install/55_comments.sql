@@ -62,17 +62,20 @@ comment on sequence jobs_id_seq is 'The source of jobs.id.';
 comment on table job_queues is
 'Queues of which a job runs.
 
-A row is the lock of one queue. It is inserted when one of the queue''s jobs
-is claimed, and deleted when its worker goes on with no other job of the
-queue.';
+A row is the lock of one queue while its locked_at is set. It is inserted
+when one of the queue''s jobs is claimed, and deleted when its worker goes on
+with no other job of the queue. While an old snapshot keeps deleted rows from
+being removed, the row of a queue that is locked over and over is kept: its
+locked_at is NULL then, and it is deleted some seconds later.';
 comment on column job_queues.queue_name is 'Name of the queue.';
 comment on column job_queues.job_count is
 'Always 1: the job that runs. Kept for
 graphile-worker.';
 comment on column job_queues.locked_at is
 'Time when a worker claimed the job. It is
-renewed while a kongtask worker runs the job.';
-comment on column job_queues.locked_by is 'Id of the worker that runs the job.';
+renewed while a kongtask worker runs the job. NULL: the queue is not locked.';
+comment on column job_queues.locked_by is
+'Id of the worker that runs the job. NULL: the queue is not locked.';
 comment on column job_queues.job_id is
 'Number of the job for which the queue was locked. A worker that goes on with
 the queue''s next jobs leaves it as it is.';

@@ -1,4 +1,4 @@
--- Locks the first job that can run. Returns its id, its queue, and the time before which locks are dead.
+-- Locks the first job of a priority that can run. Returns its id, its queue, and the time before which locks are dead.
 --   $1 text[]: the tasks; NULL for all
 --   $2 interval: the age at which a lock is dead
 --   $3 text[]: forbidden flags
@@ -9,13 +9,15 @@
 --   $8 text[]: tasks to leave out
 --   $9 text[]: the ids of the workers that live
 --   $10 text[]: queues to leave out
+--   $11 integer: the priority
 select
   job.id,
   job.queue_name,
   $4 operator(pg_catalog.-) $2
 from @extschema@.jobs as job
 where
-  (
+  job.priority operator(pg_catalog.=) $11
+  and (
     job.locked_at is null
     or job.locked_at operator(pg_catalog.<) ($4 operator(pg_catalog.-) $2) and job.locked_by operator(pg_catalog.<>) all ($9)
   )
@@ -40,7 +42,7 @@ where
         )
     )
   )
-order by job.priority, job.run_at, job.id
+order by job.run_at, job.id
 limit 1
 for update of job
 skip locked

@@ -1,6 +1,6 @@
 -- Returns the next priority that has a due job. Each step is one look into the index: at the earliest job of the next
 -- priority.
---   $1 integer: the priority to go on from
+--   $1 bigint: the priority to go on from
 --   $2 timestamptz: now
 with recursive step (priority, run_at) as (
   (

@@ -1,4 +1,4 @@
--- Locks a queue that has no row.
+-- Locks a queue that has no row. Returns the address of its row.
 --   $1 text: the queue
 --   $2 text: the worker's id
 --   $3 timestamptz: now
@@ -6,3 +6,4 @@
 insert into @extschema@.job_queues (queue_name, job_count, locked_by, locked_at, job_id)
 values ($1, 1, $2, $3, $4)
 on conflict (queue_name) do nothing
+returning job_queues.ctid

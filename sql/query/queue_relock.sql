@@ -1,4 +1,5 @@
--- Locks a queue whose row is a dead lock. Does nothing if another transaction has locked the row.
+-- Locks a queue whose row is no lock, or a dead one. Returns the row's address; no row if another transaction has locked the
+-- row.
 --   $1 text: the queue
 --   $2 text: the worker's id
 --   $3 timestamptz: now
@@ -14,3 +15,4 @@ where job_queues.queue_name operator(pg_catalog.=) any (
     skip locked
   )
 )
+returning job_queues.ctid

@@ -1,4 +1,4 @@
--- Returns whether a queue that has a row can be locked: the lock is dead.
+-- Returns whether a queue that has a row can be locked: it is no lock, or a dead one.
 --   $1 text: the queue
 --   $2 timestamptz: locks before this time are dead
 --   $3 text[]: the ids of the workers that live: their locks are not

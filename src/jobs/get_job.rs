@@ -2,7 +2,7 @@
 //! see [`super::take`].
 
 use super::queues::{self, Free};
-use super::search::paused_queues;
+use super::search::{NEXT_PRIORITY, next_priority, paused_queues};
 use super::{lock_table, one_row, plan};
 use crate::error::Error;
 use crate::pg::spi::{Plan, Value};
@@ -12,6 +12,7 @@ use crate::schema;
 use crate::schema::job_row::timestamp;
 use crate::shared;
 use crate::tasks::registry;
+use pgrx::IntoDatum;
 use pgrx::pg_sys::{Datum, TEXTOID};
 
 /// The arguments of get_job, as SQL values.
@@ -41,7 +42,8 @@ pub fn get_job(request: &Request) -> Result<Value, Error> {
         TEXTARRAYOID,
         TEXTARRAYOID,
         TEXTARRAYOID,
-        TEXTARRAYOID
+        TEXTARRAYOID,
+        INT4OID
     )
     .by_index();
     static CLAIM: Plan = plan!("claim", INT8OID, TEXTOID, TIMESTAMPTZOID).by_index();
@@ -63,10 +65,14 @@ pub fn get_job(request: &Request) -> Result<Value, Error> {
     let session = schema::session()?;
     // The queues that other transactions are about to lock.
     let mut busy: Vec<Datum> = Vec::new();
+    // One priority after another, so that those that are scheduled for later are passed by their first.
+    let mut priority = i64::from(i32::MIN) - 1;
     loop {
-        let rows = session.execute(
-            &FIND,
-            &[
+        let next = session.execute(&NEXT_PRIORITY, &[priority.into_datum(), request.now])?;
+        let Some(next) = next_priority(&next) else { return Ok(None) };
+        priority = next.into();
+        loop {
+            let values = [
                 request.task_identifiers,
                 request.job_expiry,
                 request.forbidden_flags,
@@ -77,23 +83,25 @@ pub fn get_job(request: &Request) -> Result<Value, Error> {
                 left_out,
                 living,
                 Some(procedure::array(&busy, TEXTOID)?),
-            ],
-        )?;
-        if rows.count() == 0 {
-            return Ok(None);
-        }
-        let id = rows.get(0, 0).unwrap_or(0);
-        let queue_name = rows.value(0, 1);
-        if let Some(name) = queue_name {
-            let expired = timestamp(rows.value(0, 2)).unwrap_or(i64::MIN);
-            let free = queues::find_free(queue_name, expired)?;
-            let lock = |free: Free| free.lock(request.worker_id, request.now, id);
-            if !free.map(lock).transpose()?.unwrap_or(false) {
-                busy.push(name);
-                continue;
+                next.into_datum(),
+            ];
+            let rows = session.execute(&FIND, &values)?;
+            if rows.count() == 0 {
+                break;
             }
+            let id = rows.get(0, 0).unwrap_or(0);
+            let queue_name = rows.value(0, 1);
+            if let Some(name) = queue_name {
+                let expired = timestamp(rows.value(0, 2)).unwrap_or(i64::MIN);
+                let free = queues::find_free(queue_name, expired)?;
+                let lock = |free: Free| free.lock(request.worker_id, request.now, id);
+                if !free.map(lock).transpose()?.unwrap_or(false) {
+                    busy.push(name);
+                    continue;
+                }
+            }
+            drop(session);
+            return one_row(&CLAIM, &[Some(id.into()), request.worker_id, request.now]);
         }
-        drop(session);
-        return one_row(&CLAIM, &[Some(id.into()), request.worker_id, request.now]);
     }
 }

@@ -5,6 +5,7 @@
 // Lowest first.
 mod table_shape;
 pub mod search;
+mod queue_search;
 pub mod queues;
 pub mod triggers;
 pub mod recover;
@@ -21,8 +22,18 @@ pub mod postpone;
 pub mod cancel;
 pub mod admin;
 
+use crate::pg::args::Text;
 use crate::pg::spi::plan;
 use crate::schema::{affected, one_row};
+use pgrx::pg_sys::Datum;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Returns a hash of a queue's name, which is not 0.
+fn hash(name: Datum) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    Text::new(name).bytes().hash(&mut hasher);
+    hasher.finish().max(1)
+}
 
 /// Locks `jobs` in the mode of a write, before a statement locks its indexes. REINDEX locks the table and then its
 /// indexes, and would deadlock with a transaction that reads first and writes then.

@@ -1,85 +1,137 @@
-//! The locks of queues. A row of `job_queues` is the lock of one queue. It is inserted with the claim of one of the
-//! queue's jobs, and deleted with whatever releases that job. Adding jobs, and completing jobs of other queues, never
-//! touch it, so that they wait for nothing.
+//! The locks of queues. A row of `job_queues` is the lock of one queue, while `locked_at` is set. It is inserted with the
+//! claim of one of the queue's jobs, and deleted with whatever releases that job. Adding jobs, and completing jobs of
+//! other queues, never touch it, so that they wait for nothing.
 //!
 //! Two transactions that find no row could both insert one, and the second would wait for the first to commit. So a
 //! transaction that is about to lock a queue first takes a heavyweight lock on the hash of the queue's name, until it
 //! ends, and skips the queue if another transaction has it.
 //!
 //! A worker that goes on with the queue's next job keeps the row as it is: only its job_id tells an earlier job then.
+//!
+//! While an old snapshot keeps dead rows from being removed, each row that is inserted for a queue would have to pass
+//! those of all locks before it, to see that the name is unique. So a queue that is locked over and over meanwhile
+//! keeps its row (see [`LockRow`]): to release it is to set `locked_at` to null. Hints say where the row is, so that no
+//! former version is passed. A row that was not used for a while is removed by the scheduler.
 
-use super::{affected, plan};
+use super::queue_search::next_of_queue;
+use super::{affected, hash, plan};
 use crate::error::Error;
-use crate::jobs::search;
-use crate::pg::args::Text;
-use crate::pg::clock::{self, Timestamp};
-use crate::pg::lock;
+use crate::pg::clock::{self, Tick, Timestamp};
+use crate::pg::heap::{self, RowAddress};
 use crate::pg::spi::{Plan, Rows, Value};
-use crate::pg::text::texts;
+use crate::pg::text::{DbText, text, texts};
+use crate::pg::{background, lock};
 use crate::schema;
 use crate::settings;
 use crate::shared;
-use crate::shared::ready_list::Position;
+use crate::shared::queue_hints::LockRow;
 use crate::signals::commit_notes;
 use crate::tasks::registry;
 use pgrx::IntoDatum;
-use pgrx::pg_sys::Datum;
 use std::cell::Cell;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 /// The right to lock a queue: no other transaction can lock it before the current one ends.
 pub struct Free {
     queue_name: Value,
-    /// True if there is a row, whose lock is dead.
+    queue: u64,
+    /// True if there is a row, which is no lock, or a dead one.
     has_row: bool,
-}
-
-/// Returns a hash of a queue's name, which is not 0.
-pub fn hash(name: Datum) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    Text::new(name).bytes().hash(&mut hasher);
-    hasher.finish().max(1)
+    row: LockRow,
 }
 
 /// Returns the right to lock a queue, or `None` if it is locked or another transaction is about to lock it. A lock
 /// older than `expired` is dead, unless it belongs to a live kongtask worker. Never waits.
 pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, Error> {
     static STATE: Plan = plan!("queue_state", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
+    static STATE_AT: Plan = plan!("queue_state_at", TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TIDOID).by_index();
     let Some(name) = queue_name else { return Ok(None) };
-    if !lock::try_until_end(hash(name))? {
+    let queue = hash(name);
+    if !lock::try_until_end(queue)? {
         return Ok(None);
     }
+    // From here on, no other transaction writes the row, but to release it.
+    let row = lock_row(queue);
     let session = schema::session()?;
+    let living = texts(&shared::living_workers());
     // This takes a new snapshot: the transaction that had the heavyweight lock before has committed.
-    let rows = session.execute(&STATE, &[queue_name, Some(expired.into()), texts(&shared::living_workers())])?;
-    Ok(match rows.count() {
-        0 => Some(Free { queue_name, has_row: false }),
-        _ if rows.get(0, 0).unwrap_or(false) => Some(Free { queue_name, has_row: true }),
+    let rows = match row.address {
+        Some(address) => {
+            session.execute(&STATE_AT, &[queue_name, Some(expired.into()), living, Some(address.datum())])?
+        }
+        None => session.execute(&STATE, &[queue_name, Some(expired.into()), living])?,
+    };
+    if rows.count() == 0 && row.address.is_some() {
+        // It has moved.
+        let rows = session.execute(&STATE, &[queue_name, Some(expired.into()), living])?;
+        return Ok(free(queue_name, queue, &rows, LockRow { address: None, ..row }));
+    }
+    Ok(free(queue_name, queue, &rows, row))
+}
+
+/// Returns the right to lock a queue whose row is as `rows` says.
+fn free(queue_name: Value, queue: u64, rows: &Rows, row: LockRow) -> Option<Free> {
+    match rows.count() {
+        0 => Some(Free { queue_name, queue, has_row: false, row }),
+        _ if rows.get(0, 0).unwrap_or(false) => Some(Free { queue_name, queue, has_row: true, row }),
         _ => None,
-    })
+    }
+}
+
+/// Returns what is known of a queue's row.
+fn lock_row(queue: u64) -> LockRow {
+    shared::board().map_or(LockRow::NONE, |board| board.lock_row(background::database(), queue))
 }
 
 impl Free {
     /// Locks the queue for the worker that runs `job`. Returns false if another transaction has locked the row.
     pub fn lock(&self, worker_id: Value, now: Value, job: i64) -> Result<bool, Error> {
-        static LOCK: Plan = plan!("queue_lock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID);
-        static RELOCK: Plan = plan!("queue_relock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID).by_index();
         static LOCK_0_2: Plan = plan!("queue_lock_0_2", TEXTOID, TEXTOID, TIMESTAMPTZOID);
         static RELOCK_0_2: Plan = plan!("queue_relock_0_2", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
-        let values = [self.queue_name, worker_id, now, job.into_datum()];
-        let affected = match (schema::queue()?.is_0_3, self.has_row) {
-            (true, false) => affected(&LOCK, &values),
-            (true, true) => affected(&RELOCK, &values),
-            (false, false) => affected(&LOCK_0_2, &values[..3]),
-            (false, true) => affected(&RELOCK_0_2, &values[..3]),
-        }?;
-        Ok(affected == 1)
+        if !schema::queue()?.is_0_3 {
+            let plan = if self.has_row { &RELOCK_0_2 } else { &LOCK_0_2 };
+            return Ok(affected(plan, &[self.queue_name, worker_id, now])? == 1);
+        }
+        let Some(address) = self.write(worker_id, now, job)? else { return Ok(false) };
+        let transaction = heap::current_transaction()?;
+        let table = schema::queue()?.table;
+        // It raises only where memory is exhausted: then the row is deleted, as usual.
+        let is_removable = |mark| heap::is_removable(table, mark).unwrap_or(true);
+        commit_notes::note_lock_row(self.queue, self.row.taken(Some(address), transaction, is_removable));
+        Ok(true)
     }
+
+    /// Writes the row. Returns where it is; `None` if another transaction has locked it.
+    fn write(&self, worker_id: Value, now: Value, job: i64) -> Result<Option<RowAddress>, Error> {
+        static LOCK: Plan = plan!("queue_lock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID);
+        static RELOCK: Plan = plan!("queue_relock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID).by_index();
+        static RELOCK_AT: Plan = plan!("queue_relock_at", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, TIDOID).by_index();
+        let values = [self.queue_name, worker_id, now, job.into_datum()];
+        match (self.row.address, self.has_row) {
+            (Some(address), true) => written(&RELOCK_AT, &[&values[..], &[Some(address.datum())]].concat()),
+            (None, true) => written(&RELOCK, &values),
+            (_, false) => written(&LOCK, &values),
+        }
+    }
+}
+
+/// Runs a statement that returns where the row is that it has written.
+fn written(plan: &Plan, values: &[Value]) -> Result<Option<RowAddress>, Error> {
+    let session = schema::session()?;
+    let rows = session.execute(plan, values)?;
+    Ok(if rows.count() == 0 { None } else { rows.value(0, 0).map(RowAddress::new) })
 }
 
 /// Returns true if `worker_id` holds the queue.
 pub(super) fn is_held_by(queue_name: Value, worker_id: Value) -> Result<bool, Error> {
     static HELD: Plan = plan!("queue_held", TEXTOID, TEXTOID).by_index();
+    static HELD_AT: Plan = plan!("queue_held_at", TEXTOID, TEXTOID, TIDOID).by_index();
+    let Some(name) = queue_name else { return Ok(false) };
+    if let Some(address) = lock_row(hash(name)).address
+        && affected(&HELD_AT, &[queue_name, worker_id, Some(address.datum())])? > 0
+    {
+        return Ok(true);
+    }
     Ok(affected(&HELD, &[queue_name, worker_id])? > 0)
 }
 
@@ -109,12 +161,23 @@ pub(super) fn is_kept_after(job: i64) -> bool {
 /// Releases a queue if `worker_id` holds it.
 pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     static RELEASE: Plan = plan!("queue_release", TEXTOID, TEXTOID).by_index();
-    if queue_name.is_some() {
-        let released = affected(&RELEASE, &[queue_name, worker_id])? > 0;
-        if released && !schema::queue()?.is_0_3 {
-            // From 0.3.0 on, a trigger does this.
-            note_head(queue_name)?;
-        }
+    static UNLOCK_AT: Plan = plan!("queue_unlock_at", TEXTOID, TEXTOID, TIDOID).by_index();
+    let Some(name) = queue_name else { return Ok(()) };
+    let queue = hash(name);
+    let row = lock_row(queue);
+    if let Some(address) = row.address.filter(|_| row.is_kept)
+        && let Some(address) = written(&UNLOCK_AT, &[queue_name, worker_id, Some(address.datum())])?
+    {
+        commit_notes::note_lock_row(queue, LockRow { address: Some(address), ..row });
+        return Ok(());
+    }
+    let released = affected(&RELEASE, &[queue_name, worker_id])? > 0;
+    if released && !schema::queue()?.is_0_3 {
+        // From 0.3.0 on, a trigger does this.
+        note_head(queue_name)?;
+    }
+    if released && row.address.is_some() {
+        commit_notes::note_lock_row(queue, LockRow { address: None, ..row });
     }
     Ok(())
 }
@@ -123,7 +186,7 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
 pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
     let tasks = registry::tasks()?;
     let now = clock::now();
-    match search::next_of_queue(queue_name, &tasks, &settings::forbidden_flags(), Position::START)? {
+    match next_of_queue(queue_name, &tasks, &settings::forbidden_flags())? {
         Some(head) => commit_notes::note_job(head.task.role, head.hint),
         // Until this transaction commits, the queue looks locked, and searches skip its jobs that fall due.
         None => commit_notes::note_due(now),
@@ -148,27 +211,45 @@ pub fn release_all_of(worker_ids: Value) -> Result<(), Error> {
 }
 
 /// Returns true if a queue is locked for a job that is gone or unlocked, unless a live kongtask worker holds the lock.
-/// That happens where no trigger fires: TRUNCATE, `session_replication_role`, a replicated row. Only reads.
+/// That happens where no trigger fires: TRUNCATE, `session_replication_role`, a replicated row. Also returns true if a
+/// queue has kept its row, and was not used for a while. Only reads.
 pub fn has_orphaned() -> Result<bool, Error> {
-    let session = schema::session()?;
-    Ok(orphaned(&session)?.is_some_and(|rows| rows.count() > 0))
+    Ok(!orphaned()?.is_empty())
 }
 
-/// Releases those queues. Returns how many there were.
+/// Releases those queues. Returns how many of them were locked.
 pub fn release_orphaned() -> Result<usize, Error> {
-    let session = schema::session()?;
-    let Some(rows) = orphaned(&session)? else { return Ok(0) };
-    for row in 0..rows.count() {
-        // By name and worker, as another worker may have locked the queue since.
-        release(rows.value(row, 0), rows.value(row, 1))?;
+    static REMOVE: Plan = plan!("queue_remove", TEXTOID).by_index();
+    let orphaned = orphaned()?;
+    for (queue_name, worker_id) in &orphaned {
+        let name = text(queue_name);
+        match worker_id {
+            // By name and worker, as another worker may have locked the queue since.
+            Some(worker_id) => release(name, text(worker_id))?,
+            None if lock::try_until_end(name.map_or(0, hash))? => _ = affected(&REMOVE, &[name])?,
+            None => (),
+        }
     }
-    Ok(rows.count())
+    Ok(orphaned.iter().filter(|(_, worker_id)| worker_id.is_some()).count())
 }
 
-fn orphaned(session: &schema::OwnerSession) -> Result<Option<Rows<'_>>, Error> {
+/// Returns these queues, with the worker that has locked each.
+fn orphaned() -> Result<Vec<(DbText, Option<DbText>)>, Error> {
+    /// How long a queue keeps its row.
+    const UNUSED: Duration = Duration::from_secs(3);
     static ORPHANED: Plan = plan!("orphaned_queues", TEXTARRAYOID);
     if !schema::queue()?.is_0_3 {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    Ok(Some(session.read(&ORPHANED, &[texts(&shared::living_workers())])?))
+    let session = schema::session()?;
+    let rows = session.read(&ORPHANED, &[texts(&shared::living_workers())])?;
+    let since = clock::tick() - UNUSED.as_micros() as Tick;
+    let is_used = |row| rows.value(row, 0).is_some_and(|name| used(hash(name)).is_some_and(|used| used > since));
+    let queue = |row| (rows.get(row, 0).unwrap_or_default(), rows.get(row, 1));
+    Ok((0..rows.count()).filter(|&row| rows.value(row, 1).is_some() || !is_used(row)).map(queue).collect())
+}
+
+/// Returns the tick at which a queue was last used, as far as is known.
+fn used(queue: u64) -> Option<Tick> {
+    shared::board()?.queue_used(background::database(), queue)
 }

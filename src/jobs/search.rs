@@ -3,7 +3,6 @@
 use super::plan;
 use crate::error::Error;
 use crate::holds::subscription;
-use crate::pg::args::Text;
 use crate::pg::clock::{self, Timestamp, before};
 use crate::pg::spi::{Plan, Rows, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
@@ -14,9 +13,8 @@ use crate::settings;
 use crate::shared;
 use crate::shared::ready_list::{Hint, Kind, Position};
 use crate::tasks::pauses::{PausedQueues, Pauses};
-use crate::tasks::registry::{self, Task, Tasks};
+use crate::tasks::registry;
 use pgrx::IntoDatum;
-use std::rc::Rc;
 
 /// Returns how a job is to be taken. `is_plain` means that it has no key and was never tried.
 pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
@@ -94,7 +92,6 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         INT8OID
     )
     .by_index();
-    static NEXT_PRIORITY: Plan = plan!("next_priority", INT4OID, TIMESTAMPTZOID).by_index();
     if search.tasks.is_empty() {
         return Ok(SearchResult::new());
     }
@@ -124,12 +121,18 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
             found.to = from;
             return Ok(found);
         }
-        let next = session.read(&NEXT_PRIORITY, &[from.priority.into_datum(), now.into_datum()])?;
-        if next.count() == 0 {
-            return Ok(found);
-        }
-        from = Position { priority: next.get(0, 0).unwrap_or(0), ..Position::START };
+        let next = session.read(&NEXT_PRIORITY, &[i64::from(from.priority).into_datum(), now.into_datum()])?;
+        let Some(priority) = next_priority(&next) else { return Ok(found) };
+        from = Position { priority, ..Position::START };
     }
+}
+
+/// Returns the next priority that has a due job.
+pub(super) static NEXT_PRIORITY: Plan = plan!("next_priority", INT8OID, TIMESTAMPTZOID).by_index();
+
+/// Returns what [`NEXT_PRIORITY`] has found.
+pub(super) fn next_priority(rows: &Rows) -> Option<i32> {
+    if rows.count() == 0 { None } else { rows.get(0, 0) }
 }
 
 /// Returns the jobs whose scheduled time has come since `since`; `from` is ignored. If there are more than `most`, the
@@ -191,91 +194,6 @@ pub(super) fn paused_queues(pauses: &Pauses, now: Timestamp) -> [Value; 3] {
         return [None; 3];
     }
     [texts(&whole), texts(&parts), texts(&tasks)]
-}
-
-/// The next job of a queue.
-pub struct NextJob {
-    pub hint: Hint,
-    pub task: Rc<Task>,
-    /// True if it is the first of the queue's due jobs: no external worker's stands before it.
-    pub is_first: bool,
-}
-
-/// Returns the next job of a queue at a position or behind it, or `None` if none can run now. Skips jobs of tasks that
-/// are not registered here, jobs that are paused, and jobs that have a forbidden flag.
-///
-/// This asks the copy of the tasks whether a task is registered, as the statement would have to be given all tasks each
-/// time.
-pub fn next_of_queue(
-    queue_name: Value,
-    tasks: &Tasks,
-    forbidden_flags: &[DbText],
-    from: Position,
-) -> Result<Option<NextJob>, Error> {
-    static HEAD: Plan = plan!(
-        "queue_head",
-        TEXTOID,
-        TIMESTAMPTZOID,
-        TEXTARRAYOID,
-        INT4OID,
-        TIMESTAMPTZOID,
-        INT8OID,
-        INT8OID,
-        TEXTARRAYOID
-    )
-    .by_index();
-    /// The first job is mostly the one. Where it is not, the jobs of external workers are skipped by so many at once.
-    const MOST: i64 = 100;
-    let session = schema::session()?;
-    let (now, flags) = (clock::now(), texts_or_null(forbidden_flags));
-    let mut paused = None;
-    if let Some(queue_name) = queue_name.filter(|_| !tasks.pauses.is_empty()) {
-        let queue_name = Text::new(queue_name).read();
-        if tasks.pauses.is_everything_paused(now) || tasks.pauses.is_queue_paused(&queue_name, now) {
-            return Ok(None);
-        }
-        paused = texts_or_null(&tasks.pauses.paused_tasks(Some(&queue_name), now));
-    }
-    let (mut from, mut most, mut is_first) = (from, 1, true);
-    loop {
-        let rows = session.execute(
-            &HEAD,
-            &[
-                queue_name,
-                now.into_datum(),
-                flags,
-                from.priority.into_datum(),
-                from.run_at.into_datum(),
-                from.id.into_datum(),
-                most.into_datum(),
-                paused,
-            ],
-        )?;
-        for row in 0..rows.count() {
-            let position = Position {
-                priority: rows.get(row, 1).unwrap_or(0),
-                run_at: timestamp(rows.value(row, 2)).unwrap_or(0),
-                id: rows.get(row, 0).unwrap_or(0),
-            };
-            let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
-            if let Some(task) = task {
-                let hint = Hint { position, task: task.tag, kind: Kind::Queued };
-                return Ok(Some(NextJob { hint, task: task.clone(), is_first }));
-            }
-            (from, is_first) = (position.next(), false);
-        }
-        if (rows.count() as i64) < most {
-            return Ok(None);
-        }
-        rows.free();
-        most = MOST;
-    }
-}
-
-/// Returns when the first job of a queue falls due after `now` that comes before jobs of a priority.
-pub fn due_before(queue_name: Value, priority: i32, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-    static DUE: Plan = plan!("queue_due", TEXTOID, TIMESTAMPTZOID, INT4OID).by_index();
-    Ok(timestamp(schema::value(&DUE, &[queue_name, now.into_datum(), priority.into_datum()])?))
 }
 
 /// Returns the earliest run_at after `now`. Takes a new snapshot: the transaction's own may be older than what commits

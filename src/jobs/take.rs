@@ -1,9 +1,9 @@
 //! Takes jobs whose ids came from a ready list. Each statement checks again that the jobs can run, and skips rows that
 //! another transaction has locked.
 
+use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
 use crate::error::Error;
-use crate::jobs::search::{self, NextJob};
 use crate::pg::clock::{self, before};
 use crate::pg::fault;
 use crate::pg::heap;
@@ -12,7 +12,6 @@ use crate::pg::text::{DbText, text, texts_or_null};
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
-use crate::shared::ready_list::Position;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
 use std::rc::Rc;
@@ -105,7 +104,7 @@ pub fn claim_next(
     let Some(free) = queues::find_free(queue_name, before(now, settings::job_expiry()))? else {
         return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
     };
-    let Some(next) = search::next_of_queue(queue_name, tasks, forbidden_flags, Position::START)? else {
+    let Some(next) = next_of_queue(queue_name, tasks, forbidden_flags)? else {
         return Ok(Next::None);
     };
     if !is_ours(&next) {
@@ -122,21 +121,20 @@ pub fn claim_next(
     Ok(Next::Taken(job, next.task))
 }
 
-/// Claims a queue's first job at a position or behind it, for the worker that holds the queue, if `may_go_on` says so.
+/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so.
 /// Returns `None` if it does not, and where anything is not as it was when the worker locked the queue.
 pub fn claim_following(
     queue_name: Value,
     worker_id: Value,
     tasks: &Tasks,
     forbidden_flags: &[DbText],
-    from: Position,
     may_go_on: impl FnOnce(&NextJob) -> bool,
 ) -> Result<Option<(Job, Rc<Task>)>, Error> {
     lock_table()?;
     if !queues::is_held_by(queue_name, worker_id)? {
         return Ok(None);
     }
-    let next = search::next_of_queue(queue_name, tasks, forbidden_flags, from)?;
+    let next = next_of_queue(queue_name, tasks, forbidden_flags)?;
     let Some(next) = next.filter(|next| next.is_first && may_go_on(next)) else { return Ok(None) };
     let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
     Ok(claim_in(&take, worker_id, queue_name)?.pop().map(|job| (job, next.task)))

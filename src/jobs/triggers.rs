@@ -171,8 +171,8 @@ pub fn note(job: &Changed) -> Result<(), Error> {
     }
     let position = Position { priority: job.priority, run_at: job.run_at, id: job.id };
     let task = tasks.get(&job.identifier);
-    if let (Some(queue_name), Some(_)) = (job.queue_name, task) {
-        commit_notes::note_queued(queues::hash(queue_name), position);
+    if let Some(queue_name) = job.queue_name {
+        commit_notes::note_queued(super::hash(queue_name), position);
     }
     match task {
         None if job.is_news => notify::notify(c"jobs:insert", c""),

@@ -57,6 +57,8 @@ unsafe extern "C-unwind" {
     fn LockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE);
     fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
     fn CommandCounterIncrement();
+    fn GetTopFullTransactionId() -> pg_sys::FullTransactionId;
+    fn GlobalVisCheckRemovableFullXid(relation: pg_sys::Relation, transaction: pg_sys::FullTransactionId) -> bool;
 }
 
 const LOCK: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
@@ -144,6 +146,60 @@ pub fn insert<const COLUMNS: usize>(
             row
         })
     }
+}
+
+/// Where a version of a row lies in its table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowAddress {
+    block: u32,
+    line: u16,
+}
+
+impl RowAddress {
+    /// Reads a `tid`.
+    pub fn new(datum: Datum) -> RowAddress {
+        // SAFETY: by the caller's word a tid.
+        let pg_sys::ItemPointerData { ip_blkid, ip_posid } = unsafe { *datum.cast_mut_ptr() };
+        RowAddress { block: u32::from(ip_blkid.bi_hi) << 16 | u32::from(ip_blkid.bi_lo), line: ip_posid }
+    }
+
+    /// Returns it as a `tid`, in the current memory context.
+    pub fn datum(self) -> Datum {
+        let block = pg_sys::BlockIdData { bi_hi: (self.block >> 16) as u16, bi_lo: self.block as u16 };
+        // SAFETY: a fresh palloc of its size, filled in.
+        unsafe {
+            let address = pg_sys::palloc(size_of::<pg_sys::ItemPointerData>()).cast::<pg_sys::ItemPointerData>();
+            *address = pg_sys::ItemPointerData { ip_blkid: block, ip_posid: self.line };
+            Datum::from(address)
+        }
+    }
+}
+
+/// Returns true if every snapshot in use sees that a transaction has ended, so that rows of a table that it has deleted
+/// can be removed. The table must be [`lock`]ed.
+pub fn is_removable(table: Oid, transaction: u64) -> Result<bool, PgError> {
+    // SAFETY: as in `insert`.
+    unsafe {
+        catch(|| {
+            let relation = table_open(table, KEPT);
+            let is_removable =
+                GlobalVisCheckRemovableFullXid(relation, pg_sys::FullTransactionId { value: transaction });
+            table_close(relation, KEPT);
+            is_removable
+        })
+    }
+}
+
+/// Returns the current transaction's number, which no other transaction has had.
+pub fn current_transaction() -> Result<u64, PgError> {
+    // SAFETY: the closure is one C call.
+    Ok(unsafe { catch(|| GetTopFullTransactionId())? }.value)
+}
+
+/// Makes the changes of the transaction's commands so far visible to what comes next.
+pub fn end_command() -> Result<(), PgError> {
+    // SAFETY: the closure is one C call.
+    unsafe { catch(|| CommandCounterIncrement()) }
 }
 
 /// A row that was found.

@@ -16,6 +16,7 @@ pub mod fault;
 pub mod function;
 pub mod heap;
 pub mod hooks;
+pub mod index_scan;
 pub mod interval;
 pub mod invalidation;
 pub mod latch;

@@ -14,6 +14,7 @@ unsafe extern "C-unwind" {
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attribute: c_int);
     fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
     fn jsonb_exists(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn jsonb_exists_any(call: pg_sys::FunctionCallInfo) -> Datum;
     fn DirectFunctionCall2Coll(function: pg_sys::PGFunction, collation: Oid, one: Datum, two: Datum) -> Datum;
 }
 
@@ -147,4 +148,11 @@ pub fn holder(deleter: TransactionId) -> Holder {
 pub fn has_key(object: Datum, key: Datum) -> Result<bool, PgError> {
     // SAFETY: the closure is one C call, with values of these types.
     unsafe { Ok(catch(|| DirectFunctionCall2Coll(Some(jsonb_exists), pg_sys::InvalidOid, object, key))?.value() != 0) }
+}
+
+/// Returns true if an object, a `jsonb`, has any of some keys, a `text[]`.
+pub fn has_any_key(object: Datum, keys: Datum) -> Result<bool, PgError> {
+    let function: pg_sys::PGFunction = Some(jsonb_exists_any);
+    // SAFETY: as in `has_key`.
+    unsafe { Ok(catch(|| DirectFunctionCall2Coll(function, pg_sys::InvalidOid, object, keys))?.value() != 0) }
 }

@@ -116,6 +116,12 @@ pub fn is_read_committed() -> bool {
     unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_READ_COMMITTED as i32 }
 }
 
+/// Returns true if the current transaction is in no subtransaction.
+pub fn is_at_top() -> bool {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() == 1 }
+}
+
 /// Lets this transaction's commit return before its WAL is flushed, for changes that a crash may lose.
 pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");

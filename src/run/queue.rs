@@ -1,68 +1,38 @@
 //! Working a queue down: the transaction that completes a job of a queue also claims the queue's next job, if that is
-//! what the worker would take next anyway. So each job costs one commit, the queue's lock is written once for many, and
-//! the index of queues is read from the latest job on (see `src/shared/queue_floor.rs`).
+//! what the worker would take next anyway. So each job costs one commit, the queue's lock is written once for many.
 //!
 //! Otherwise the queue is released with its job, as external workers release it, and its next job goes to the ready
 //! list.
 
 use super::{Attempt, RunMode, Runner};
 use crate::error::Error;
-use crate::jobs::{complete, queues, search, take};
-use crate::pg::clock::{self, Timestamp};
+use crate::jobs::{complete, queues, take};
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
-use crate::shared::ready_list::{Hint, Kind, Position};
+use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
-use crate::signals::commit_notes;
-use crate::tasks::registry::{self, Task, Tasks};
+use crate::tasks::registry::{self, Task};
 use std::rc::Rc;
-use std::time::Instant;
 
-/// What a worker knows of the queue that it works down.
+/// A queue that a worker works down.
 pub(super) struct QueueRun {
-    /// The hash of its name.
-    queue: u64,
     forbidden_flags: Vec<DbText>,
-    /// No job that can run stands before this position.
-    floor: Position,
-    /// When a job falls due that stands before it.
-    due: Timestamp,
-    /// When the worker has last looked at the whole queue, and with which tasks.
-    looked: Option<(Instant, Rc<Tasks>)>,
     /// The queue's next job, which the current transaction has claimed.
     next: Option<(Job, Rc<Task>, Hint)>,
 }
 
 impl QueueRun {
-    /// Begins with a job of the queue. To be called within a transaction.
-    pub(super) fn of(job: &Job, forbidden_flags: &[DbText]) -> QueueRun {
-        QueueRun {
-            queue: job.queue_name().map_or(0, queues::hash),
-            forbidden_flags: forbidden_flags.to_vec(),
-            floor: Position::START,
-            due: Timestamp::MIN,
-            looked: None,
-            next: None,
-        }
-    }
-
-    /// Returns the position to look from.
-    fn from(&self, lowered: Position, tasks: &Rc<Tasks>) -> Position {
-        let is_known = self
-            .looked
-            .as_ref()
-            .is_some_and(|(at, with)| Rc::ptr_eq(with, tasks) && at.elapsed() < settings::poll_interval());
-        if is_known && lowered >= self.floor && clock::now() < self.due { self.floor } else { Position::START }
+    pub(super) fn new(forbidden_flags: &[DbText]) -> QueueRun {
+        QueueRun { forbidden_flags: forbidden_flags.to_vec(), next: None }
     }
 }
 
 impl Runner {
     /// Runs a job whose queue this worker has locked, and goes on with the queue's next jobs.
     pub(super) fn work_down(&mut self, job: Job, task: Rc<Task>, mut run: QueueRun) -> Result<(), Error> {
-        self.me.queue_floor.begin(run.queue);
         let mut current = Some((job, task));
         while let Some((job, task)) = current.take() {
             self.begin();
@@ -79,7 +49,6 @@ impl Runner {
                 current = Some((next, task));
             }
         }
-        self.me.queue_floor.end();
         Ok(())
     }
 
@@ -123,21 +92,12 @@ impl Runner {
         &self,
         job: &Job,
         attempt: &Attempt,
-        run: &mut QueueRun,
+        run: &QueueRun,
     ) -> Result<Option<(Job, Rc<Task>, Hint)>, Error> {
-        let Some(board) = shared::board() else { return Ok(None) };
         let tasks = registry::tasks()?;
         self.jobs_run.set(self.jobs_run.get() + 1);
-        // Before the snapshot of the look.
-        let lowered = board.take_lowered(self.me).min(commit_notes::lowest_noted(run.queue));
-        let from = run.from(lowered, &tasks);
-        if from == Position::START {
-            run.looked = Some((Instant::now(), tasks.clone()));
-        }
-        let queue_name = job.queue_name();
-        let now = clock::now();
         let next = self.spare_arena.within(|| {
-            take::claim_following(queue_name, self.worker_id(), &tasks, &run.forbidden_flags, from, |next| {
+            take::claim_following(job.queue_name(), self.worker_id(), &tasks, &run.forbidden_flags, |next| {
                 let position = next.hint.position;
                 let goes_on = next.task.role == self.role
                     && !crash_records::is_charged(self.database, position.id)
@@ -152,14 +112,9 @@ impl Runner {
                 goes_on
             })
         })?;
-        let Some((next, task)) = next else { return Ok(None) };
-        run.floor = next.position();
-        if from == Position::START || from.priority != run.floor.priority {
-            let due = search::due_before(queue_name, run.floor.priority, now)?;
-            // A pause that ends lets jobs run that the look has left out.
-            run.due = due.unwrap_or(Timestamp::MAX).min(tasks.pauses.next_end(now));
-        }
-        let hint = Hint { position: run.floor, task: task.tag, kind: Kind::Queued };
-        Ok(Some((next, task, hint)))
+        Ok(next.map(|(next, task)| {
+            let hint = Hint { position: next.position(), task: task.tag, kind: Kind::Queued };
+            (next, task, hint)
+        }))
     }
 }

@@ -66,7 +66,7 @@ impl Runner {
         })?;
         match next {
             Next::Taken(job, task) => {
-                let run = QueueRun::of(&job, &taken.forbidden_flags);
+                let run = QueueRun::new(&taken.forbidden_flags);
                 xact::commit()?;
                 self.work_down(job, task, run)
             }

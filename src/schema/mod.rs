@@ -31,6 +31,8 @@ pub struct Queue {
     /// `jobs`, and the index of its primary key.
     pub table: Oid,
     pub primary_key: Oid,
+    /// The index of the order in which the jobs of a queue run; `None` if there is none as installed.
+    pub queue_order: Option<Oid>,
     /// The type of its rows, and of arrays of them.
     pub row: Oid,
     pub rows: Oid,
@@ -105,6 +107,7 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         schema_owner: oid(5),
         extension_owner: oid(6),
         primary_key: oid(8),
+        queue_order: rows.get(0, 9),
         is_0_3: rows.get(0, 7).unwrap_or(false),
     });
     QUEUE.set(Some(queue.clone()));

@@ -5,7 +5,7 @@
 //! - The board's lock guards the taking and freeing of database entries, worker slots and ready lists, and what keeps an
 //!   entry from being freed.
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
-//! - One lock guards the queue floors of all workers, for a few instructions.
+//! - One lock guards the hints on queues, for a few instructions.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
 //!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
@@ -21,7 +21,7 @@ pub mod ready_list;
 mod restores;
 pub mod counters;
 mod database;
-mod queue_floor;
+pub mod queue_hints;
 mod worker;
 pub mod cancels;
 mod shared_ready_list;
@@ -36,8 +36,8 @@ pub use worker::{ID_PREFIX, LONGEST_MESSAGE, Progress, Running, TakenRange, Work
 
 use self::cancels::Cancels;
 use self::protocols::Attendant;
-use self::ready_list::Position;
-use crate::pg::clock::Tick;
+use self::queue_hints::{Floors, LockRow, Look, QueueHints, Terms};
+use crate::pg::clock::{Tick, Timestamp};
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
 use crate::pg::text::DbText;
@@ -79,6 +79,8 @@ pub struct Header {
     tasks_changes: [AtomicU64; CHANGE_COUNTERS],
     /// Requests to cancel running jobs.
     cancels: Cancels,
+    /// Where queues' next jobs and locks are.
+    queue_hints: QueueHints,
     /// How many entries for databases follow, and how many slots and lists. Written once, by the postmaster.
     databases: AtomicUsize,
     capacity: AtomicUsize,
@@ -380,32 +382,53 @@ impl Board {
         }
     }
 
-    /// Tells the workers of a database that work these queues down, given by their hashes, from which position on jobs
-    /// were added or changed. To be called after the commit. Raises nothing.
-    pub fn lower_queues(&self, database: Oid, queues: &BTreeMap<u64, Position>) {
-        self.lower_floors(database, |worker| {
-            queues.iter().find(|(queue, _)| worker.queue_floor.is_of(**queue)).map(|(_, position)| *position)
-        });
-    }
-
-    /// Tells all workers of a database that work a queue down that there may be anything in it.
-    pub fn lower_all_queues(&self, database: Oid) {
-        self.lower_floors(database, |_| Some(Position::START));
-    }
-
-    fn lower_floors(&self, database: Oid, position: impl Fn(&Worker) -> Option<Position>) {
-        for (_, worker) in self.workers_of(database).filter(|(_, worker)| worker.queue_floor.is_used()) {
-            if let Some(position) = position(worker) {
-                let _lock = Lock::take(floors_lock());
-                worker.queue_floor.lower(position);
-            }
+    /// Lowers the floors of queues, given by their hashes, to where jobs were added or changed. To be called after the
+    /// commit. Raises nothing.
+    pub fn lower_queues(&self, database: Oid, queues: &BTreeMap<u64, Floors>) {
+        let hints = &self.header().queue_hints;
+        for (queue, floors) in queues.iter().filter(|(queue, _)| hints.has(database, **queue)) {
+            let _lock = Lock::take(hints_lock());
+            hints.lower(database, *queue, floors);
         }
     }
 
-    /// Returns the lowest position that a worker was told of since the last call, and forgets it.
-    pub fn take_lowered(&self, worker: &Worker) -> Position {
-        let _lock = Lock::take(floors_lock());
-        worker.queue_floor.take()
+    /// Forgets the floors of all queues of a database. Raises nothing.
+    pub fn forget_queues(&self, database: Oid) {
+        self.header().queue_hints.forget(database);
+    }
+
+    /// Begins a look for a queue's next job. To be called before its snapshot is taken.
+    pub fn begin_look(&self, database: Oid, queue: u64, terms: Terms, now: Timestamp) -> Look {
+        let _lock = Lock::take(hints_lock());
+        self.header().queue_hints.begin_look(database, queue, terms, now)
+    }
+
+    /// Leaves word of what looks have found. To be called after the commit. Raises nothing.
+    pub fn end_looks(&self, database: Oid, looks: &BTreeMap<u64, Look>) {
+        for look in looks.values() {
+            let _lock = Lock::take(hints_lock());
+            self.header().queue_hints.end_look(database, look);
+        }
+    }
+
+    /// Returns what is known of the row that is a queue's lock.
+    pub fn lock_row(&self, database: Oid, queue: u64) -> LockRow {
+        let _lock = Lock::take(hints_lock());
+        self.header().queue_hints.lock_row(database, queue)
+    }
+
+    /// Leaves word of the rows that are queues' locks. To be called after the commit. Raises nothing.
+    pub fn set_lock_rows(&self, database: Oid, rows: &BTreeMap<u64, LockRow>) {
+        for (&queue, &row) in rows {
+            let _lock = Lock::take(hints_lock());
+            self.header().queue_hints.set_lock_row(database, queue, row);
+        }
+    }
+
+    /// Returns the tick at which a queue was last used, as far as is known.
+    pub fn queue_used(&self, database: Oid, queue: u64) -> Option<Tick> {
+        let _lock = Lock::take(hints_lock());
+        self.header().queue_hints.used(database, queue)
     }
 
     /// Returns true if there are as many workers as the server may have.
@@ -425,7 +448,6 @@ impl Board {
         worker.database.set(database);
         worker.role.set(role);
         worker.ask_nothing();
-        worker.queue_floor.end();
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting);
@@ -433,10 +455,10 @@ impl Board {
     }
 }
 
-/// The number of the board's own lock. The ready lists' follow, and then that of queue floors.
+/// The number of the board's own lock. The ready lists' follow, and then that of hints on queues.
 const BOARD_LOCK: usize = 0;
 
-fn floors_lock() -> usize {
+fn hints_lock() -> usize {
     BOARD_LOCK + 1 + capacity()
 }
 

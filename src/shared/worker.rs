@@ -2,7 +2,6 @@
 
 use super::SharedOid;
 use super::protocols::{Slept, State, WorkerState};
-use super::queue_floor::QueueFloor;
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
 use crate::pg::text::{self, DbText};
@@ -65,8 +64,6 @@ pub struct Worker {
     pub asked_to_end: AtomicI64,
     /// True while the worker uses its role's ready list. Written and read by the worker: what it must undo as it ends.
     pub uses_ready_list: AtomicBool,
-    /// The queue that it works down, and what it was told of it. Each field says who writes it.
-    pub queue_floor: QueueFloor,
     /// The encoding of its database. Written by the worker once it has connected.
     encoding: AtomicI32,
     /// The random part of its worker id; zeros until the worker has chosen one. The first is stored last, and loaded

@@ -10,6 +10,7 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::subxact::{self, Noted};
 use crate::pg::{background, fault, xact};
 use crate::shared::counters::{Outcome, TaskCounters};
+use crate::shared::queue_hints::{Floors, LockRow, Look};
 use crate::shared::ready_list::{CAPACITY, Hint, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -26,10 +27,14 @@ struct Notes {
     counted: Noted<Counted>,
     /// The earliest run_at still to come.
     due: Option<Timestamp>,
-    /// The lowest position where a job was added or changed, by the hash of its queue's name.
-    queues: BTreeMap<u64, Position>,
+    /// Where jobs were added or changed, by the hash of their queue's name.
+    queues: BTreeMap<u64, Floors>,
     /// There are more of them.
     many_queues: bool,
+    /// The latest look at each of some queues, and the rows of their locks that it has written, by the hash of their
+    /// name.
+    looks: BTreeMap<u64, Look>,
+    lock_rows: BTreeMap<u64, LockRow>,
     tasks_changed: bool,
     /// It has left out jobs that are paused.
     paused: Option<PausedJobs>,
@@ -140,26 +145,45 @@ pub fn note_due(run_at: Timestamp) {
     note(|notes| notes.due = Some(notes.due.map_or(run_at, |due| due.min(run_at))));
 }
 
-/// Notes a job that was added to a queue, or changed, for the worker that may be working the queue down.
+/// Of how many queues one transaction notes anything. If it adds jobs to more, all looks begin at their queue's
+/// beginning.
+const MOST_QUEUES: usize = 1000;
+
+/// Notes a job that was added to a queue, or changed, for those who look for the queue's next job.
 pub fn note_queued(queue: u64, position: Position) {
-    /// With more queues than this, workers look at theirs from the beginning.
-    const MOST: usize = 1000;
     note(|notes| {
-        if notes.queues.len() < MOST || notes.queues.contains_key(&queue) {
-            notes.queues.entry(queue).and_modify(|lowest| *lowest = (*lowest).min(position)).or_insert(position);
+        if notes.queues.len() < MOST_QUEUES || notes.queues.contains_key(&queue) {
+            notes.queues.entry(queue).or_insert(Floors::NOWHERE).add(position);
         } else {
             notes.many_queues = true;
         }
     });
 }
 
-/// Returns the lowest position that the current transaction has noted for a queue.
-pub fn lowest_noted(queue: u64) -> Position {
+/// Returns where the current transaction has added or changed jobs of a queue.
+pub fn noted_in(queue: u64) -> Floors {
     NOTES.with_borrow(|notes| match notes {
-        Some(notes) if notes.many_queues || notes.anything => Position::START,
-        Some(notes) => notes.queues.get(&queue).copied().unwrap_or(Position::END),
-        None => Position::END,
+        Some(notes) if notes.many_queues || notes.anything => Floors::ANYWHERE,
+        Some(notes) => notes.queues.get(&queue).copied().unwrap_or(Floors::NOWHERE),
+        None => Floors::NOWHERE,
     })
+}
+
+/// Notes what a look at a queue has found. What it has seen of the transaction's own changes must not be rolled back
+/// without the transaction.
+pub fn note_look(look: Look) {
+    note(|notes| insert(&mut notes.looks, look.queue, look));
+}
+
+/// Notes that the row of a queue's lock was written.
+pub fn note_lock_row(queue: u64, row: LockRow) {
+    note(|notes| insert(&mut notes.lock_rows, queue, row));
+}
+
+fn insert<T>(notes: &mut BTreeMap<u64, T>, queue: u64, value: T) {
+    if notes.len() < MOST_QUEUES || notes.contains_key(&queue) {
+        notes.insert(queue, value);
+    }
 }
 
 /// Notes a job that is paused until then, by pauses that were read when [`shared::tasks_changes`] was `changes`. If the
@@ -229,10 +253,12 @@ fn tell(board: Board, notes: Notes) {
     let has_resumed = |paused: &PausedJobs| paused.changes != shared::tasks_changes() || paused.until <= clock::now();
     let anything = notes.anything || notes.paused.as_ref().is_some_and(has_resumed);
     if notes.many_queues || notes.anything {
-        board.lower_all_queues(oid);
+        board.forget_queues(oid);
     } else if !notes.queues.is_empty() {
         board.lower_queues(oid, &notes.queues);
     }
+    board.end_looks(oid, &notes.looks);
+    board.set_lock_rows(oid, &notes.lock_rows);
     if notes.schedules_changed
         && let Some(entry) = board.database(oid)
     {

@@ -90,7 +90,7 @@ const FAULTS: [(&str, &str); 12] = [
            on (paused.task is null or paused.task = p.task) and (paused.queue is null or paused.queue = p.queue)
              and effect.begun > paused.begun and effect.begun < paused.ended",
     ),
-    ("queues left", "select queue_name from graphile_worker.job_queues"),
+    ("queues left", "select queue_name from graphile_worker.job_queues where locked_at is not null"),
     (
         // What failed meanwhile had another time to run than that of its promise.
         "out of order",

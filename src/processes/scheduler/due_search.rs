@@ -79,6 +79,7 @@ impl Scheduler {
     /// Has workers search the whole table again.
     pub(super) fn have_all_searched(&mut self) {
         self.has_unlisted_jobs = true;
+        self.board.forget_queues(self.database);
         for list in self.board.ready_lists_of(self.database) {
             list.with(|ready| ready.lower(Position::START));
         }

@@ -39,10 +39,12 @@ impl Scheduler {
             && let Some(released) = self.briefly("unlocking", queues::release_orphaned)?
         {
             self.has_orphaned_queues = false;
-            log(
-                Level::Log,
-                format!("kongtask released {released} queues that were locked for jobs that no longer exist"),
-            );
+            if released > 0 {
+                log(
+                    Level::Log,
+                    format!("kongtask released {released} queues that were locked for jobs that no longer exist"),
+                );
+            }
         }
         Ok(())
     }

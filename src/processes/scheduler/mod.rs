@@ -187,7 +187,7 @@ struct Scheduler {
     released: bool,
     /// True once the crashes of jobs are charged.
     charged: bool,
-    /// True while queues are locked for jobs that are gone.
+    /// True while queues are locked for jobs that are gone, or have kept the rows of their locks for long.
     has_orphaned_queues: bool,
     /// When to write to the tables again, after another transaction's lock kept the scheduler from it.
     retry_writes_at: Option<Tick>,

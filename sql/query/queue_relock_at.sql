@@ -1,0 +1,19 @@
+-- Locks a queue whose row, at an address, is no lock, or a dead one. Returns the row's new address; no row if another
+-- transaction has locked the row.
+--   $1 text: the queue
+--   $2 text: the worker's id
+--   $3 timestamptz: now
+--   $4 bigint: the job that runs
+--   $5 tid: the address
+update @extschema@.job_queues
+set job_count = 1, locked_by = $2, locked_at = $3, job_id = $4
+where job_queues.ctid operator(pg_catalog.=) any (
+  array(
+    select queue.ctid
+    from @extschema@.job_queues as queue
+    where queue.ctid operator(pg_catalog.=) $5 and queue.queue_name operator(pg_catalog.=) $1
+    for update
+    skip locked
+  )
+)
+returning job_queues.ctid
