@@ -104,6 +104,7 @@ TEST_THREADS ?= 4
 # Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
 cluster-test: setup-test install fault-build
 	@scripts/peers
+	@scripts/prometheus
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked --no-fail-fast -p kongtask-tests -- --test-threads $(TEST_THREADS)
 
