@@ -12,6 +12,10 @@ set every = (select case when $every in ('0', '2', '5', '15', '60') then $every 
 -- One look at the table of jobs, which takes a tenth of a second for a million of them.
 set now = (select row_to_json(overview)::text from kongtask.overview);
 
+-- The charts end now, and begin sixty looks ago, in milliseconds.
+set xmax = (select (extract(epoch from clock_timestamp()) * 1000)::bigint::text);
+set xmin = (select ($xmax::bigint - 60000 * (case $every when '0' then '5' else $every end)::bigint)::text);
+
 set series = (
   select pg_temp.series(
     sqlpage.cookie('kongtask_series'),
@@ -40,7 +44,7 @@ select 'alert' as component, 'red' as color, 'hand-stop' as icon, 'No job runs i
 from kongtask.holds as held
 where held.database = current_database();
 
-select 'big_number' as component, 4 as columns;
+select 'big_number' as component, 4 as columns, 'kt-numbers' as class;
 select
   item.title, item.value, item.unit, item.color, item.title_link, item.value_link, item.description, item.progress_percent,
   item.progress_color
@@ -56,19 +60,19 @@ from (
 cross join lateral (
   values
     (1, 'Completed', round(jobs.jobs_per_second::numeric, 1)::text, '/s', null, null, null, 'mean of ten seconds', null, null),
-    (2, 'Running', jobs.running::text, null, 'blue', 'jobs.sql?state=running', 'jobs.sql?state=running',
+    (2, 'Running', to_char(jobs.running, 'FM999,999,999,999'), null, 'blue', 'jobs.sql?state=running', 'jobs.sql?state=running',
       format('%s of %s workers are busy', jobs.workers_busy, jobs.workers), jobs.busy, 'blue'),
-    (3, 'Ready', jobs.ready::text, null, 'green', 'jobs.sql?state=ready', 'jobs.sql?state=ready',
+    (3, 'Ready', to_char(jobs.ready, 'FM999,999,999,999'), null, 'green', 'jobs.sql?state=ready', 'jobs.sql?state=ready',
       coalesce('the oldest for ' || pg_temp.short(jobs.oldest_ready_age), 'none waits for a worker'), null, null),
-    (4, 'Kept waiting', jobs.waiting::text, null, case when jobs.waiting > 0 then 'yellow' end, 'jobs.sql?state=waiting',
-      'jobs.sql?state=waiting', 'due, and something is in the way', null, null),
-    (5, 'For later', jobs.scheduled::text, null, null, 'jobs.sql?state=scheduled', 'jobs.sql?state=scheduled',
+    (4, 'Kept waiting', to_char(jobs.waiting, 'FM999,999,999,999'), null, case when jobs.waiting > 0 then 'yellow' end, 'jobs.sql?state=waiting',
+      'jobs.sql?state=waiting', 'due, but held up', null, null),
+    (5, 'For later', to_char(jobs.scheduled, 'FM999,999,999,999'), null, null, 'jobs.sql?state=scheduled', 'jobs.sql?state=scheduled',
       'never tried, not yet due', null, null),
-    (6, 'To be retried', jobs.retrying::text, null, case when jobs.retrying > 0 then 'orange' end, 'jobs.sql?state=retrying',
+    (6, 'To be retried', to_char(jobs.retrying, 'FM999,999,999,999'), null, case when jobs.retrying > 0 then 'orange' end, 'jobs.sql?state=retrying',
       'jobs.sql?state=retrying', 'an attempt has failed', null, null),
-    (7, 'Failed for good', jobs.failed::text, null, case when jobs.failed > 0 then 'red' end, 'jobs.sql?state=failed',
+    (7, 'Failed for good', to_char(jobs.failed, 'FM999,999,999,999'), null, case when jobs.failed > 0 then 'red' end, 'jobs.sql?state=failed',
       'jobs.sql?state=failed', 'no attempt is left', null, null),
-    (8, 'Workers', jobs.workers::text, null, null, 'workers.sql', 'workers.sql', 'they come with jobs, and go', null, null)
+    (8, 'Workers', jobs.workers::text, null, null, 'workers.sql', 'workers.sql', 'they come with jobs', null, null)
 ) as item (place, title, value, unit, color, title_link, value_link, description, progress_percent, progress_color)
 order by item.place;
 
@@ -76,7 +80,7 @@ select 'html' as component, '<div class="kt-charts mt-3">' as html;
 
 select
   'chart' as component, 'area' as type, 'Throughput: jobs a second' as title, true as time, true as show_legend, 0 as ymin,
-  220 as height, 'green' as color, 'red' as color, 'kt-throughput' as id;
+  $xmin::bigint as xmin, $xmax::bigint as xmax, 220 as height, 'green' as color, 'red' as color, 'kt-throughput' as id;
 select seen.series, seen.x, seen.y
 from (
   select 'completed' as series, point.at as x, round(point.succeeded, 2) as y from pg_temp.points($series) as point
@@ -86,8 +90,8 @@ from (
 order by seen.series, seen.x;
 
 select
-  'chart' as component, 'area' as type, 'Wait before an attempt: ms' as title, true as time, 0 as ymin, 220 as height,
-  'blue' as color, 'kt-wait' as id;
+  'chart' as component, 'area' as type, 'Wait before an attempt: ms' as title, true as time, 0 as ymin,
+  $xmin::bigint as xmin, $xmax::bigint as xmax, 220 as height, 'blue' as color, 'kt-wait' as id;
 select 'mean wait' as series, point.at as x, point.wait as y from pg_temp.points($series) as point;
 
 select
@@ -131,9 +135,11 @@ limit 8;
 select 'text' as component;
 select
   case $every
-    when '0' then 'This page does not load itself again. '
-    else 'This page loads itself again every ' || $every || ' seconds. The charts show what it has seen since it was opened. '
+    when '0' then 'This page does not load itself again.'
+    else 'This page loads itself again every ' || $every || ' seconds. The charts show what it has seen since it was opened.'
   end as contents;
-select 'Every ' || every || ' s' as contents, 'index.sql?every=' || every as link
+
+select 'button' as component, 'sm' as size;
+select 'Every ' || every || ' s' as title, 'secondary' as outline, 'index.sql?every=' || every as link
 from unnest('{2,5,15,60}'::text[]) as every where every <> $every;
-select 'Stop' as contents, 'index.sql?every=0' as link where $every <> '0';
+select 'Stop' as title, 'secondary' as outline, 'index.sql?every=0' as link where $every <> '0';

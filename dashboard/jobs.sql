@@ -96,7 +96,11 @@ select
   format('[%s](job.sql?id=%s)', job.id, job.id) as id,
   job.task_identifier as task,
   job.state,
-  coalesce(job.why, pg_temp.cut(split_part(job.last_error, E'\n', 1), 120)) as why,
+  case
+    when job.state in ('failed', 'retrying') and job.last_error is not null
+      then pg_temp.cut(split_part(left(job.last_error, 500), E'\n', 1), 120)
+    else job.why
+  end as why,
   pg_temp.ago(job.run_at) as due,
   job.attempts || ' of ' || job.max_attempts as attempts,
   job.queue_name as queue,

@@ -32,9 +32,13 @@ where
   and sqlpage.environment_variable('KONGTASK_DASHBOARD_ORIGIN') is not null
   and exists (select from kongtask.pauses as pause where pause.queue_name = $queue and pause.task is null);
 
-select 'datagrid' as component where exists (select from kongtask.queues as queue where queue.queue_name = $queue);
+set found = (select row_to_json(queue)::text from kongtask.queues as queue where queue.queue_name = $queue);
+
+select 'datagrid' as component where $found is not null;
 select item.title, item.description, item.link
-from kongtask.queues as queue
+from json_to_record($found::json) as queue (
+  jobs bigint, ready bigint, failed bigint, running bigint, since timestamptz, locked_by text, head bigint, oldest_wait interval
+)
 cross join lateral (
   values
     (1, 'Jobs', queue.jobs::text, null),
@@ -46,12 +50,12 @@ cross join lateral (
     (7, 'Next', queue.head::text, 'job.sql?id=' || queue.head),
     (8, 'Oldest wait', pg_temp.short(queue.oldest_wait), null)
 ) as item (place, title, description, link)
-where queue.queue_name = $queue and item.description is not null
+where item.description is not null
 order by item.place;
 
 select 'text' as component;
 select 'No job is in this queue.' as contents
-where not exists (select from kongtask.queues as queue where queue.queue_name = $queue);
+where $found is null;
 
 select
   'form' as component, 'do.sql' as action, 'Pause this queue' as title, 'Pause' as validate, 'player-pause' as validate_icon,

@@ -8,6 +8,8 @@ set statement_timeout = '10s';
 set lock_timeout = '3s';
 -- A page's statement is another one with each filter: a plan for any of them would be a bad one.
 set plan_cache_mode = force_custom_plan;
+-- Nor is one compiled: that takes longer than what it saves.
+set jit = off;
 set idle_in_transaction_session_timeout = '1min';
 
 -- The queue's schema has any name: graphile_worker, unless CREATE EXTENSION said otherwise.
