@@ -96,7 +96,7 @@ dashboard: setup-dashboard
 dashboard-test: setup-browser install
 	@scripts/sqlpage
 	@scripts/browser
-	DASHBOARD_JOBS=$(DASHBOARD_JOBS) cargo test --locked -p kongtask-tests --test dashboard -- --ignored
+	DASHBOARD_JOBS=$(DASHBOARD_JOBS) cargo test --locked -p kongtask-tests --test dashboard -- --ignored --test-threads 1
 
 DASHBOARD_JOBS ?= 20000
 

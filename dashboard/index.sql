@@ -59,17 +59,17 @@ from (
 ) as jobs
 cross join lateral (
   values
-    (1, 'Completed', round(jobs.jobs_per_second::numeric, 1)::text, '/s', null, null, null, 'mean of ten seconds', null, null),
+    (1, 'Completed', round(jobs.jobs_per_second::numeric, 1)::text, '/s', null, null, null, 'mean of 10 s', null, null),
     (2, 'Running', to_char(jobs.running, 'FM999,999,999,999'), null, 'blue', 'jobs.sql?state=running', 'jobs.sql?state=running',
-      format('%s of %s workers are busy', jobs.workers_busy, jobs.workers), jobs.busy, 'blue'),
+      format('%s of %s workers', jobs.workers_busy, jobs.workers), jobs.busy, 'blue'),
     (3, 'Ready', to_char(jobs.ready, 'FM999,999,999,999'), null, 'green', 'jobs.sql?state=ready', 'jobs.sql?state=ready',
-      coalesce('the oldest for ' || pg_temp.short(jobs.oldest_ready_age), 'none waits for a worker'), null, null),
+      coalesce('the oldest for ' || pg_temp.short(jobs.oldest_ready_age), 'none waits'), null, null),
     (4, 'Kept waiting', to_char(jobs.waiting, 'FM999,999,999,999'), null, case when jobs.waiting > 0 then 'yellow' end, 'jobs.sql?state=waiting',
       'jobs.sql?state=waiting', 'due, but held up', null, null),
     (5, 'For later', to_char(jobs.scheduled, 'FM999,999,999,999'), null, null, 'jobs.sql?state=scheduled', 'jobs.sql?state=scheduled',
-      'never tried, not yet due', null, null),
+      'not yet due', null, null),
     (6, 'To be retried', to_char(jobs.retrying, 'FM999,999,999,999'), null, case when jobs.retrying > 0 then 'orange' end, 'jobs.sql?state=retrying',
-      'jobs.sql?state=retrying', 'an attempt has failed', null, null),
+      'jobs.sql?state=retrying', 'tried before', null, null),
     (7, 'Failed for good', to_char(jobs.failed, 'FM999,999,999,999'), null, case when jobs.failed > 0 then 'red' end, 'jobs.sql?state=failed',
       'jobs.sql?state=failed', 'no attempt is left', null, null),
     (8, 'Workers', jobs.workers::text, null, null, 'workers.sql', 'workers.sql', 'they come with jobs', null, null)

@@ -70,7 +70,8 @@ cross join lateral (
     (job ->> 'state' = 'failed' and (job ->> 'controls')::boolean and pg_temp.calls('redrive'),
       'Retry', 'refresh', 'primary', 'redrive', 'Gives it its attempts again. It is due at once.'),
     (job ->> 'state' in ('retrying', 'scheduled') and pg_temp.calls('reschedule_jobs'),
-      'Retry now', 'refresh', 'primary', 'retry', 'It is due at once.'),
+      case job ->> 'state' when 'retrying' then 'Retry now' else 'Run now' end, 'player-play', 'primary', 'retry',
+      'It is due at once.'),
     (job ->> 'state' <> 'failed' and (job ->> 'controls')::boolean and pg_temp.calls('cancel'),
       'Cancel', 'ban', 'danger', 'cancel', 'It fails for good. If it runs, its handler is interrupted.')
 ) as button (is_shown, title, icon, color, form, tooltip)
@@ -80,21 +81,21 @@ where
   and sqlpage.environment_variable('KONGTASK_DASHBOARD_ORIGIN') is not null;
 
 select 'datagrid' as component where $job is not null;
-select item.title, item.description, item.link, item.color
+select item.title, item.description, item.link, item.color, item.footer
 from kongtask.job_states as job
 cross join lateral (
   values
-    (1, 'State', job.state, null, pg_temp.state_color(job.state)),
-    (2, 'Task', job.task_identifier, 'task.sql?task=' || pg_temp.encoded(job.task_identifier), null),
-    (3, 'Attempts', job.attempts || ' of ' || job.max_attempts, null, null),
-    (4, 'Due', pg_temp.at(job.run_at) || ' (' || pg_temp.ago(job.run_at) || ')', null, null),
-    (5, 'Added', pg_temp.at(job.created_at) || ' (' || pg_temp.ago(job.created_at) || ')', null, null),
-    (6, 'Priority', job.priority::text, null, null),
-    (7, 'Queue', job.queue_name, 'queue.sql?queue=' || pg_temp.encoded(job.queue_name), null),
-    (8, 'Key', job.key, null, null),
-    (9, 'Flags', (select string_agg(flag, ', ') from jsonb_object_keys(job.flags) as flag), null, null),
-    (10, 'Claimed', job.locked_by || ', ' || pg_temp.ago(job.locked_at), null, null)
-) as item (place, title, description, link, color)
+    (1, 'State', job.state, null, pg_temp.state_color(job.state), null),
+    (2, 'Task', job.task_identifier, 'task.sql?task=' || pg_temp.encoded(job.task_identifier), null, null),
+    (3, 'Attempts', job.attempts || ' of ' || job.max_attempts, null, null, null),
+    (4, 'Due', pg_temp.at(job.run_at), null, null, pg_temp.ago(job.run_at)),
+    (5, 'Added', pg_temp.at(job.created_at), null, null, pg_temp.ago(job.created_at)),
+    (6, 'Priority', job.priority::text, null, null, null),
+    (7, 'Queue', job.queue_name, 'queue.sql?queue=' || pg_temp.encoded(job.queue_name), null, null),
+    (8, 'Key', job.key, null, null, null),
+    (9, 'Flags', (select string_agg(flag, ', ') from jsonb_object_keys(job.flags) as flag), null, null, null),
+    (10, 'Claimed by', job.locked_by, null, null, pg_temp.ago(job.locked_at))
+) as item (place, title, description, link, color, footer)
 where job.id = $id::bigint and item.description is not null
 order by item.place;
 

@@ -20,7 +20,7 @@ select
 from kongtask.pauses as pause
 order by pause.since desc;
 
--- One form for each: its button says what it resumes.
+-- One form for all of them: a pause is known by its task and its queue.
 select
   'form' as component, 'do.sql' as action, 'Resume' as title, 'Resume' as validate, 'player-play' as validate_icon,
   'success' as validate_color, 'resume' as id

@@ -12,17 +12,18 @@ select 'dynamic' as component, sqlpage.run_sql('sqlpage/shell.sql', json_build_o
 
 select 'title' as component, 'Task ' || pg_temp.cut($task, 128) as contents, 2 as level;
 
-select 'alert' as component, 'yellow' as color, 'player-pause' as icon, 'Paused' as title,
+select 'alert' as component, 'yellow' as color, 'player-pause' as icon,
+  case
+    when pause.task is null then 'Paused, as all tasks are' else 'Paused' || coalesce(' in queue ' || pause.queue_name, '')
+  end as title,
   concat_ws(
     ', ',
-    case when pause.task is null then 'with all tasks' end,
-    'queue ' || pause.queue_name,
     'by ' || pause.role || ' since ' || pg_temp.at(pause.since),
     'until ' || pg_temp.at(pause.until),
     pause.reason
   ) as description
 from kongtask.pauses as pause
-where pause.task = $task or pause.task is null;
+where pause.task = $task or pause.task is null and pause.queue_name is null;
 
 select 'alert' as component, 'yellow' as color, 'ghost' as icon, 'It is not registered here' as title,
   'Its jobs wait for an external worker.' as description

@@ -140,7 +140,8 @@ fn twenty_thousand_jobs_are_paged_through_and_each_is_seen_once() {
 #[test]
 fn a_button_is_shown_to_who_may_press_it() {
     let cluster = shop::open();
-    let [running, retried, unregistered] = ["running", "retried", "unregistered"].map(|key| job(&cluster, key));
+    let [running, retried, large, unregistered] =
+        ["running", "retried", "large", "unregistered"].map(|key| job(&cluster, key));
     let failed = failed_job(&cluster);
     let buttons = |role: &str, page: &str, get: (&str, &str)| {
         let answer = Browser::of(&cluster, role).get(page, &[get]);
@@ -149,6 +150,7 @@ fn a_button_is_shown_to_who_may_press_it() {
     for role in ["dashboard", "postgres"] {
         assert_eq!(buttons(role, "job.sql", ("id", &running)), ["Cancel"]);
         assert_eq!(buttons(role, "job.sql", ("id", &retried)), ["Retry now", "Cancel"]);
+        assert_eq!(buttons(role, "job.sql", ("id", &large)), ["Run now", "Cancel"]);
         assert_eq!(buttons(role, "job.sql", ("id", &failed)), ["Retry"]);
         assert_eq!(buttons(role, "task.sql", ("task", "ship")), ["Pause", "Redrive failed jobs"]);
         assert_eq!(buttons(role, "task.sql", ("task", "letters")), ["Pause", "Redrive failed jobs", "Resume"]);
