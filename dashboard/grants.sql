@@ -14,7 +14,10 @@ grant connect, temporary on database :"DBNAME" to :"role";
 -- To read.
 grant pg_read_all_stats to :"role";
 grant usage on schema kongtask, :queue to :"role";
-grant select on all tables in schema kongtask to :"role";
+grant select on
+  kongtask.overview, kongtask.job_states, kongtask.failed, kongtask.tasks, kongtask.stat_tasks, kongtask.queues,
+  kongtask.schedules, kongtask.pauses, kongtask.workers, kongtask.holds
+to :"role";
 grant select on :queue.jobs, :queue.job_queues, :queue.known_crontabs to :"role";
 grant execute on function
   kongtask.live_overview, kongtask.live_stats, kongtask.stat_histogram, kongtask.live_workers, kongtask.live_holds,
@@ -23,6 +26,16 @@ grant execute on function
   -- Row level security shows jobs to roles that may claim them.
   :queue.get_job
 to :"role";
+
+-- Limits, and the history of jobs, which shows what ran as roles that this one is a member of.
+select format('grant select on %s to %I', relation, :'role')
+from unnest('{kongtask.limits,kongtask.limit_settings,kongtask.runs}'::text[]) as relation
+where to_regclass(relation) is not null
+union all
+select format('grant execute on function %s to %I', oid::regprocedure, :'role')
+from pg_proc
+where pronamespace = 'kongtask'::regnamespace and proname in ('live_limits', 'limit_key')
+\gexec
 
 -- To act.
 grant execute on function

@@ -83,7 +83,9 @@ language sql stable as $$
       and pg_temp.calls('describe_cron')
     when 'pauses' then pg_temp.reads('pauses') and pg_temp.reads('tasks')
     when 'workers' then pg_temp.reads('workers') and pg_temp.calls('live_workers')
-    when 'limits' then pg_temp.reads('limits')
+    when 'limits' then
+      pg_temp.reads('limits') and pg_temp.reads('limit_settings') and pg_temp.reads('tasks') and pg_temp.calls('live_limits')
+      and pg_temp.calls('limit_key') and pg_temp.calls('job_state') and pg_temp.sees_jobs()
     when 'doctor' then
       pg_temp.calls('doctor') and pg_temp.calls('server_state') and pg_temp.calls('handler_problem') and pg_temp.reads('tasks')
       and pg_temp.reads('schedules') and pg_temp.sees_jobs()

@@ -79,6 +79,21 @@ fn every_statement_of_every_page_runs_whoever_looks() {
     }
 }
 
+#[test]
+fn limits_and_history_are_shown_where_they_are() {
+    let cluster = shop::open();
+    let is_there = |relation: &str| cluster.text(&format!("select to_regclass('{relation}') is not null")) == "t";
+    let mut browser = Browser::of(&cluster, "dashboard");
+    let limits = browser.get("limits.sql", &[]);
+    assert_eq!(limits.redirect().is_none(), is_there("kongtask.limits"));
+    if is_there("kongtask.limits") {
+        assert_eq!(text(limits.of("table")[0], "name"), "ships");
+    }
+    let job = browser.get("job.sql", &[("id", &failed_job(&cluster))]);
+    let runs: Vec<&str> = job.of("table").iter().map(|run| text(run, "state")).collect();
+    assert_eq!(runs, if is_there("kongtask.runs") { vec!["failed"] } else { vec![] });
+}
+
 fn ids(rows: &[&Row]) -> Vec<String> {
     rows.iter().map(|row| text(row, "id").split(['[', ']']).nth(1).expect("a link").to_owned()).collect()
 }

@@ -61,6 +61,18 @@ pub fn open() -> Cluster {
                kongtask.register_task('{odd}', 'shop.letter()')",
         ))
         .expect("tasks");
+    // What a version before them would not have.
+    cluster.sql(
+        "do $$
+         begin
+           if to_regclass('kongtask.runs') is not null then
+             perform kongtask.alter_task('ship', keep := 'all');
+           end if;
+           if to_regclass('kongtask.limits') is not null then
+             perform kongtask.set_limit('ships', tasks := '{ship}', concurrency := 2);
+           end if;
+         end $$",
+    );
     let mut db = cluster.connect();
     db.batch_execute(&format!(
         "select graphile_worker.add_job('ship', json_build_object('order', n)) from generate_series(1, 5) n;
@@ -89,7 +101,6 @@ pub fn open() -> Cluster {
     cluster.wait_for("select state from kongtask.job_states where key = 'running'", "running");
     db.batch_execute("select graphile_worker.add_job('ship', '{\"order\": 6}', job_key := 'ready')").expect("a job");
     let mut shop = cluster.connect_as("shop", "postgres");
-    shop.batch_execute("reset role").expect("a role");
     db.batch_execute(
         "grant execute on function kongtask.schedule, kongtask.schedule_status to shop;
          grant select on kongtask.schedules to shop",
