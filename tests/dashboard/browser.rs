@@ -25,6 +25,8 @@ impl Dashboard {
         let log = pictures().join(format!("sqlpage-{role}.log"));
         let said = fs::File::create(&log).expect("a log");
         let process = Command::new(Path::new(ROOT).join("target/sqlpage/bin/sqlpage"))
+            // SQLPage takes many variables for settings.
+            .env_clear()
             .env("DATABASE_URL", format!("postgres://{role}@localhost/postgres?host={}", cluster.host()))
             .env("LISTEN_ON", format!("127.0.0.1:{port}"))
             .env("WEB_ROOT", folder())
