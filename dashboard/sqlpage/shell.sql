@@ -7,9 +7,9 @@ select
   'no-store' as "Cache-Control",
   'nosniff' as "X-Content-Type-Options",
   'same-origin' as "Referrer-Policy",
-  -- Has the browser say which theme its user prefers. Chromium does; elsewhere the switch in the menu is for that.
+  -- Has the browser say from its next request on which theme its user prefers. Chromium does; elsewhere the switch in the menu
+  -- is for that.
   'Sec-CH-Prefers-Color-Scheme' as "Accept-CH",
-  'Sec-CH-Prefers-Color-Scheme' as "Critical-CH",
   'Sec-CH-Prefers-Color-Scheme, Cookie' as "Vary";
 
 set theme = (

@@ -25,6 +25,7 @@ const pages = {
 };
 if (sql("select to_regclass('kongtask.limits')")) pages.limits = 'limits.sql';
 
+const phone = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 // The overview loads itself again, maybe before it has been loaded.
 const committed = { waitUntil: 'commit' };
 const state = (id) => `select state from kongtask.job_states where id = ${id}`;
@@ -52,13 +53,15 @@ async function see(name, options) {
 await run({
   'every page, light': () => see('light', {}),
   'every page, dark': () => see('dark', { colorScheme: 'dark' }),
-  'every page, on a phone': () => see('phone', { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true }),
+  'every page, on a phone': () => see('phone', phone),
 
   'the menu leads everywhere, on a phone too': async () => {
-    const page = await open(DASHBOARD, { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true });
+    const page = await open(DASHBOARD, phone);
     for (const title of ['Jobs', 'Tasks', 'Queues', 'Schedules', 'Pauses', 'Workers', 'Doctor', 'Overview']) {
       await page.goto('index.sql?every=0');
       await page.locator('.navbar-toggler').tap();
+      // While it opens, its items move.
+      await page.locator('#sidebar-menu.collapse.show').waitFor();
       await page.locator('.navbar-nav').getByText(title, { exact: true }).tap();
       await page.waitForURL(title === 'Overview' ? /index\.sql$/ : new RegExp(`/${title.toLowerCase()}\\.sql$`), committed);
     }
@@ -115,8 +118,9 @@ await run({
     const slow = [];
     const times = {};
     for (const to of [
-      ...Object.values(pages), `jobs.sql?before=${middle}`, 'jobs.sql?task=none', 'jobs.sql?state=retrying', 'jobs.sql?state=ready',
-      'jobs.sql?state=running', 'jobs.sql?text=nothing+has+this', `jobs.sql?queue=${enc(ODD)}`,
+      pages.overview, pages.tasks, pages.queues, pages.doctor, pages['job-large'], 'jobs.sql', `jobs.sql?before=${middle}`,
+      'jobs.sql?task=none', `jobs.sql?queue=${enc(ODD)}`, 'jobs.sql?text=nothing+has+this',
+      ...['ready', 'waiting', 'scheduled', 'running', 'retrying', 'failed'].map((name) => `jobs.sql?state=${name}`),
     ]) {
       const { took } = await visit(page, to);
       times[to] = took;

@@ -59,9 +59,9 @@ export async function visit(page, to) {
 export const picture = (page, name, options = { fullPage: true }) =>
   page.screenshot({ path: path.join(env.PICTURES, `${name}.png`), ...options });
 
-/** Runs steps one after another, and says of each how it went. */
+/** Runs steps one after another, and says of each how it went. STEP in the environment is part of the name of those to run. */
 export async function run(steps) {
-  for (const [name, step] of Object.entries(steps)) {
+  for (const [name, step] of Object.entries(steps).filter(([name]) => name.includes(env.STEP ?? ''))) {
     const begun = Date.now();
     try {
       await step();
