@@ -83,6 +83,8 @@ pub struct Runner {
     pub due_again: Cell<Timestamp>,
     /// True if the latest call took longer than its task allows.
     pub timed_out: Cell<bool>,
+    /// How many jobs it has taken to run.
+    pub jobs_run: Cell<u64>,
 }
 
 /// Measures an attempt.
@@ -153,6 +155,7 @@ impl Runner {
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);
+        self.jobs_run.set(self.jobs_run.get() + taken.hints.len() as u64);
         let left = self.dispatch(taken)?;
         fault::point("settled")?;
         background::report_idle();
@@ -165,6 +168,11 @@ impl Runner {
         self.me.enter(State::Looking);
         self.tell_of_end();
         Ok(left)
+    }
+
+    /// Returns true if it has run as many jobs as a worker may.
+    pub fn is_spent(&self) -> bool {
+        settings::worker_max_jobs().is_some_and(|most| self.jobs_run.get() >= most)
     }
 
     /// Has the scheduler look again for jobs that have failed and are due already: it leaves out jobs that a worker

@@ -22,7 +22,6 @@ use pgrx::pg_sys::{Datum, InvalidOid, InvalidTransactionId, TransactionId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::SeqCst;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -303,9 +302,12 @@ fn stopped() -> Option<String> {
     let has_scheduler = entry.is_some_and(|entry| entry.attendance.has_scheduler());
     let has_worker = || board.workers_of(database).next().is_some();
     match entry {
-        Some(entry) if entry.starving.load(SeqCst) && !has_worker() => {
+        Some(entry) if entry.is_starving() && !has_worker() => {
             Some("no worker: all slots for background workers are in use".into())
         }
+        // A scheduler is started for the first job.
+        Some(entry) if entry.attendance.is_watched() || entry.attendance.is_wanted() => None,
+        None if board.has_no_entry_left() => Some("no worker: kongtask.max_databases is reached".into()),
         _ if !has_scheduler => Some("no worker: no scheduler runs in this database".into()),
         _ => None,
     }
