@@ -112,8 +112,8 @@ fn jobs_are_found_by_state_task_queue_and_text() {
         assert_eq!(found(&[("state", state)]).join(","), expected, "{state}");
     }
     let [large, running, paused, odd] = ["large", "running", "paused", ODD].map(|key| job(&cluster, key));
-    assert_eq!(found(&[("task", "slow")]), [running.clone()]);
-    assert_eq!(found(&[("queue", ODD)]), [paused.clone()]);
+    assert_eq!(found(&[("task", "slow")]), std::slice::from_ref(&running));
+    assert_eq!(found(&[("queue", ODD)]), std::slice::from_ref(&paused));
     assert_eq!(found(&[("queue", ODD), ("task", "slow")]), [""; 0]);
     // A key, an error; a payload's beginning, not what stands behind a megabyte.
     assert_eq!(found(&[("text", "RUNNING")]), [running]);

@@ -108,8 +108,7 @@ pub fn open() -> Cluster {
     .expect("grants");
     shop.batch_execute(&format!(
         "select kongtask.schedule('nightly', '30 3 * * mon-fri', 'ship', '{{\"order\": 1}}', timezone := 'Europe/Paris');
-         select kongtask.schedule('{}', '@yearly', 'letters')",
-        odd.replace("''", "''")
+         select kongtask.schedule('{odd}', '@yearly', 'letters')"
     ))
     .expect("schedules");
     cluster.wait_for("select count(distinct state) from kongtask.job_states", "6");
