@@ -29,11 +29,13 @@ export PGRX_PG_CONFIG_PATH = $(PG_CONFIG)
 export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build models torture torture-schedules bench lint licences fmt clean many-databases deb deb-test setup-deb pgxn reference docs installcheck
+.PHONY: help setup setup-test setup-dashboard setup-browser build install uninstall package demo dashboard dashboard-test \
+        test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture torture-schedules bench \
+        lint licences fmt clean many-databases deb deb-test setup-deb pgxn reference docs installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
+	@echo "make dashboard  build the dashboard, and serve it on the demo's cluster: 10 minutes once, as SQLPage is built"
 	@echo "make setup     fetch what building needs, by apt"
 	@echo "make           build for the server of PG_CONFIG=$(PG_CONFIG)"
 	@echo "make install   install what is built into that server, or into lib and share under PREFIX; honours DESTDIR"
@@ -44,6 +46,7 @@ help:
 	@echo "make test      run every test, on PostgreSQL 15 and 18; fetches what it needs"
 	@echo "make test-one  run every test on the server of PG_CONFIG"
 	@echo "make installcheck  run the tests in SQL on the server that PG* variables name"
+	@echo "make dashboard-test  test the dashboard in a browser; DASHBOARD_JOBS=1000000 for a full table"
 	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
@@ -58,6 +61,12 @@ setup:
 
 setup-test:
 	@scripts/setup test
+
+setup-dashboard:
+	@scripts/setup dashboard
+
+setup-browser:
+	@scripts/setup browser
 
 build: $(PACKAGE)/kongtask.so
 
@@ -79,6 +88,19 @@ package: build
 demo: setup
 	@$(MAKE) --no-print-directory install
 	@scripts/demo
+
+# By a make of its own, as for the demo.
+dashboard: setup-dashboard
+	@scripts/sqlpage
+	@MAKE="$(MAKE)" scripts/dashboard
+
+# Not part of `make test`, for the minutes that building SQLPage takes. There, the SQL of all pages is run (tests/dashboard).
+dashboard-test: setup-browser install
+	@scripts/sqlpage
+	@scripts/browser
+	DASHBOARD_JOBS=$(DASHBOARD_JOBS) cargo test --locked -p kongtask-tests --test dashboard -- --ignored --test-threads 1
+
+DASHBOARD_JOBS ?= 20000
 
 test: setup-test lint models test-15 $(if $(PG16_CONFIG),test-16) $(if $(PG17_CONFIG),test-17) test-18
 
@@ -105,6 +127,7 @@ TEST_THREADS ?= 4
 # Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
 cluster-test: setup-test install fault-build
 	@scripts/peers
+	@scripts/prometheus
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
 	cargo test --locked --no-fail-fast -p kongtask-tests -- --test-threads $(TEST_THREADS)
 
