@@ -7,6 +7,7 @@ mod table_shape;
 pub mod search;
 pub mod queues;
 pub mod triggers;
+pub mod runs;
 pub mod recover;
 pub mod renew;
 pub mod new_job;

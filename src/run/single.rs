@@ -5,6 +5,7 @@ use super::queue::QueueRun;
 use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::{Error, last_error};
 use crate::jobs::take::{self, Next};
+use crate::jobs::runs::Ended;
 use crate::jobs::{postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::interval::Interval;
@@ -14,7 +15,7 @@ use crate::shared;
 use crate::shared::crash_records;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::signals::{commit_notes, wake};
-use crate::tasks::registry;
+use crate::tasks::registry::{self, Keep};
 
 impl Runner {
     /// Runs one job, if it can still be taken.
@@ -92,6 +93,7 @@ impl Runner {
     /// completed. `run` is given where the worker has locked the job's queue.
     pub(super) fn attempt(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<bool, Error> {
         let clock = Clock::start();
+        job.begins(clock.began_at);
         spi::met_deadlock();
         let result = self.try_to_complete(job, attempt, run);
         self.ran(std::slice::from_ref(job), &clock);
@@ -193,7 +195,7 @@ impl Runner {
         }
         if !handler.has_steps() {
             self.report(format_args!("select {}", attempt.task.handler), job, &attempt.task.identifier);
-            self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+            self.call(attempt.task, &handler, || handler.prepare(attempt.task.keep == Keep::All)?.call(job))?;
         } else if attempt.mode == RunMode::Claimed {
             self.call_procedure(job, attempt.task, &handler)?;
         } else {
@@ -216,6 +218,8 @@ impl Runner {
                 Outcome::Completed
             }
         };
+        let is_snoozed = matches!(outcome, Outcome::Snoozed);
+        self.keep(job, attempt.task, if is_snoozed { Ended::Snoozed } else { Ended::Succeeded })?;
         self.commit()?;
         Ok(outcome)
     }

@@ -7,7 +7,8 @@
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
 //! - One lock guards the queue floors of all workers, for a few instructions.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
-//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `crash_records`.
+//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `waits`,
+//!   `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
 //!   `models/`.
 //!
@@ -24,6 +25,7 @@ mod database;
 mod queue_floor;
 mod worker;
 pub mod cancels;
+pub mod waits;
 mod shared_ready_list;
 pub mod crash_records;
 pub mod uptime;
@@ -37,6 +39,7 @@ pub use worker::{ID_PREFIX, LONGEST_MESSAGE, Progress, Running, TakenRange, Work
 use self::cancels::Cancels;
 use self::protocols::Attendant;
 use self::ready_list::Position;
+use self::waits::Waits;
 use crate::pg::clock::Tick;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
@@ -78,6 +81,8 @@ pub struct Header {
     tasks_changes: [AtomicU64; CHANGE_COUNTERS],
     /// Requests to cancel running jobs.
     cancels: Cancels,
+    /// Sessions that wait for jobs to end.
+    waits: Waits,
     /// How many entries, slots and lists follow. Written once, by the postmaster.
     capacity: AtomicUsize,
 }
@@ -136,6 +141,10 @@ impl Board {
 
     pub fn cancels(&self) -> &'static Cancels {
         &self.header().cancels
+    }
+
+    pub fn waits(&self) -> &'static Waits {
+        &self.header().waits
     }
 
     /// Returns every entry for a database, taken or not.

@@ -103,6 +103,7 @@ fn serve(
         schedules: Schedules::new(database),
         cancels_at: NEVER,
         interrupt_at: NEVER,
+        runs_at: clock::now(),
     };
     if !this.stays()? {
         return Ok(());
@@ -191,6 +192,8 @@ struct Scheduler {
     /// When to look again at jobs that are to be cancelled, and when to interrupt their calls again.
     cancels_at: Tick,
     interrupt_at: Tick,
+    /// When to look again at the tables of kongtask.runs.
+    runs_at: Timestamp,
 }
 
 impl Scheduler {
@@ -241,6 +244,8 @@ impl Scheduler {
         let understaffed = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         if !Rc::ptr_eq(&tasks, &self.tasks) {
+            // How long rows are kept may have changed.
+            self.runs_at = clock::now();
             // What failed may work now that the tasks have changed.
             self.pool.forgive();
         }
@@ -250,6 +255,7 @@ impl Scheduler {
         self.tasks = tasks.clone();
         self.report_missing_roles(now)?;
         self.remove_ended_pauses()?;
+        self.turn_run_tables()?;
         self.pool.balance(&roles, &understaffed, now);
         let look_again = || self.entry.scheduler.set();
         self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
@@ -307,7 +313,8 @@ impl Scheduler {
             return Some(Duration::ZERO);
         }
         let resumes = until(self.tasks.pauses.next_end(time));
-        next.into_iter().chain(until(self.entry.next_due.get())).chain(fires).chain(resumes).min()
+        let turns = until(self.runs_at).filter(|_| self.fed_by.is_none());
+        next.into_iter().chain(turns).chain(until(self.entry.next_due.get())).chain(fires).chain(resumes).min()
     }
 
     /// Begins a pass: writes may be tried again once their time has come.
