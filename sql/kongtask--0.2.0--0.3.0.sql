@@ -2305,7 +2305,7 @@ create view kongtask.runs with (security_barrier = true) as
     run.attempt,
     run.started_at,
     run.ended_at,
-    greatest(run.started_at operator(pg_catalog.-) run.due_at, '0') as waited,
+    run.started_at operator(pg_catalog.-) least(run.due_at, run.started_at) as waited,
     run.result,
     run.error,
     run.payload,

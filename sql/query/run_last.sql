@@ -15,7 +15,7 @@ select
     run.attempt,
     run.started_at,
     run.ended_at,
-    greatest(run.started_at operator(pg_catalog.-) run.due_at, '0'),
+    run.started_at operator(pg_catalog.-) least(run.due_at, run.started_at),
     run.result,
     run.error,
     run.payload,

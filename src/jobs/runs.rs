@@ -16,8 +16,8 @@
 
 use super::plan;
 use crate::error::{Error, headline};
-use crate::pg::catch::{Level, log};
 use crate::pg::args::Text;
+use crate::pg::catch::{Level, log};
 use crate::pg::clock::{self, NEVER, Timestamp, after};
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};

@@ -38,8 +38,8 @@ pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 use self::marks::AfterFailure;
 use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
-use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::runs::{self, Ended};
+use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::clock::{NEVER, Timestamp};
@@ -611,7 +611,8 @@ struct Cancelled {
 impl Failed {
     /// Counts and logs it. To be called once the failure is committed.
     fn tell(self) {
-        let Failed { counters, account, timed_out, long, job, attempt, for_good, ended, schema, error, cancelled } = self;
+        let Failed { counters, account, timed_out, long, job, attempt, for_good, ended, schema, error, cancelled } =
+            self;
         if let Some(board) = shared::board().filter(|_| for_good) {
             board.waits().wake(ended.0, ended.1);
         }

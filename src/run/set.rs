@@ -170,7 +170,8 @@ impl Runner {
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let _many = ManyJobs::begin(jobs.iter().map(|job| job.id).collect());
         let clock = Clock::start();
-        let result = self.call(&taken.task, handler, || handler.prepare(taken.task.keep == Keep::All)?.call_for_all(jobs));
+        let result =
+            self.call(&taken.task, handler, || handler.prepare(taken.task.keep == Keep::All)?.call_for_all(jobs));
         self.ran(jobs, &clock);
         result
     }

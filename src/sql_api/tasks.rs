@@ -1,11 +1,11 @@
 //! Registering tasks.
 
 use crate::error::Error;
+use crate::pg::args::Text;
 use crate::pg::catch::Failure;
 use crate::pg::function::Call;
 use crate::pg::interval::{self, Interval};
 use crate::pg::spi::Value;
-use crate::pg::args::Text;
 use crate::pg::text::text;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{args, invalidation, role};

@@ -87,7 +87,13 @@ impl Handler {
             return Err(Error::HandlerForbidden { handler, role });
         }
         let language = procedure::language_name(procedure.language);
-        Ok(Handler { function, takes, form, returns: procedure.returns, is_python: language.as_deref() == Some(python::LANGUAGE) })
+        Ok(Handler {
+            function,
+            takes,
+            form,
+            returns: procedure.returns,
+            is_python: language.as_deref() == Some(python::LANGUAGE),
+        })
     }
 
     /// Returns the handler of this name for the current role. The result is cached until functions or privileges

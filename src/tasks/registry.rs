@@ -449,8 +449,7 @@ pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Erro
     );
     static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
     let Options { max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload } = *options;
-    let values =
-        [text(identifier), max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload];
+    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload];
     match Shape::now()?.0 {
         Shape::Current => schema::one_row(&CURRENT, &values),
         Shape::Second => schema::one_row(&SECOND, &values[..4]),
