@@ -40,7 +40,7 @@ pub fn cancel_idle(id: i64, said: &DbText) -> Result<Value, Error> {
     if let Some(row) = row {
         let job = Job::new(row);
         if let Some(task) = registry::tasks()?.get(&job.task()) {
-            runs::keep(&job, task, Ended::Cancelled, Some(said))?;
+            runs::keep_failure(&job, task, Ended::Cancelled, Some(said))?;
             if let Some(counters) = task.counters() {
                 commit_notes::note_change(counters, Change::Cancelled);
             }

@@ -51,6 +51,11 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// Returns how an attempt ends whose handler has returned.
+    pub fn of_return(is_snoozed: bool) -> Ended {
+        if is_snoozed { Ended::Snoozed } else { Ended::Succeeded }
+    }
+
     /// Returns what the tables say, a `"char"`.
     fn letter(self) -> u8 {
         match self {
@@ -68,7 +73,7 @@ impl Ended {
 }
 
 /// Returns true if a task keeps attempts that ended in this way.
-pub fn keeps(task: &Task, ended: Ended) -> bool {
+fn keeps(task: &Task, ended: Ended) -> bool {
     match task.keep {
         Keep::None => false,
         Keep::Failures => ended.is_failure(),
@@ -76,14 +81,19 @@ pub fn keeps(task: &Task, ended: Ended) -> bool {
     }
 }
 
-/// Writes the row of an attempt that ends with the current transaction, if its task keeps it. `error` is what last_error
-/// says. To be called before the commit, as the tables' locks are held until then.
-pub fn keep(job: &Job, task: &Task, ended: Ended, error: Option<&DbText>) -> Result<(), Error> {
+/// Writes the rows of attempts of a task that end with the current transaction, if the task keeps them. To be called
+/// before the commit, as the table's lock is held until then.
+pub fn keep_all<'j>(task: &Task, attempts: impl Iterator<Item = (&'j Job, Ended)>) -> Result<(), Error> {
+    let kept = attempts.filter(|&(_, ended)| keeps(task, ended));
+    write(task, kept.map(|(job, ended)| Run::of(job, ended)))
+}
+
+/// Writes the row of a failed attempt as [`keep_all`] does. `error` is what last_error says.
+pub fn keep_failure(job: &Job, task: &Task, ended: Ended, error: Option<&DbText>) -> Result<(), Error> {
     if !keeps(task, ended) {
         return Ok(());
     }
-    let began_at = Some(job.times().began_at).filter(|&began_at| began_at != 0);
-    write(job, task, ended, began_at, began_at.map(|_| job.attempts()), error)
+    write(task, std::iter::once(Run { error, ..Run::of(job, ended) }))
 }
 
 /// Writes the row of an attempt whose worker has crashed.
@@ -92,57 +102,80 @@ pub fn keep_crash(job: &Job, task: &Task, attempt: i32, for_good: bool, error: &
     if !keeps(task, ended) {
         return Ok(());
     }
-    write(job, task, ended, None, Some(attempt), Some(error))
+    write(task, std::iter::once(Run { attempt: Some(attempt), error: Some(error), ..Run::of(job, ended) }))
 }
 
-fn write(
-    job: &Job,
-    task: &Task,
+/// An attempt that has ended.
+struct Run<'a> {
+    job: &'a Job,
     ended: Ended,
-    began_at: Option<Timestamp>,
+    /// `None` for a job that was cancelled while it waited.
     attempt: Option<i32>,
-    error: Option<&DbText>,
-) -> Result<(), Error> {
-    const TYPES: [Oid; 13] = [
-        INT8OID,
-        TIMESTAMPTZOID,
-        TIMESTAMPTZOID,
-        TIMESTAMPTZOID,
-        INT4OID,
-        CHAROID,
-        TEXTOID,
-        TEXTOID,
-        TEXTOID,
-        TEXTOID,
-        TEXTOID,
-        JSONBOID,
-        JSONOID,
-    ];
-    use attribute::{KEY, PAYLOAD, QUEUE_NAME, TASK_IDENTIFIER};
+    /// `None` also if its worker has crashed.
+    began_at: Option<Timestamp>,
+    error: Option<&'a DbText>,
+}
+
+impl<'a> Run<'a> {
+    fn of(job: &'a Job, ended: Ended) -> Run<'a> {
+        let began_at = Some(job.times().began_at).filter(|&began_at| began_at != 0);
+        Run { job, ended, attempt: began_at.map(|_| job.attempts()), began_at, error: None }
+    }
+
+    /// Returns the columns of its row. `role` is the name of the task's role.
+    fn row(&self, task: &Task, role: Value) -> [Value; 13] {
+        use attribute::{KEY, PAYLOAD, QUEUE_NAME, TASK_IDENTIFIER};
+        let &Run { job, ended, attempt, began_at, error } = self;
+        let [identifier, queue_name, key, payload] = job.columns([TASK_IDENTIFIER, QUEUE_NAME, KEY, PAYLOAD]);
+        let took = job.times().took;
+        let ended_at = match began_at {
+            Some(began_at) if took != Duration::ZERO => after(began_at, took),
+            _ => clock::now(),
+        };
+        [
+            Some(job.id.into()),
+            began_at.map(|_| job.due().into()),
+            began_at.map(Into::into),
+            Some(ended_at.into()),
+            attempt.into_datum(),
+            Some(usize::from(ended.letter()).into()),
+            identifier,
+            role,
+            queue_name,
+            key,
+            error.and_then(|error| text(error)),
+            job.result().filter(|_| ended == Ended::Succeeded),
+            payload.filter(|_| task.keep_payload),
+        ]
+    }
+}
+
+const TYPES: [Oid; 13] = [
+    INT8OID,
+    TIMESTAMPTZOID,
+    TIMESTAMPTZOID,
+    TIMESTAMPTZOID,
+    INT4OID,
+    CHAROID,
+    TEXTOID,
+    TEXTOID,
+    TEXTOID,
+    TEXTOID,
+    TEXTOID,
+    JSONBOID,
+    JSONOID,
+];
+
+fn write<'a>(task: &Task, runs: impl Iterator<Item = Run<'a>>) -> Result<(), Error> {
+    let mut runs = runs.peekable();
+    if runs.peek().is_none() {
+        return Ok(());
+    }
     let Some((number, table)) = open_table()? else { return Ok(()) };
-    let [identifier, queue_name, key, payload] = job.columns([TASK_IDENTIFIER, QUEUE_NAME, KEY, PAYLOAD]);
-    let took = job.times().took;
-    let ended_at = match began_at {
-        Some(began_at) if took != Duration::ZERO => after(began_at, took),
-        _ => clock::now(),
-    };
-    let values: [Value; 13] = [
-        Some(job.id.into()),
-        began_at.map(|_| job.due().into()),
-        began_at.map(Into::into),
-        Some(ended_at.into()),
-        attempt.into_datum(),
-        Some(usize::from(ended.letter()).into()),
-        identifier,
-        text(&task.role_name),
-        queue_name,
-        key,
-        error.and_then(|error| text(error)),
-        job.result().filter(|_| ended == Ended::Succeeded),
-        payload.filter(|_| task.keep_payload),
-    ];
-    if !heap::may_write() || !heap::append(table, &TYPES, &values)? {
-        insert(number, ended, values)?;
+    let role = text(&task.role_name);
+    let rows: Vec<[Value; 13]> = runs.map(|run| run.row(task, role)).collect();
+    if !heap::may_write() || !heap::append(table, &TYPES, &rows)? {
+        rows.into_iter().try_for_each(|row| insert(number, row))?;
     }
     tell_scheduler(table);
     Ok(())
@@ -163,7 +196,7 @@ fn open_table() -> Result<Option<(i32, Oid)>, Error> {
 }
 
 /// Adds a row by an INSERT.
-fn insert(number: i32, ended: Ended, values: [Value; 13]) -> Result<(), Error> {
+fn insert(number: i32, row: [Value; 13]) -> Result<(), Error> {
     static ADD: Plan = plan!(
         "run_add",
         INT8OID,
@@ -182,8 +215,9 @@ fn insert(number: i32, ended: Ended, values: [Value; 13]) -> Result<(), Error> {
         INT4OID
     );
     let mut parameters = [None; 14];
-    parameters[..13].copy_from_slice(&values);
-    parameters[5] = text(&DbText::new(&[ended.letter()]));
+    parameters[..13].copy_from_slice(&row);
+    // The state is a text there.
+    parameters[5] = row[5].and_then(|letter| text(&DbText::new(&[letter.value() as u8])));
     parameters[13] = number.into_datum();
     schema::affected(&ADD, &parameters)?;
     Ok(())

@@ -156,16 +156,14 @@ pub fn insert<const COLUMNS: usize>(
     }
 }
 
-/// Adds a row to a table that has columns of these types, no check, no trigger and no rule, and one index, on its first
-/// column. Returns false if the table has become another: then nothing was added, and the caller must use an INSERT.
-/// The table must be [`lock`]ed. The row is visible to the transaction's own statements after its next command.
+/// Adds rows to a table that has columns of these types, no check, no trigger and no rule, and one index, on its first
+/// column. Returns false if the table has become another: then nothing was added, and the caller must use INSERTs. The
+/// table must be [`lock`]ed. The rows are visible to the transaction's own statements after its next command.
 pub fn append<const COLUMNS: usize>(
     table: Oid,
     types: &[Oid; COLUMNS],
-    values: &[Value; COLUMNS],
+    rows: &[[Value; COLUMNS]],
 ) -> Result<bool, PgError> {
-    let nulls = values.map(|value| value.is_none());
-    let values = values.map(|value| value.unwrap_or(Datum::from(0)));
     // SAFETY: as in `insert`; the table's definition is looked at under its lock.
     unsafe {
         catch(|| {
@@ -180,12 +178,15 @@ pub fn append<const COLUMNS: usize>(
                 }
             }
             let fits = !info.is_null() && is_on_first_column(&*info);
-            if fits {
+            for row in rows.iter().filter(|_| fits) {
+                let nulls = row.map(|value| value.is_none());
+                let values = row.map(|value| value.unwrap_or(Datum::from(0)));
                 let tuple = heap_form_tuple((*relation).rd_att, values.as_ptr(), nulls.as_ptr());
                 heap_insert(relation, tuple, GetCurrentCommandId(true), 0, std::ptr::null_mut());
                 let (key, is_null, at) = (&raw const values[0], &raw const nulls[0], &raw mut (*tuple).t_self);
                 let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
                 index_insert(index, key, is_null, at, relation, unique, false, info);
+                pg_sys::pfree(tuple.cast());
             }
             if !index.is_null() {
                 index_close(index, KEPT);

@@ -305,10 +305,7 @@ impl Runner {
 
     /// Writes the rows of the jobs that are done.
     fn keep_done(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<(), Error> {
-        for (job, delay) in &outcomes.done {
-            self.keep(job, attempt.task, if delay.is_some() { Ended::Snoozed } else { Ended::Succeeded })?;
-        }
-        Ok(())
+        self.keep(attempt.task, outcomes.done.iter().map(|(job, delay)| (*job, Ended::of_return(delay.is_some()))))
     }
 
     /// Records failures in the current transaction. Returns what to log once it is committed.

@@ -55,7 +55,7 @@ use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
-use crate::tasks::registry::{self, Task};
+use crate::tasks::registry::{self, Keep, Task};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -367,14 +367,14 @@ impl Runner {
         background::report_running(&format!("{statement} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
-    /// Writes the row of a job that ends with the current transaction, if its task keeps it.
-    fn keep(&self, job: &Job, task: &Task, ended: Ended) -> Result<(), Error> {
-        if !runs::keeps(task, ended) {
+    /// Writes the rows of jobs that end with the current transaction, if their task keeps them.
+    fn keep<'j>(&self, task: &Task, jobs: impl Iterator<Item = (&'j Job, Ended)>) -> Result<(), Error> {
+        if task.keep == Keep::None {
             return Ok(());
         }
         xact::allow_writes();
         xact::wait_for_locks();
-        runs::keep(job, task, ended, None)
+        runs::keep_all(task, jobs)
     }
 
     /// Counts jobs that were completed, logs what the settings ask for, and wakes the sessions that wait for them.
@@ -446,7 +446,7 @@ impl Runner {
                 _ if for_good => (Ended::Failed, None),
                 _ => (Ended::Retrying, None),
             };
-            runs::keep(job, attempt.task, ended, Some(said.unwrap_or(&said_of_error)))?;
+            runs::keep_failure(job, attempt.task, ended, Some(said.unwrap_or(&said_of_error)))?;
         }
         let mut account = Account::default();
         add_to(&mut account, job);

@@ -111,10 +111,7 @@ impl Runner {
         if self.first_cancelled(part).is_some() {
             return Ok(Outcome::Cancelled);
         }
-        for job in jobs {
-            let is_snoozed = snoozed.contains(&job.id);
-            self.keep(job, &taken.task, if is_snoozed { Ended::Snoozed } else { Ended::Succeeded })?;
-        }
+        self.keep(&taken.task, jobs.iter().map(|job| (job, Ended::of_return(snoozed.contains(&job.id)))))?;
         self.commit()?;
         self.succeeded(jobs.iter().filter(|job| !snoozed.contains(&job.id)), &taken.task);
         self.snoozed(jobs.iter().filter(|job| snoozed.contains(&job.id)), &taken.task);

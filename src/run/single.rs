@@ -224,7 +224,7 @@ impl Runner {
             self.keep_as_settled(job, attempt.task)?;
         } else {
             let is_snoozed = matches!(outcome, Outcome::Snoozed);
-            self.keep(job, attempt.task, if is_snoozed { Ended::Snoozed } else { Ended::Succeeded })?;
+            self.keep(attempt.task, std::iter::once((job, Ended::of_return(is_snoozed))))?;
         }
         self.commit()?;
         Ok(outcome)
@@ -236,10 +236,10 @@ impl Runner {
             return Ok(());
         }
         match runs::look(job.id)? {
-            None => self.keep(job, task, Ended::Succeeded),
+            None => self.keep(task, std::iter::once((job, Ended::Succeeded))),
             Some(found) => {
                 let ended = if found.is_over { Ended::Failed } else { Ended::Retrying };
-                runs::keep(job, task, ended, found.last_error.as_ref())
+                runs::keep_failure(job, task, ended, found.last_error.as_ref())
             }
         }
     }
