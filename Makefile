@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test build install uninstall package demo test test-15 test-16 test-17 test-18 test-one pg-test \
-        cluster-test fault-build models torture torture-schedules bench lint licences fmt clean deb deb-test setup-deb pgxn reference docs installcheck
+        cluster-test fault-build models torture torture-schedules bench lint licences fmt clean many-databases deb deb-test setup-deb pgxn reference docs installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -47,6 +47,7 @@ help:
 	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
+	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), all but a few of them idle"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
 	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
@@ -126,6 +127,11 @@ SCHEDULE_SECONDS ?= 300
 torture-schedules: setup-test install
 	@scripts/peers
 	SCHEDULE_SECONDS=$(SCHEDULE_SECONDS) cargo test --locked -p kongtask-tests --test schedules whatever_is_killed
+
+KONGTASK_DATABASES ?= 300
+
+many-databases: setup-test install
+	KONGTASK_DATABASES=$(KONGTASK_DATABASES) cargo test --locked -p kongtask-tests --test processes many_databases -- --nocapture
 
 # Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
 bench: setup-test install

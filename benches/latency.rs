@@ -6,7 +6,7 @@ use crate::peers::{LOCAL_QUEUE, PLAIN, Settings, WORKER_0_17};
 use crate::queue::{Queue, Task};
 use crate::report::{Section, Target, number};
 use crate::server::{Server, median, rounds, run, scaled, told};
-use kongtask_tests::{SOON, text, wait_until};
+use kongtask_tests::{Cluster, SOON, text, wait_until};
 use postgres::Client;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -87,6 +87,63 @@ pub fn measure(server: &Server, section: &mut Section) {
         }
     }
     server.serve_nobody();
+}
+
+/// How long the first job takes after a time without any, when processes have to be started for it.
+pub fn after_idleness(_: &Server, section: &mut Section) {
+    section.note(
+        "From the call that adds a job to the first statement of its handler; a server of its own. Each job is added once \
+         the processes have left that nothing is to be done for.",
+    );
+    const CASES: [(&str, &str, &str); 3] = [
+        ("a worker waits for it", "-1", "kongtask worker"),
+        ("its worker is to be started", "-1", "kongtask scheduler"),
+        ("its scheduler is to be started, and then its worker", "20ms", "kongtask launcher"),
+    ];
+    let mut table = Vec::new();
+    let mut goals = Vec::new();
+    for (what, scheduler_timeout, stays) in CASES {
+        let worker_timeout = if stays == "kongtask worker" { "-1" } else { "20ms" };
+        let settings = [
+            "fsync = on",
+            "kongtask.workers = 1",
+            "kongtask.poll_interval = '1h'",
+            &format!("kongtask.worker_idle_timeout = '{worker_timeout}'"),
+            &format!("kongtask.scheduler_idle_timeout = '{scheduler_timeout}'"),
+        ];
+        let cluster = Cluster::with_extension(&settings);
+        cluster.sql(
+            "create table started (n int, at timestamptz);
+             create function start(p json) returns void language sql as
+               $$ insert into started values ((p ->> 'n')::int, clock_timestamp()) $$;
+             select kongtask.register_task('start', 'start(json)')",
+        );
+        // Those that stay are named; all that come after them have left.
+        let others = format!(
+            "select coalesce(max(backend_type), '') from pg_stat_activity where backend_type like 'kongtask %' \
+             and backend_type > '{stays}'"
+        );
+        let mut db = cluster.connect();
+        let mut ms = Vec::new();
+        for n in 0..scaled(100).min(100) as i32 {
+            cluster.wait_for(&others, "");
+            let called = now();
+            let add = "select graphile_worker.add_job('start', json_build_object('n', $1::int))";
+            db.query(add, &[&n]).unwrap_or_else(|error| panic!("{}", told(error)));
+            let started = format!("select extract(epoch from at) from started where n = {n}");
+            assert!(wait_until(SOON, || !text(&mut db, &started).is_empty()), "{}", cluster.log());
+            ms.push((text(&mut db, &started).parse::<f64>().expect("seconds") - called) * 1e3);
+        }
+        ms.sort_by(f64::total_cmp);
+        let quantile = |share: f64| ms[((ms.len() - 1) as f64 * share).round() as usize];
+        table.push([vec![what.to_string()], [0.5, 0.9, 1.0].map(|share| number(quantile(share))).to_vec()].concat());
+        goals.push(quantile(0.5));
+    }
+    section.table(&["", "median ms", "p90 ms", "greatest ms"], table);
+    for (what, median, most) in [("a worker", goals[1], 15.0), ("a scheduler and a worker", goals[2], 50.0)] {
+        let what = format!("median ms until the first job begins, with {what} to be started");
+        section.require(&what, "one database, nothing else to do", Ok(median), Target::AtMost(most));
+    }
 }
 
 fn of_peer(peer: &Installed, settings: &Settings) -> Outcome<Vec<f64>> {

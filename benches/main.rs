@@ -40,6 +40,7 @@ const MEASURES: &[Measure] = &[
     Measure { name: "writing", run: drains::writing },
     Measure { name: "empty", run: drains::empty },
     Measure { name: "latency", run: latency::measure },
+    Measure { name: "first", run: latency::after_idleness },
     Measure { name: "add_job", run: enqueue::one_connection },
     Measure { name: "connections", run: enqueue::many_connections },
     Measure { name: "indexes", run: indexes::measure },

@@ -67,7 +67,7 @@ pub extern "C-unwind" fn _PG_init() {
     if pg::background::is_preloading() {
         shared::request();
         shared::crash_records::prepare(shared::capacity());
-        shared::uptime::prepare(shared::capacity());
+        shared::uptime::prepare(settings::max_databases());
         signals::ddl_hooks::watch();
         processes::launcher::register();
     }

@@ -1,16 +1,21 @@
-//! The settings `kongtask.*` of postgresql.conf. All but kongtask.max_tracked_tasks can be changed by a reload.
+//! The settings `kongtask.*` of postgresql.conf. All but
+//! kongtask.max_databases and kongtask.max_tracked_tasks can be changed by a reload.
 
 use crate::pg::background;
 use crate::pg::text::DbText;
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"*"));
-static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(16);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static WORKER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static WORKER_MAX_JOBS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static SCHEDULER_IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static JOB_EXPIRY: GucSetting<i32> = GucSetting::<i32>::new(4 * 3600);
 static FORBIDDEN_FLAGS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -49,6 +54,22 @@ pub fn define() {
         c"Sets the time after which an idle kongtask worker process ends.",
         c"-1 keeps as many processes as kongtask.workers says, whether there are jobs or not.",
         &WORKER_IDLE_TIMEOUT,
+        (-1, i32::MAX),
+        GucFlags::UNIT_MS,
+    );
+    int(
+        c"kongtask.worker_max_jobs",
+        c"Sets the number of jobs after which a kongtask worker process ends and another takes its place.",
+        c"It limits the memory that a process may gather, such as what it remembers of the tables that handlers use. 0 sets no limit.",
+        &WORKER_MAX_JOBS,
+        (0, i32::MAX),
+        GucFlags::default(),
+    );
+    int(
+        c"kongtask.scheduler_idle_timeout",
+        c"Sets the time after which the kongtask scheduler process of a database that has nothing to do ends.",
+        c"The launcher starts it again for a commit, or when a job or schedule is due. -1 keeps it unless another database needs its slot.",
+        &SCHEDULER_IDLE_TIMEOUT,
         (-1, i32::MAX),
         GucFlags::UNIT_MS,
     );
@@ -96,17 +117,19 @@ pub fn define() {
         (-1, i32::MAX),
         GucFlags::UNIT_MS,
     );
-    GucRegistry::define_int_guc(
+    at_start(
+        c"kongtask.max_databases",
+        c"Sets the number of databases that kongtask can serve.",
+        c"Databases without the extension do not count. Each takes half a kilobyte of shared memory.",
+        &MAX_DATABASES,
+        (1, 100_000),
+    );
+    at_start(
         c"kongtask.max_tracked_tasks",
         c"Sets the number of tasks, of all databases, that have counters of their own.",
         c"Further tasks are counted together. Each takes one and a half kilobytes of shared memory.",
         &MAX_TRACKED_TASKS,
-        1,
-        100_000,
-        // It sizes shared memory. Postgres refuses such a setting in a library that is loaded later, where it has no
-        // effect.
-        if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
-        GucFlags::default(),
+        (1, 100_000),
     );
     // SAFETY: the hook is guarded, and only reads the new value.
     unsafe {
@@ -132,6 +155,19 @@ fn string(
     setting: &'static GucSetting<Option<CString>>,
 ) {
     GucRegistry::define_string_guc(name, short, long, setting, GucContext::Sighup, GucFlags::default());
+}
+
+/// Defines a setting that sizes shared memory.
+fn at_start(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<i32>,
+    range: (i32, i32),
+) {
+    // Postgres refuses such a setting in a library that is loaded later, where it has no effect.
+    let context = if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup };
+    GucRegistry::define_int_guc(name, short, long, setting, range.0, range.1, context, GucFlags::default());
 }
 
 fn int(
@@ -176,9 +212,27 @@ fn text(setting: &GucSetting<Option<CString>>) -> Vec<u8> {
     setting.get().map(CString::into_bytes).unwrap_or_default()
 }
 
+/// The names in kongtask.databases.
+pub struct ServedNames {
+    all: bool,
+    names: HashSet<Vec<u8>>,
+}
+
+impl ServedNames {
+    pub fn read() -> ServedNames {
+        let names: HashSet<Vec<u8>> = list(&DATABASES).iter().map(|name| name.as_bytes().to_vec()).collect();
+        ServedNames { all: names.contains(&b"*"[..]), names }
+    }
+
+    /// Returns true if a database of this name is served.
+    pub fn include(&self, database: &DbText) -> bool {
+        self.all || self.names.contains(database.as_bytes())
+    }
+}
+
 /// Returns true if a database of this name is served.
 pub fn serves(database: &DbText) -> bool {
-    list(&DATABASES).iter().any(|name| *name == *"*" || name == database)
+    ServedNames::read().include(database)
 }
 
 pub fn workers() -> usize {
@@ -193,6 +247,21 @@ pub fn max_workers() -> Option<usize> {
 /// Returns how long an idle worker stays; `None` if it stays for ever.
 pub fn worker_idle_timeout() -> Option<Duration> {
     u64::try_from(WORKER_IDLE_TIMEOUT.get()).ok().map(Duration::from_millis)
+}
+
+/// Returns after how many jobs a worker ends; `None` if that does not matter.
+pub fn worker_max_jobs() -> Option<u64> {
+    u64::try_from(WORKER_MAX_JOBS.get()).ok().filter(|&most| most > 0)
+}
+
+/// Returns how long a scheduler without anything to do stays; `None` if it stays for ever.
+pub fn scheduler_idle_timeout() -> Option<Duration> {
+    u64::try_from(SCHEDULER_IDLE_TIMEOUT.get()).ok().map(Duration::from_millis)
+}
+
+/// Returns how many databases can be served.
+pub fn max_databases() -> usize {
+    usize::try_from(MAX_DATABASES.get()).unwrap_or(1)
 }
 
 pub fn poll_interval() -> Duration {

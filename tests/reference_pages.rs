@@ -357,7 +357,11 @@ fn pages(db: &mut Client) -> BTreeMap<String, String> {
 #[test]
 fn the_pages_say_what_the_extension_says() {
     // What other tests set has its default here.
-    let cluster = Cluster::with_extension(&["kongtask.worker_idle_timeout = '10s'"]);
+    let cluster = Cluster::with_extension(&[
+        "kongtask.workers = 16",
+        "kongtask.worker_idle_timeout = '10s'",
+        "kongtask.scheduler_idle_timeout = '1min'",
+    ]);
     let mut db = cluster.connect();
     let pages = pages(&mut db);
     if std::env::var_os("KONGTASK_WRITE_REFERENCE").is_some() {

@@ -336,3 +336,139 @@ fn broken_if_a_session_looks_for_the_scheduler_before_it_wants_one() {
         })
     });
 }
+
+/// A database whose scheduler leaves, the launcher, and sessions that commit jobs.
+struct Leaving {
+    /// The jobs that are committed and have not run. Its lock stands for Postgres's own of commits and snapshots.
+    rows: Mutex<usize>,
+    attendance: Attendance,
+    board: Mutex<()>,
+    launcher: Latch,
+    scheduler: Latch,
+    run: AtomicUsize,
+}
+
+impl Leaving {
+    /// Runs what a snapshot shows. Returns true if that was anything.
+    fn search(&self) -> bool {
+        let found = std::mem::take(&mut *self.rows.lock().unwrap());
+        self.run.fetch_add(found, SeqCst);
+        found > 0
+    }
+}
+
+/// A session's end of the protocol: it commits, and then tells.
+fn commit_job(database: &Leaving) {
+    *database.rows.lock().unwrap() += 1;
+    if database.attendance.is_watched() {
+        if database.attendance.is_wanted() {
+            return;
+        }
+        let board = database.board.lock().unwrap();
+        database.attendance.want();
+        drop(board);
+        match database.attendance.attendant() {
+            Attendant::Scheduler => database.scheduler.set(),
+            Attendant::Launcher => database.launcher.set(),
+        }
+    } else if database.attendance.has_scheduler() {
+        database.scheduler.set();
+    }
+}
+
+/// How a scheduler leaves. Returns false if it stays.
+type Leave = fn(&Leaving) -> bool;
+
+fn leave(database: &Leaving) -> bool {
+    database.attendance.hand_over();
+    if database.search() || database.attendance.is_wanted() {
+        database.attendance.take_back();
+        return false;
+    }
+    true
+}
+
+/// The life of a scheduler that has nothing to do but what is committed meanwhile.
+fn serve(database: &Leaving, jobs: usize, leave: Leave) {
+    {
+        let _board = database.board.lock().unwrap();
+        database.attendance.begin(1);
+    }
+    database.attendance.take_back();
+    database.search();
+    while database.run.load(SeqCst) < jobs && !leave(database) {}
+    database.attendance.end();
+    database.launcher.set();
+}
+
+fn a_scheduler_that_leaves_beside_commits(jobs: usize, leave: Leave) {
+    explore(3, move || {
+        let database = Arc::new(Leaving {
+            rows: Mutex::new(0),
+            attendance: Attendance::default(),
+            board: Mutex::new(()),
+            launcher: Latch::default(),
+            scheduler: Latch::default(),
+            run: AtomicUsize::new(0),
+        });
+        let sessions: Vec<_> = (0..jobs)
+            .map(|_| {
+                let database = database.clone();
+                thread::spawn(move || commit_job(&database))
+            })
+            .collect();
+        // The launcher, and in its thread the schedulers, one after another: there is never more than one.
+        serve(&database, jobs, leave);
+        while database.run.load(SeqCst) < jobs {
+            let taken = {
+                let _board = database.board.lock().unwrap();
+                database.attendance.is_wanted() && database.attendance.take()
+            };
+            if taken {
+                serve(&database, jobs, leave);
+            } else {
+                database.launcher.wait();
+            }
+        }
+        sessions.into_iter().for_each(|session| session.join().unwrap());
+    });
+}
+
+#[test]
+fn a_job_runs_that_is_committed_while_the_scheduler_leaves() {
+    a_scheduler_that_leaves_beside_commits(1, leave);
+}
+
+#[test]
+fn two_jobs_run_that_are_committed_while_the_scheduler_leaves() {
+    a_scheduler_that_leaves_beside_commits(2, leave);
+}
+
+#[test]
+fn broken_if_a_scheduler_looks_before_it_hands_over() {
+    expect_deadlock(|| {
+        a_scheduler_that_leaves_beside_commits(1, |database| {
+            if database.search() {
+                return false;
+            }
+            database.attendance.hand_over();
+            true
+        })
+    });
+}
+
+#[test]
+fn broken_if_a_scheduler_forgets_that_it_is_wanted_after_it_has_looked() {
+    expect_deadlock(|| {
+        a_scheduler_that_leaves_beside_commits(1, |database| {
+            database.attendance.hand_over();
+            if database.search() {
+                database.attendance.take_back();
+                return false;
+            }
+            // It would, if it took the wish for one that it has seen to.
+            database.attendance.take();
+            true
+        })
+    });
+}

@@ -229,11 +229,17 @@ fn tell_scheduler(table: Oid) {
     thread_local! {
         static TOLD: Cell<Oid> = const { Cell::new(InvalidOid) };
     }
+    let database = background::database();
     if TOLD.replace(table) != table
-        && let Some(entry) = shared::board().and_then(|board| board.database(background::database()))
+        && let Some(board) = shared::board()
+        && let Some(entry) = board.database(database)
     {
         entry.has_new_runs.store(true, SeqCst);
-        entry.scheduler.set();
+        match entry.attendance.has_scheduler() {
+            true => entry.scheduler.set(),
+            // A session has cancelled a job.
+            false => board.want(database),
+        }
     }
 }
 

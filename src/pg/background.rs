@@ -306,10 +306,20 @@ pub fn is_preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
 }
 
-/// Logs that the server has no slot for another background worker.
-pub fn warn_of_no_slot(message: &(impl AsText + ?Sized)) {
+/// Logs that a database cannot be served, as too many are.
+pub fn warn_of_no_entry(database: &DbText) {
     log_with(
         Level::Warning,
+        format!("kongtask cannot serve database \"{database}\""),
+        Some("As many databases are served as kongtask.max_databases allows.".into()),
+        Some("Increase kongtask.max_databases, which needs a restart, or list the databases to serve in kongtask.databases.".into()),
+    );
+}
+
+/// Logs that the server has no slot for another background worker.
+pub fn tell_of_no_slot(level: Level, message: &(impl AsText + ?Sized)) {
+    log_with(
+        level,
         message,
         Some("All slots for background workers are in use.".into()),
         Some("Increase max_worker_processes, which needs a restart, or decrease kongtask.workers.".into()),

@@ -44,6 +44,10 @@ pub struct Pool {
     started: HashMap<usize, Started>,
     /// The roles whose workers fail, and until when none is started.
     failing: HashMap<Oid, Backoff>,
+    /// The roles that have had jobs and no worker, and since when.
+    without_worker: HashMap<Oid, Tick>,
+    /// The workers that were started in place of spent ones: the slots of both, the spent one's first.
+    successors: HashMap<usize, usize>,
     /// The roles whose workers ended as soon as they had started, and how often in a row.
     short_lived: HashMap<Oid, u32>,
     no_slot: Backoff,
@@ -69,6 +73,8 @@ impl Pool {
             database_name,
             started: HashMap::new(),
             failing: HashMap::new(),
+            without_worker: HashMap::new(),
+            successors: HashMap::new(),
             short_lived: HashMap::new(),
             no_slot: Backoff::new(),
             warned: HashMap::new(),
@@ -89,7 +95,7 @@ impl Pool {
     }
 
     fn staying(&self) -> Vec<&'static Worker> {
-        self.responsive().filter(|worker| !worker.must_leave.load(SeqCst)).collect()
+        self.responsive().filter(|worker| !worker.is_to_end()).collect()
     }
 
     /// Returns true if no worker can be added. Replacements of unresponsive workers count only up to `most`.
@@ -112,11 +118,54 @@ impl Pool {
         let may_start = |role: &Oid| self.failing.get(role).and_then(Backoff::until).is_none_or(|until| until <= now);
         let roles: Vec<Oid> = roles.iter().copied().filter(may_start).collect();
         let short: Vec<Understaffed> = understaffed.iter().copied().filter(|short| may_start(&short.role)).collect();
-        let understaffed: Vec<Oid> = short.iter().map(|short| short.role).collect();
+        let understaffed = self.in_turn(&short, now);
+        self.replace_spent(now);
         self.grow(most, &roles, &short, now);
         self.look_for_slot(most, &understaffed, now);
         self.turn_ends = self.exchange(most, &roles, &understaffed, now).unwrap_or(NEVER);
         self.waits_for_slot = roles.len() > 1 && (!understaffed.is_empty() || self.lacks(most, &roles));
+    }
+
+    /// Returns the roles that have too few workers, first those without any, in the order in which they have come to
+    /// wait.
+    fn in_turn(&mut self, short: &[Understaffed], now: Tick) -> Vec<Oid> {
+        let staying = self.staying();
+        let waits = |role: &Oid| count_of(&staying, *role) == 0 && short.iter().any(|short| short.role == *role);
+        self.without_worker.retain(|role, _| waits(role));
+        let mut roles: Vec<Oid> = short.iter().map(|short| short.role).collect();
+        for role in roles.iter().copied().filter(waits) {
+            self.without_worker.entry(role).or_insert(now);
+        }
+        roles.sort_by_key(|role| self.waiting_since(*role));
+        roles
+    }
+
+    /// Returns since when a role has had jobs and no worker; `NEVER` if it has one.
+    fn waiting_since(&self, role: Oid) -> Tick {
+        self.without_worker.get(&role).copied().unwrap_or(NEVER)
+    }
+
+    /// Starts a worker in place of each that has run as many jobs as it may, and then has that one end. Where none can
+    /// be started, it ends first.
+    fn replace_spent(&mut self, now: Tick) {
+        let board = self.board;
+        for (slot, worker) in board.workers_of(self.database) {
+            if !worker.is_spent.load(SeqCst) || worker.is_to_end() || worker.state() == State::Gone {
+                continue;
+            }
+            let successor = match self.successors.get(&slot) {
+                Some(&successor) => Some(successor),
+                None => self.start_in_slot(worker.role.get()),
+            };
+            let is_starting = |slot: usize| board.workers()[slot].state() == State::Starting;
+            match successor {
+                Some(successor) if is_starting(successor) => _ = self.successors.insert(slot, successor),
+                _ => {
+                    self.successors.remove(&slot);
+                    worker.ask_to_give_way(now);
+                }
+            }
+        }
     }
 
     fn shrink(&self, most: usize, now: Tick) {
@@ -130,20 +179,29 @@ impl Pool {
     /// Has another database give up a slot, if this one has jobs and not one worker because all slots are taken.
     fn look_for_slot(&mut self, most: usize, understaffed: &[Oid], now: Tick) {
         let starves = most > 0 && !understaffed.is_empty() && self.responsive().next().is_none();
-        if let Some(entry) = self.board.database(self.database) {
-            entry.starving.store(starves, SeqCst);
-        }
         self.starves = starves;
+        let needs_slot = !self.board.is_full(settings::max_workers());
+        let Some(entry) = self.board.database(self.database) else { return };
+        let since = entry.starve(starves.then_some(needs_slot), now);
         if starves {
-            self.board.ask_for_slot(self.database, TURN, now);
+            self.board.ask_for_slot(self.database, since, needs_slot, TURN, now);
         }
+    }
+
+    /// Returns true if another database is to get the next slot.
+    fn lets_others_go_first(&self, is_in_need: bool, now: Tick) -> bool {
+        if !is_in_need {
+            return self.board.is_other_starving(self.database);
+        }
+        let since = self.board.database(self.database).map_or(0, |entry| entry.starving_since.load(SeqCst));
+        self.board.has_waited_longer(self.database, if since == 0 { now } else { since }, false)
     }
 
     /// Fills free slots: understaffed roles first and, in a fixed pool, then the role with the fewest workers. While
     /// another database waits for a slot, only a database that has jobs and no worker takes one.
     fn grow(&mut self, most: usize, roles: &[Oid], understaffed: &[Understaffed], now: Tick) {
         let is_in_need = !understaffed.is_empty() && self.responsive().next().is_none();
-        if self.board.is_other_starving(self.database) && !is_in_need {
+        if self.lets_others_go_first(is_in_need, now) {
             return;
         }
         while !self.is_full(most) {
@@ -156,7 +214,9 @@ impl Pool {
             let lacks_one =
                 |role: Oid| understaffed.iter().any(|short| short.role == role && short.jobs > coming(role));
             let candidates = roles.iter().copied().filter(|&role| is_fixed() || lacks_one(role));
-            let Some(role) = candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role))) else {
+            let Some(role) =
+                candidates.min_by_key(|&role| (!lacks_one(role), count_of(&staying, role), self.waiting_since(role)))
+            else {
                 return;
             };
             if !self.start(role, now) {
@@ -169,7 +229,7 @@ impl Pool {
     /// that must wait for the end of a turn.
     fn exchange(&self, most: usize, roles: &[Oid], understaffed: &[Oid], now: Tick) -> Option<Tick> {
         let is_full = self.is_full(most) || self.has_no_slot();
-        if !is_full || self.responsive().any(|worker| worker.must_leave.load(SeqCst)) {
+        if !is_full || self.responsive().any(|worker| worker.is_about_to_end(now)) {
             return None;
         }
         let staying = self.staying();
@@ -190,7 +250,7 @@ impl Pool {
                 others().filter(|worker| may_give_from(worker).is_some_and(|when| when <= now)).collect();
             if !donors.is_empty() {
                 let donor = pick(&donors, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
-                donors[donor].ask_to_leave(now);
+                donors[donor].ask_to_give_way(now);
                 return None;
             }
             again = again.into_iter().chain(others().filter_map(may_give_from)).min();
@@ -204,7 +264,7 @@ impl Pool {
         if self.lacks(most, roles)
             && let Some(donor) = staying.iter().filter(spare).max_by_key(|worker| count_of(&staying, worker.role.get()))
         {
-            donor.ask_to_leave(now);
+            donor.ask_to_give_way(now);
         }
         again
     }
@@ -220,27 +280,42 @@ impl Pool {
         is_fixed() && roles.len() <= most && roles.iter().any(|&role| count_of(&staying, role) == 0)
     }
 
-    fn start(&mut self, role: Oid, now: Tick) -> bool {
-        let Some((slot, ticket)) = self.board.take_slot(self.database, role, settings::max_workers()) else {
-            return false;
-        };
+    /// Starts a worker. Returns its slot on the board; `None` if there is none, or no background worker slot.
+    fn start_in_slot(&mut self, role: Oid) -> Option<usize> {
+        let (slot, ticket) = self.board.take_slot(self.database, role, settings::max_workers())?;
         let title = format!("{} ({})", worker::KIND, self.database_name);
-        match background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket)) {
-            Some(started) => {
-                self.started.insert(slot, started);
+        let Some(started) = background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket))
+        else {
+            self.board.workers()[slot].free();
+            return None;
+        };
+        self.started.insert(slot, started);
+        Some(slot)
+    }
+
+    fn start(&mut self, role: Oid, now: Tick) -> bool {
+        if self.board.is_full(settings::max_workers()) {
+            return false;
+        }
+        match self.start_in_slot(role) {
+            Some(_) => {
                 self.no_slot.over();
                 true
             }
             None => {
-                self.board.workers()[slot].free();
                 if self.no_slot.until().is_none_or(|until| until <= now) {
                     self.no_slot.longer(now);
                     let live = self.workers().count();
-                    background::warn_of_no_slot(&format!(
-                        "only {live} of {} kongtask workers could be started in database \"{}\"",
-                        settings::workers(),
-                        self.database_name
-                    ));
+                    // Those that there are run all jobs.
+                    let level = if live == 0 { Level::Warning } else { Level::Log };
+                    background::tell_of_no_slot(
+                        level,
+                        &format!(
+                            "only {live} of {} kongtask workers could be started in database \"{}\"",
+                            settings::workers(),
+                            self.database_name
+                        ),
+                    );
                 }
                 false
             }
@@ -258,7 +333,7 @@ impl Pool {
         if worker.id().is_some() && after(worker.begun.load(SeqCst), AT_ONCE) <= now {
             self.short_lived.remove(&role);
             self.failing.remove(&role);
-        } else if worker.must_leave.load(SeqCst) || latch::stop_asked() {
+        } else if worker.is_to_end() || latch::stop_asked() {
             // It was asked to end.
         } else if worker.id().is_none() {
             let hint = "Give the role LOGIN, and CONNECT on the database, or register its tasks as another role.";
@@ -276,6 +351,7 @@ impl Pool {
             }
         }
         self.started.remove(&slot);
+        self.successors.remove(&slot);
         worker.free();
     }
 
@@ -334,6 +410,16 @@ impl Pool {
                 self.gone(slot, now);
             }
         }
+    }
+
+    /// Returns true if the database has no worker and waits for none.
+    pub fn is_empty(&self) -> bool {
+        !self.starves && self.has_no_worker()
+    }
+
+    /// Returns true if the database has no worker, not even one that has ended and is not cleared away.
+    pub fn has_no_worker(&self) -> bool {
+        self.board.workers_of(self.database).next().is_none()
     }
 
     /// Returns true if an understaffed role could get a free slot, or another role's.

@@ -140,14 +140,22 @@ fn run(
             recently_failed: HashMap::new(),
             due_again: Cell::new(NEVER),
             timed_out: Cell::new(false),
+            jobs_run: Cell::new(0),
         },
     };
     // Not at LOG: workers come and go as jobs do.
     log(Level::Debug, format!("{name} started"));
     me.enter(State::Looking);
+    if let Some(entry) = board.database(database)
+        && board.workers_of(database).any(|(_, worker)| worker.is_spent.load(SeqCst))
+    {
+        // It may be this one's place that the other is to give up.
+        entry.scheduler.set();
+    }
     while this.goes_on() {
         if this.run_next()? {
             this.idle_since = None;
+            this.retire_if_spent();
         } else {
             this.sleep()?;
             this.is_current = false;
@@ -191,7 +199,19 @@ impl WorkerLoop {
     fn goes_on(&mut self) -> bool {
         latch::serve_interrupts();
         self.is_current &= !latch::reload_if_asked();
-        !latch::stop_asked() && !self.runner.me.must_leave.load(SeqCst) && !self.is_held() && !xact::is_spoilt()
+        !latch::stop_asked() && !self.runner.me.is_to_end() && !self.is_held() && !xact::is_spoilt()
+    }
+
+    /// Has the scheduler start another worker in place of this one, which then asks this one to end, once it has run as
+    /// many jobs as it may.
+    fn retire_if_spent(&self) {
+        let me = self.runner.me;
+        if self.runner.is_spent()
+            && !me.is_spent.swap(true, SeqCst)
+            && let Some(entry) = self.board.database(self.database)
+        {
+            entry.scheduler.set();
+        }
     }
 
     /// Returns true if the database is held. A hold begins before a dump's jobs can get on a list, so a look after
@@ -346,7 +366,7 @@ impl WorkerLoop {
             }
             self.board.offer_slot(self.database);
             let has_more = self.forbidden.is_some() && self.list.with(|ready| ready.has_more());
-            Ok::<_, Error>(has_more || me.must_leave.load(SeqCst))
+            Ok::<_, Error>(has_more || me.is_to_end())
         };
         let slept = me.sleep(look, || latch::wait(ends_at.and_then(until_tick)))?;
         if slept == Slept::Undisturbed && ends_at.is_some_and(|end| end <= clock::tick()) {

@@ -18,7 +18,6 @@ use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::Keep;
 use std::collections::HashSet;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// How many jobs may share a transaction: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each takes one. If a handler
@@ -225,7 +224,7 @@ impl Runner {
         for job in jobs {
             let before = xact::subtransactions();
             let is_full = before + subtransactions > xact::MOST_SUBTRANSACTIONS || begun.elapsed() > BUDGET;
-            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.must_leave.load(SeqCst) {
+            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.is_to_end() {
                 outcomes.left.push(job);
                 continue;
             }

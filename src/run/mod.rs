@@ -42,7 +42,7 @@ use crate::jobs::runs::{self, Ended};
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
-use crate::pg::clock::{NEVER, Timestamp};
+use crate::pg::clock::{NEVER, Tick, Timestamp};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
@@ -84,17 +84,19 @@ pub struct Runner {
     pub due_again: Cell<Timestamp>,
     /// True if the latest call took longer than its task allows.
     pub timed_out: Cell<bool>,
+    /// How many jobs it has taken to run.
+    pub jobs_run: Cell<u64>,
 }
 
 /// Measures an attempt.
 struct Clock {
     began_at: Timestamp,
-    begun: Instant,
+    begun: Tick,
 }
 
 impl Clock {
     fn start() -> Clock {
-        Clock { began_at: clock::now(), begun: Instant::now() }
+        Clock { began_at: clock::now(), begun: clock::tick() }
     }
 }
 
@@ -154,6 +156,7 @@ impl Runner {
         self.me.renewed.store(clock::tick(), SeqCst);
         self.hold_for(&taken.hints, &taken.task);
         self.me.enter(State::Running);
+        self.jobs_run.set(self.jobs_run.get() + taken.hints.len() as u64);
         let left = self.dispatch(taken)?;
         fault::point("settled")?;
         background::report_idle();
@@ -168,11 +171,17 @@ impl Runner {
         Ok(left)
     }
 
+    /// Returns true if it has run as many jobs as a worker may.
+    pub fn is_spent(&self) -> bool {
+        settings::worker_max_jobs().is_some_and(|most| self.jobs_run.get() >= most)
+    }
+
     /// Has the scheduler look again for jobs that have failed and are due already: it leaves out jobs that a worker
     /// holds, and may have looked before this worker let go of them.
     fn tell_of_what_is_due_again(&self) {
         let due = self.due_again.get();
-        if due <= clock::now()
+        if due != NEVER
+            && due <= clock::now()
             && let Some(entry) = shared::board().and_then(|board| board.database(self.database))
         {
             entry.next_due.lower(due);
@@ -271,7 +280,7 @@ impl Runner {
 
     /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        let begun = Instant::now();
+        let begun = task.timeout.map(|_| Instant::now());
         python::prepare(handler.is_python());
         // A trigger that fired at the last commit may have terminated this process.
         latch::ended_itself();
@@ -311,7 +320,7 @@ impl Runner {
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
-                Some(timeout) if begun.elapsed() >= timeout => {
+                Some(timeout) if begun.is_some_and(|begun| begun.elapsed() >= timeout) => {
                     self.timed_out.set(true);
                     Error::TimedOut(timeout, error)
                 }
@@ -324,7 +333,7 @@ impl Runner {
     /// Notes on each of these jobs how their attempt went that was measured so far. Of those that shared one call, each
     /// gets an equal part.
     fn ran(&self, jobs: &[Job], clock: &Clock) {
-        let took = clock.begun.elapsed() / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let took = clock::since_tick(clock.begun) / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
         let times = Times { began_at: clock.began_at, took, timed_out: self.timed_out.take() };
         jobs.iter().for_each(|job| job.ran(times));
     }

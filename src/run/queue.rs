@@ -19,7 +19,6 @@ use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
 use crate::signals::commit_notes;
 use crate::tasks::registry::{self, Task, Tasks};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 /// What a worker knows of the queue that it works down.
@@ -112,7 +111,8 @@ impl Runner {
             && schema::queue()?.is_0_3
             && !latch::stop_asked()
             && !latch::is_reload_asked()
-            && !self.me.must_leave.load(SeqCst)
+            && !self.me.is_to_end()
+            && !self.is_spent()
             && settings::forbidden_flags_function().is_none()
             && !is_held())
     }
@@ -126,6 +126,7 @@ impl Runner {
     ) -> Result<Option<(Job, Rc<Task>, Hint)>, Error> {
         let Some(board) = shared::board() else { return Ok(None) };
         let tasks = registry::tasks()?;
+        self.jobs_run.set(self.jobs_run.get() + 1);
         // Before the snapshot of the look.
         let lowered = board.take_lowered(self.me).min(commit_notes::lowest_noted(run.queue));
         let from = run.from(lowered, &tasks);

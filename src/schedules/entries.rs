@@ -95,9 +95,10 @@ impl Entries {
         self.table.is_some() && !WATCH.is_stale()
     }
 
-    /// Reads them again: for the first time in a scheduler that has `begun`, or as it has `heard_of` a change, since
-    /// when a schedule that is new, or whose times have changed, fires. Within a transaction.
-    pub fn read(&mut self, begun: Timestamp, heard_of: Option<Timestamp>) -> Result<(), Error> {
+    /// Reads them again: for the first time in a scheduler that has `begun`, or as it has heard of a change, since when a
+    /// schedule that is new, or whose times have changed, fires. `told` is when it has heard, and since when what is not
+    /// known yet is new. Within a transaction.
+    pub fn read(&mut self, begun: Timestamp, told: Option<(Timestamp, Timestamp)>) -> Result<(), Error> {
         static ALL: Plan = plan!("schedules");
         // Before ALTER EXTENSION UPDATE there is none.
         let Some(table) = catalog::relation("kongtask", "crontab") else {
@@ -141,6 +142,7 @@ impl Entries {
             };
             let since = since.unwrap_or(i64::MIN);
             let scheduled_at = scheduled_at.unwrap_or(since);
+            let heard_of = told.filter(|&(_, new_since)| scheduled_at >= new_since).map(|(heard_of, _)| heard_of);
             if since >= scheduled_at
                 && let Some(heard_of) = heard_of
             {
@@ -178,6 +180,11 @@ impl Entries {
             }
         }
         self.broken = broken;
+    }
+
+    /// Returns true if one is to be fired later than it was due.
+    pub fn are_put_off(&self) -> bool {
+        self.entries.values().any(|entry| entry.wake != entry.due)
     }
 
     /// When the first of them wakes.

@@ -43,8 +43,10 @@ pub struct Schedules {
     /// When this scheduler began to serve.
     begun: Timestamp,
     uptime: Option<&'static Uptime>,
-    /// When the former scheduler was alive.
+    /// When the former scheduler was alive, or the launcher watched in its place.
     former: Span,
+    /// If the launcher has watched: since when what is scheduled is new, as no scheduler has heard of it.
+    new_since: Option<Timestamp>,
     /// True once what was missed before this scheduler began is seen to.
     has_caught_up: bool,
     /// False until they are read for the first time.
@@ -64,13 +66,26 @@ enum Fired {
 }
 
 impl Schedules {
-    pub fn new(database: Oid) -> Schedules {
+    /// Those of a scheduler that begins. `watched` is the database's entry if the launcher has watched it since the former
+    /// scheduler left: then what has fallen due meanwhile is late, as if that one had stayed.
+    pub fn new(database: Oid, watched: Option<&DatabaseEntry>) -> Schedules {
         let uptime = uptime::of(database);
+        let begun = clock::now();
+        let mut new_since = None;
+        if let (Some(entry), Some(uptime)) = (watched, uptime) {
+            // Nothing that the former scheduler knew was due before. What has changed since has been told of.
+            let (fires_at, told) = (entry.fires_at.load(SeqCst), entry.schedules_changed.load(SeqCst));
+            uptime.store(Span { since: fires_at.min(told).min(begun), until: begun });
+            // A change that was begun before the former scheduler left may be new, too. Where nothing was due before the
+            // change was told of, all can be taken to be new.
+            new_since = Some(if fires_at > told { i64::MIN } else { entry.left_at.load(SeqCst) });
+        }
         Schedules {
             entries: Entries::default(),
-            begun: clock::now(),
+            begun,
             uptime,
             former: uptime.map_or(Span::NONE, Uptime::span),
+            new_since,
             has_caught_up: false,
             are_read: false,
             read_again: None,
@@ -79,12 +94,31 @@ impl Schedules {
 
     /// Nothing was fired for a while, although the scheduler ran: what fell due meanwhile was missed.
     pub fn start_over(&mut self, database: Oid) {
-        *self = Schedules::new(database);
+        *self = Schedules::new(database, None);
     }
 
     /// When the next one is due.
     pub fn next(&mut self) -> Option<Timestamp> {
         self.entries.next().into_iter().chain(self.read_again).min()
+    }
+
+    /// Returns true once what was missed before this scheduler began is seen to.
+    pub fn have_caught_up(&self) -> bool {
+        self.has_caught_up
+    }
+
+    /// Returns a time before which no schedule is due: that of the next one, unless one has been put off.
+    pub fn due_since(&mut self) -> Timestamp {
+        if self.entries.are_put_off() { 0 } else { self.next().unwrap_or(NEVER) }
+    }
+
+    /// Returns true if all is done that is due, so that nothing needs this process before the next one is due.
+    pub fn are_at_rest(&mut self) -> bool {
+        self.has_caught_up
+            && self.read_again.is_none()
+            && self.entries.are_current()
+            && !self.entries.are_put_off()
+            && self.next().is_none_or(|next| next > clock::now())
     }
 
     /// Fires what is due, for a while.
@@ -130,7 +164,8 @@ impl Schedules {
         let told = database.schedules_changed.swap(NEVER, SeqCst);
         let heard_of = if told == NEVER { clock::now() } else { told };
         xact::begin_for_queue_within(c"100ms");
-        let read = self.entries.read(self.begun, self.are_read.then_some(heard_of));
+        let since = if self.are_read { Some(i64::MIN) } else { self.new_since };
+        let read = self.entries.read(self.begun, since.map(|since| (heard_of, since)));
         match read.and_then(|()| Ok(xact::commit()?)) {
             Ok(()) => {
                 (self.are_read, self.read_again) = (true, None);

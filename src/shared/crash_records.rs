@@ -31,6 +31,7 @@ use crate::shared::TakenRange;
 use memmap2::MmapOptions;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::Ordering::SeqCst;
@@ -172,6 +173,13 @@ pub fn is_charged(database: Oid, job: i64) -> bool {
             && charge.job.load(SeqCst) == job
     };
     records.charges().iter().any(is_its)
+}
+
+/// Returns the databases that have charges.
+pub fn charged_databases() -> HashSet<Oid> {
+    let charges = RECORDS.get().map(|records| records.charges()).unwrap_or_default();
+    let charges = charges.iter().filter(|charge| charge.state.load(SeqCst) != NONE);
+    charges.map(|charge| Oid::from(charge.database.load(SeqCst))).collect()
 }
 
 /// Returns the record of the worker in a slot.

@@ -3,7 +3,7 @@
 use super::counters::Rate;
 use super::protocols::{Attendance, NextDue, Request};
 use super::{Restores, SharedOid};
-use crate::pg::clock::NEVER;
+use crate::pg::clock::{NEVER, Tick, Timestamp};
 use crate::pg::latch::LatchOf;
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 /// |---|---|---|
 /// | the scheduler's pid, in `attendance` | the scheduler as it begins | the scheduler as it ends, last of all; then it wakes the launcher |
 /// | `holds`, `restores` | a session whose statement needs the database empty, or that restores a dump | that session, which sets `wanted` first |
-/// | `wanted`, in `attendance` | a session that has committed CREATE EXTENSION or a task; one that ends a hold; a scheduler whose extension is gone, before it ends | the launcher, before it starts a scheduler, or where the database is not to be served |
+/// | `wanted`, in `attendance` | a session that has committed CREATE EXTENSION or a task; one that has committed a job while the database is watched; one that ends a hold; a scheduler whose extension is gone, or that gives its slot to another database, before it ends | the launcher, before it starts a scheduler, or where the database is not to be served; a scheduler that hands over |
+///
+/// A database that is watched keeps its entry too: only the launcher forgets entries, and not those.
 ///
 /// [`Attendance`] says why no CREATE EXTENSION is missed by a scheduler that ends at that moment. A scheduler that
 /// serves the database is woken, and reads the catalog; `wanted` then stays set until the next start, and costs one
@@ -55,6 +57,21 @@ pub struct DatabaseEntry {
     /// Tells the scheduler to end: the database is no longer to be served. Set by the launcher, which then sets the
     /// scheduler's latch; cleared by the launcher before it starts another. Read by the scheduler before each pass.
     pub must_leave: AtomicBool,
+    /// Tells the scheduler that the launcher has started it to have a look: it may leave as soon as it finds nothing to
+    /// do. Written by the launcher before it starts the scheduler.
+    pub is_routine: AtomicBool,
+    /// True while the scheduler has nothing to do and no worker, and only waits. Written by the scheduler after each
+    /// pass; read by databases that wait for a slot.
+    pub is_idle: AtomicBool,
+    /// Asks the scheduler to give its slot to a database that has waited for longer. Set by the process that waits,
+    /// which then sets the scheduler's latch; taken by the scheduler in its next pass, which does so unless it has a
+    /// worker.
+    pub gives_way: AtomicBool,
+    /// When the schedules of a database that is watched are due next. Written by the scheduler before it hands over;
+    /// read by the launcher and by the next scheduler.
+    pub fires_at: AtomicI64,
+    /// Since when the database has been watched, by the wall clock. Written and read by its schedulers.
+    pub left_at: AtomicI64,
     /// True once the scheduler has found the extension, until it ends. Written by the scheduler, which wakes the
     /// launcher afterwards, because the launcher lets only a few schedulers find out at once.
     pub serving: AtomicBool,
@@ -71,14 +88,18 @@ pub struct DatabaseEntry {
     /// The scheduler's request to be woken by workers that become idle: an understaffed role, or one without a worker,
     /// waits for another role's slot. Written by the scheduler after each pass; read by workers that have gone Idle.
     pub wants_idle_notice: Request,
-    /// True while the database has jobs, no worker and no slot for one (written by the scheduler), or no slot for a
-    /// scheduler (written by the launcher while there is no scheduler). Read by workers of other databases that have
-    /// gone Idle, which wake both, and by other schedulers, which then start no worker.
+    /// Since which tick the database has had jobs, no worker and no slot for one (written by the scheduler), or no slot
+    /// for a scheduler (written by the launcher while there is no scheduler); 0 while it has what it needs. A scheduler
+    /// that gives its slot away leaves it to the launcher as it is. Read by workers of other databases that have gone Idle, which wake both, and by
+    /// other schedulers and the launcher: the database that has waited for longest gets the next slot.
     ///
     /// The writer sets it first and then looks for an idle worker; a worker goes Idle first and then looks here. Both
     /// accesses of both are SeqCst, so at least one sees the other. The writer also tries again every 50 ms, because
     /// nothing tells of a slot that the postmaster has freed.
-    pub starving: AtomicBool,
+    pub starving_since: AtomicI64,
+    /// True if it is a background worker slot that the database waits for; false if kongtask.max_workers is reached.
+    /// Written before `starving_since`, by the same process.
+    pub needs_slot: AtomicBool,
     /// True if a process has passed over a row that another transaction had locked: the lock may be gone soon, of which
     /// nothing tells. Set by workers, which then set the scheduler's latch, and by the scheduler; cleared by the
     /// scheduler at the end of a pass, which schedules a search of the table. A flag that is set later is seen by the
@@ -112,6 +133,32 @@ impl DatabaseEntry {
         self.holds.load(SeqCst) > 0 || self.restores.is_active()
     }
 
+    /// Says that the database waits for a slot, or for one of kongtask.max_workers, or that it does not. Returns since
+    /// when.
+    pub fn starve(&self, needs_slot: Option<bool>, now: Tick) -> Tick {
+        match needs_slot {
+            Some(needs_slot) => {
+                self.needs_slot.store(needs_slot, SeqCst);
+                let began = self.starving_since.compare_exchange(0, now, SeqCst, SeqCst);
+                began.err().unwrap_or(now)
+            }
+            None => {
+                self.starving_since.store(0, SeqCst);
+                now
+            }
+        }
+    }
+
+    pub fn is_starving(&self) -> bool {
+        self.starving_since.load(SeqCst) != 0
+    }
+
+    /// Returns when a scheduler is to be there again, as far as is known, by the wall clock. For the launcher, while it
+    /// watches the database.
+    pub fn is_due_at(&self) -> Timestamp {
+        self.next_due.get().min(self.fires_at.load(SeqCst))
+    }
+
     /// Wakes the process that waits for a slot for this database: its scheduler, or the launcher if it has none.
     pub(super) fn wake_starving(&self, launcher: &LatchOf) {
         if !self.attendance.has_scheduler() {
@@ -126,6 +173,12 @@ impl DatabaseEntry {
         self.attendance.end();
         self.scheduler.disown();
         self.attendance.take();
+        self.attendance.take_back();
+        self.is_routine.store(false, SeqCst);
+        self.is_idle.store(false, SeqCst);
+        self.gives_way.store(false, SeqCst);
+        self.fires_at.store(NEVER, SeqCst);
+        self.left_at.store(NEVER, SeqCst);
         self.holds.store(0, SeqCst);
         self.restores.reset();
         self.fed_since.store(0, SeqCst);
@@ -135,7 +188,7 @@ impl DatabaseEntry {
         self.lacks_extension.store(false, SeqCst);
         self.can_rebalance.clear();
         self.wants_idle_notice.clear();
-        self.starving.store(false, SeqCst);
+        self.starving_since.store(0, SeqCst);
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
         self.finished.reset();

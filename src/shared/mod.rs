@@ -45,6 +45,7 @@ use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
 use crate::pg::text::DbText;
 use crate::pg::{background, clock};
+use crate::settings;
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -83,8 +84,11 @@ pub struct Header {
     cancels: Cancels,
     /// Sessions that wait for jobs to end.
     waits: Waits,
-    /// How many entries, slots and lists follow. Written once, by the postmaster.
+    /// How many entries for databases follow, and how many slots and lists. Written once, by the postmaster.
+    databases: AtomicUsize,
     capacity: AtomicUsize,
+    /// How many of the entries have ever been taken: the others need not be looked at. Raised under the board's lock.
+    entries_used: AtomicUsize,
 }
 
 /// The board itself.
@@ -147,18 +151,24 @@ impl Board {
         &self.header().waits
     }
 
-    /// Returns every entry for a database, taken or not.
-    pub fn databases(&self) -> &'static [DatabaseEntry] {
-        let capacity = self.header().capacity.load(Relaxed);
+    /// Returns all entries for databases, whether they have ever been taken or not.
+    fn all_databases(&self) -> &'static [DatabaseEntry] {
+        let databases = self.header().databases.load(Relaxed);
         // SAFETY: laid out by `size`, behind the header.
-        unsafe { std::slice::from_raw_parts(self.0.add(1).cast().as_ptr(), capacity) }
+        unsafe { std::slice::from_raw_parts(self.0.add(1).cast().as_ptr(), databases) }
+    }
+
+    /// Returns the entries for databases that have ever been taken.
+    pub fn databases(&self) -> &'static [DatabaseEntry] {
+        &self.all_databases()[..self.header().entries_used.load(SeqCst)]
     }
 
     /// Returns every slot for a worker, taken or not.
     pub fn workers(&self) -> &'static [Worker] {
-        let databases = self.databases();
+        let databases = self.all_databases();
+        let capacity = self.header().capacity.load(Relaxed);
         // SAFETY: laid out by `size`, behind the databases.
-        unsafe { std::slice::from_raw_parts(databases.as_ptr().add(databases.len()).cast(), databases.len()) }
+        unsafe { std::slice::from_raw_parts(databases.as_ptr().add(databases.len()).cast(), capacity) }
     }
 
     /// Returns every ready list, used or not.
@@ -195,7 +205,17 @@ impl Board {
 
     /// Returns the entry of a database.
     pub fn database(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
-        self.databases().iter().find(|entry| entry.oid.get() == oid)
+        thread_local! {
+            /// Where it was the last time: most processes look for one database only.
+            static LATEST: Cell<usize> = const { Cell::new(0) };
+        }
+        let entries = self.databases();
+        let is_its = |entry: &&DatabaseEntry| entry.oid.get() == oid;
+        entries.get(LATEST.get()).filter(is_its).or_else(|| {
+            let at = entries.iter().position(|entry| is_its(&entry))?;
+            LATEST.set(at);
+            Some(&entries[at])
+        })
     }
 
     /// Returns the entry of a database, and takes one if it has none; `None` if all are taken. `keep` sets, under the
@@ -203,12 +223,19 @@ impl Board {
     fn database_or_new(&self, oid: Oid, keep: impl FnOnce(&DatabaseEntry)) -> Option<&'static DatabaseEntry> {
         let _lock = Lock::take(BOARD_LOCK);
         let entry = self.database(oid).or_else(|| {
-            let entry = self.databases().iter().find(|entry| entry.oid.get() == InvalidOid)?;
-            entry.reset(oid);
-            Some(entry)
+            let entries = self.all_databases();
+            let at = entries.iter().position(|entry| entry.oid.get() == InvalidOid)?;
+            entries[at].reset(oid);
+            self.header().entries_used.fetch_max(at + 1, SeqCst);
+            Some(&entries[at])
         })?;
         keep(entry);
         Some(entry)
+    }
+
+    /// Returns true if as many databases are served as can be.
+    pub fn has_no_entry_left(&self) -> bool {
+        self.all_databases().iter().all(|entry| entry.oid.get() != InvalidOid)
     }
 
     /// Has a scheduler look at a database: the one that is there, or a new one that the launcher starts. Raises
@@ -221,15 +248,25 @@ impl Board {
         }
     }
 
+    /// Has a scheduler started in a database that is watched. Cheap if that is asked for already: the launcher has not
+    /// started the scheduler yet, so it will see what has been committed until now. Raises nothing.
+    pub fn want_watched(&self, entry: &DatabaseEntry) {
+        if !entry.attendance.is_wanted() {
+            self.want(entry.oid.get());
+        }
+    }
+
     /// Makes this process the scheduler of a database.
     pub fn enter(&self, oid: Oid, pid: i32) -> Option<&'static DatabaseEntry> {
         self.database_or_new(oid, |entry| entry.attendance.begin(pid))
     }
 
     /// Prepares the entry of a database whose scheduler the launcher is about to start; it will see what it was wanted
-    /// for until now.
-    pub fn prepare(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
+    /// for until now. `is_routine` says that nothing is known of that it has to do.
+    pub fn prepare(&self, oid: Oid, is_routine: bool) -> Option<&'static DatabaseEntry> {
         self.database_or_new(oid, |entry| {
+            entry.is_routine.store(is_routine, SeqCst);
+            entry.gives_way.store(false, SeqCst);
             entry.must_leave.store(false, SeqCst);
             entry.ended_in_order.store(false, SeqCst);
             entry.lacks_extension.store(false, SeqCst);
@@ -239,7 +276,10 @@ impl Board {
 
     /// Keeps all kongtask processes out of a database until it is [released](Board::release).
     pub fn hold(&self, oid: Oid) -> Option<&'static DatabaseEntry> {
-        let entry = self.database_or_new(oid, |entry| _ = entry.holds.fetch_add(1, SeqCst))?;
+        let entry = self.database_or_new(oid, |entry| {
+            entry.holds.fetch_add(1, SeqCst);
+            entry.attendance.take_back();
+        })?;
         entry.scheduler.set();
         Some(entry)
     }
@@ -272,10 +312,26 @@ impl Board {
             .filter(move |(_, worker)| worker.state() != State::Free && worker.database.get() == database)
     }
 
+    /// Returns the databases other than this one.
+    fn all_but(&self, database: Oid) -> impl Iterator<Item = &'static DatabaseEntry> {
+        let is_other = move |entry: &&DatabaseEntry| entry.oid.get() != InvalidOid && entry.oid.get() != database;
+        self.databases().iter().filter(is_other)
+    }
+
     /// Returns the databases other than this one that wait for a slot.
     fn starving_but(&self, database: Oid) -> impl Iterator<Item = &'static DatabaseEntry> {
-        let is_other = move |entry: &&DatabaseEntry| entry.oid.get() != InvalidOid && entry.oid.get() != database;
-        self.databases().iter().filter(is_other).filter(|entry| entry.starving.load(SeqCst))
+        self.all_but(database).filter(|entry| entry.is_starving())
+    }
+
+    /// Returns true if a database other than this one has waited for longer, whose scheduler needs another slot or
+    /// worker. `for_slot` leaves out those that wait for one of kongtask.max_workers.
+    pub fn has_waited_longer(&self, database: Oid, since: Tick, for_slot: bool) -> bool {
+        self.starving_but(database).any(|entry| {
+            let other = entry.starving_since.load(SeqCst);
+            other != 0
+                && (other, entry.oid.get().to_u32()) < (since, database.to_u32())
+                && (!for_slot || entry.needs_slot.load(SeqCst))
+        })
     }
 
     /// Returns true if a database other than this one waits for a slot.
@@ -288,28 +344,48 @@ impl Board {
         self.starving_but(database).for_each(|entry| entry.wake_starving(self.launcher()));
     }
 
-    /// Has a worker of another database give up its slot: an idle one if there is any, or one that has had its turn
-    /// where others are left, after its job. One at a time.
-    pub fn ask_for_slot(&self, database: Oid, turn: Duration, now: Tick) {
+    /// Has another database give up a slot for one that has waited since then: what idles first, then what has waited for
+    /// less long, then a worker that has had its turn, after its job; the last one of a database only if no other can.
+    /// One at a time. If `needs_slot` is false, kongtask.max_workers is reached, and only a worker helps.
+    pub fn ask_for_slot(&self, database: Oid, since: Tick, needs_slot: bool, turn: Duration, now: Tick) {
         let others: Vec<&Worker> = self
             .workers()
             .iter()
             .filter(|worker| !matches!(worker.state(), State::Free | State::Gone) && worker.database.get() != database)
             .collect();
-        let leaves = |worker: &Worker| worker.must_leave.load(SeqCst);
-        if others.iter().any(|worker| leaves(worker) && worker.state() != State::Running) {
+        let is_leaving = |entry: &DatabaseEntry| entry.gives_way.load(SeqCst) && entry.attendance.has_scheduler();
+        if others.iter().any(|worker| worker.is_about_to_end(now)) || self.all_but(database).any(is_leaving) {
             return;
         }
-        let companions = |worker: &Worker| {
-            others.iter().filter(|other| !leaves(other) && other.database.get() == worker.database.get()).count()
-        };
-        let is_idle = |worker: &Worker| worker.state() == State::Idle;
-        let may_go = |worker: &Worker| {
-            is_idle(worker) || (companions(worker) > 1 && clock::after(worker.begun.load(SeqCst), turn) <= now)
-        };
-        let donors = others.iter().filter(|worker| !leaves(worker) && may_go(worker));
-        if let Some(donor) = donors.max_by_key(|worker| (is_idle(worker), companions(worker))) {
-            donor.ask_to_leave(now);
+        let staying: Vec<&Worker> = others.iter().copied().filter(|worker| !worker.is_to_end()).collect();
+        let companions = |of: Oid| staying.iter().filter(|worker| worker.database.get() == of).count();
+        if let Some(idle) = staying
+            .iter()
+            .filter(|worker| worker.state() == State::Idle)
+            .max_by_key(|worker| companions(worker.database.get()))
+        {
+            return idle.ask_to_give_way(now);
+        }
+        if needs_slot {
+            let has_worker =
+                |entry: &DatabaseEntry| others.iter().any(|worker| worker.database.get() == entry.oid.get());
+            let waits_less_long =
+                |entry: &DatabaseEntry| entry.starving_since.load(SeqCst) > since && entry.needs_slot.load(SeqCst);
+            let donors = self.all_but(database).filter(|entry| entry.attendance.has_scheduler() && !has_worker(entry));
+            let donors = donors.filter(|entry| entry.is_idle.load(SeqCst) || waits_less_long(entry));
+            if let Some(donor) =
+                donors.max_by_key(|entry| (entry.is_idle.load(SeqCst), entry.starving_since.load(SeqCst)))
+            {
+                donor.gives_way.store(true, SeqCst);
+                donor.scheduler.set();
+                return;
+            }
+        }
+        let has_had_its_turn = |worker: &&&Worker| clock::after(worker.begun.load(SeqCst), turn) <= now;
+        if let Some(donor) =
+            staying.iter().filter(has_had_its_turn).max_by_key(|worker| companions(worker.database.get()))
+        {
+            donor.ask_to_give_way(now);
         }
     }
 
@@ -357,9 +433,7 @@ impl Board {
         let (index, worker) = self.workers().iter().enumerate().find(|(_, worker)| worker.state() == State::Free)?;
         worker.database.set(database);
         worker.role.set(role);
-        worker.must_leave.store(false, SeqCst);
-        worker.must_leave_since.store(0, SeqCst);
-        worker.asked_to_end.store(0, SeqCst);
+        worker.ask_nothing();
         worker.queue_floor.end();
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
@@ -378,15 +452,16 @@ fn floors_lock() -> usize {
 const NAME: &std::ffi::CStr = c"kongtask";
 const COUNTERS: &std::ffi::CStr = c"kongtask counters";
 
-/// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker
-/// slot.
+/// Returns how many workers can live at once: each needs a background worker slot.
 pub fn capacity() -> usize {
     // SAFETY: reads a variable, set by the time it is asked for.
     usize::try_from(unsafe { pg_sys::max_worker_processes }).unwrap_or(1).max(1)
 }
 
 fn size() -> usize {
-    size_of::<Header>() + capacity() * (size_of::<DatabaseEntry>() + size_of::<Worker>() + size_of::<SharedReadyList>())
+    size_of::<Header>()
+        + settings::max_databases() * size_of::<DatabaseEntry>()
+        + capacity() * (size_of::<Worker>() + size_of::<SharedReadyList>())
 }
 
 /// Asks for the board's memory, and lays it out once there is any. To be called while preloading.
@@ -423,6 +498,7 @@ pub fn request() {
                 // The content of a ready list is written when it is first used.
                 let ready_lists = capacity() * size_of::<SharedReadyList>();
                 memory.cast::<u8>().write_bytes(0, size() - ready_lists);
+                (*memory).databases.store(settings::max_databases(), Relaxed);
                 (*memory).capacity.store(capacity(), Relaxed);
             }
             let board = NonNull::new(memory).map(Board);

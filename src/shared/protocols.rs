@@ -176,17 +176,33 @@ pub enum Attendant {
     Launcher,
 }
 
-/// Whether a database has a scheduler, and whether it wants one.
+/// Whether a database has a scheduler, whether it wants one, and whether the launcher watches it in the scheduler's
+/// place.
 ///
-/// A session that has committed CREATE EXTENSION sets `wanted` and then looks for a scheduler. A scheduler that has
-/// found no extension clears its pid, and then wakes the launcher, which looks at `wanted`. So a session that still
-/// sees the pid has set `wanted` before the launcher looks; and one that does not wakes the launcher itself.
+/// **A database that wants a scheduler gets one.** A session that has committed CREATE EXTENSION sets `wanted` and then
+/// looks for a scheduler. A scheduler that has found no extension clears its pid, and then wakes the launcher, which
+/// looks at `wanted`. So a session that still sees the pid has set `wanted` before the launcher looks; and one that does
+/// not wakes the launcher itself.
 ///
-/// `want`, `begin`, `prepare` and `is_unattended` are called under the board's lock, which also guards the entry that
-/// this is a part of; all else without.
+/// **No commit is lost on a scheduler that leaves.** A scheduler that has nothing to do hands its database over to the
+/// launcher: it sets `watched`, and then looks once more at everything, by a snapshot that it takes after that. A session
+/// commits first, and then looks at `watched`: where it is set, the database is wanted. (Postgres's lock for commits and
+/// snapshots orders the two.) So at least one sees the other: a commit that the scheduler's last look does not show
+/// finds the database watched. A scheduler that finds something takes the database back, and goes on.
+///
+/// ```text
+///   no scheduler ── the launcher starts one ──► it looks at everything ──► served ──► nothing to do ──► watched
+///        ▲                                        (watched: cleared)         ▲                            │
+///        │                                                                   └── the last look has found ─┤
+///        └── a commit wants it, the next due time has come, or it is to be looked at ◄── the process ends ┘
+/// ```
+///
+/// `want` and `begin` are called under the board's lock, which also guards the entry that this is a part of; all else
+/// without.
 #[derive(Debug, Default)]
 pub struct Attendance {
     wanted: AtomicBool,
+    watched: AtomicBool,
     scheduler_pid: AtomicI32,
 }
 
@@ -224,6 +240,30 @@ impl Attendance {
 
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(SeqCst)
+    }
+
+    /// Has the launcher watch the database from now on. For a scheduler that has nothing to do; it must look at
+    /// everything once more before it ends.
+    pub fn hand_over(&self) {
+        // Whoever wanted something until now has committed it before.
+        self.wanted.store(false, SeqCst);
+        self.watched.store(true, SeqCst);
+        // Pairs with the fence in `Attendance::is_watched`, for what sessions publish in shared memory only.
+        fence(SeqCst);
+    }
+
+    /// Ends the watch, if there is one. For the scheduler, before its first look, or as its last one has found something
+    /// to do; and where no process may come. Returns true if the database was watched.
+    pub fn take_back(&self) -> bool {
+        self.watched.swap(false, SeqCst)
+    }
+
+    /// Returns true if there is no scheduler that will look again by itself: what is to be done makes the database
+    /// wanted. For sessions, after their commit.
+    pub fn is_watched(&self) -> bool {
+        // Pairs with the fence in `Attendance::hand_over`.
+        fence(SeqCst);
+        self.watched.load(SeqCst)
     }
 
     pub fn has_scheduler(&self) -> bool {

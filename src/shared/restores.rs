@@ -98,6 +98,7 @@ impl Board {
             if whole {
                 restores.whole.store(true, SeqCst);
             }
+            entry.attendance.take_back();
             let now = restores.generation.load(SeqCst);
             held = (now, generation != Some(now));
             if held.1 {

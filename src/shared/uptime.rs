@@ -7,6 +7,7 @@ use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::Timestamp;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI64, AtomicU32};
 
@@ -20,6 +21,8 @@ pub struct Uptime {
     database: AtomicU32,
     since: AtomicI64,
     until: AtomicI64,
+    /// When something falls due there that the scheduler knew of as it left; 0 if it did not leave.
+    due: AtomicI64,
 }
 
 /// A time during which a scheduler of a database was alive, both ends included.
@@ -67,6 +70,20 @@ pub fn of(database: Oid) -> Option<&'static Uptime> {
     }
 }
 
+/// Records that the scheduler of a database leaves, and when something is due there. To be called by that scheduler.
+pub fn is_due_at(database: Oid, due: Timestamp) {
+    if let Some(mine) = of(database) {
+        mine.due.store(due, SeqCst);
+    }
+}
+
+/// Returns when something is due in each database that had a scheduler once; 0 for those whose scheduler was there until
+/// the server ended.
+pub fn known_due() -> HashMap<Oid, Timestamp> {
+    let known = UPTIMES.get().iter().filter(|uptime| uptime.database.load(SeqCst) != 0);
+    known.map(|uptime| (Oid::from(uptime.database.load(SeqCst)), uptime.due.load(SeqCst))).collect()
+}
+
 impl Uptime {
     fn age(&self) -> i64 {
         if self.database.load(SeqCst) == 0 { i64::MIN } else { self.until.load(SeqCst) }
@@ -84,5 +101,6 @@ impl Uptime {
             self.since.store(span.since, SeqCst);
         }
         self.until.store(span.until, SeqCst);
+        self.due.store(0, SeqCst);
     }
 }

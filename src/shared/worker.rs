@@ -45,6 +45,14 @@ pub struct Worker {
     /// The tick at which it was asked to, or 0. Written by the first process that asks, before `must_leave`; read by
     /// the scheduler after that, to terminate a worker that is overdue.
     pub must_leave_since: AtomicI64,
+    /// The tick at which the worker was asked to make room for another role or database, or 0: it is to end after the job
+    /// it runs, however long that takes. Set by the scheduler of any database, or by the launcher, which then sets the
+    /// worker's latch; cleared and read as `must_leave` is.
+    gives_way_since: AtomicI64,
+    /// True once the worker has run kongtask.worker_max_jobs. Set by the worker, which then sets the scheduler's latch and
+    /// goes on until the scheduler, which starts another in its place, asks it to end. Cleared by the scheduler that
+    /// takes the slot.
+    pub is_spent: AtomicBool,
     /// The tick at which the scheduler asked for the process. Written by the scheduler.
     pub begun: AtomicI64,
     /// When the worker entered its state, by the wall clock; read by `kongtask.workers` only.
@@ -327,6 +335,36 @@ impl Worker {
         self.must_leave_since.compare_exchange(0, now, SeqCst, SeqCst).ok();
         self.must_leave.store(true, SeqCst);
         self.latch.set();
+    }
+
+    /// Asks the worker to make room: to end after the job that it runs, however long that takes. Wakes it.
+    pub fn ask_to_give_way(&self, now: Tick) {
+        self.gives_way_since.compare_exchange(0, now, SeqCst, SeqCst).ok();
+        self.latch.set();
+    }
+
+    /// Returns true if the worker has been asked to end, for whatever reason.
+    pub fn is_to_end(&self) -> bool {
+        self.must_leave.load(SeqCst) || self.gives_way_since.load(SeqCst) != 0
+    }
+
+    /// Returns true if the worker has been asked to end and is about to, rather than busy with a job that takes its time.
+    pub fn is_about_to_end(&self, now: Tick) -> bool {
+        const A_MOMENT: Duration = Duration::from_secs(1);
+        let asked = match self.gives_way_since.load(SeqCst) {
+            0 => self.must_leave_since.load(SeqCst),
+            asked => asked,
+        };
+        self.is_to_end() && (self.state() != State::Running || now < after(asked, A_MOMENT))
+    }
+
+    /// Clears what the process was asked for that used the slot before. For the scheduler that takes it.
+    pub(super) fn ask_nothing(&self) {
+        self.must_leave.store(false, SeqCst);
+        self.must_leave_since.store(0, SeqCst);
+        self.gives_way_since.store(0, SeqCst);
+        self.asked_to_end.store(0, SeqCst);
+        self.is_spent.store(false, SeqCst);
     }
 
     /// Frees the slot; for the process that owns it.

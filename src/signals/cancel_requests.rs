@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::pg::subxact::{self, Noted};
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
-use crate::shared;
 use crate::shared::cancels::Reservation;
+use crate::shared::{self, DatabaseEntry};
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -19,7 +19,8 @@ thread_local! {
 pub fn note(job: i64, text: &DbText) -> Result<(), Error> {
     let database = background::database();
     let board = shared::board().ok_or(Error::JobLocked(job))?;
-    let has_scheduler = |oid| board.database(oid).is_some_and(|entry| entry.attendance.has_scheduler());
+    let is_served = |entry: &DatabaseEntry| entry.attendance.has_scheduler() || entry.attendance.is_watched();
+    let has_scheduler = |oid| board.database(oid).is_some_and(is_served);
     if !has_scheduler(database) {
         return Err(Error::JobLocked(job));
     }
@@ -57,9 +58,15 @@ fn end(committed: bool) {
     noted.into_iter().for_each(Reservation::ask);
     let _ = fault::point("cancel_asked");
     interrupt(&jobs);
-    if let Some(entry) = shared::board().and_then(|board| board.database(background::database())) {
-        // It cancels the jobs that do not run any more.
-        entry.scheduler.set();
+    if let Some(board) = shared::board()
+        && let Some(entry) = board.database(background::database())
+    {
+        // The scheduler cancels the jobs that do not run any more.
+        if entry.attendance.is_watched() {
+            board.want_watched(entry);
+        } else {
+            entry.scheduler.set();
+        }
     }
 }
 

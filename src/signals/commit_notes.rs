@@ -278,15 +278,25 @@ fn tell(board: Board, notes: Notes) {
         // Not only the scheduler's latch: it may be about to end, because it has found no extension.
         board.want(oid);
     }
-    let entry = board.database(oid);
-    if let Some(entry) = entry.filter(|_| anything)
-        && !entry.has_unnoted_jobs.swap(true, SeqCst)
-    {
+    let Some(entry) = board.database(oid) else { return };
+    // Looked at after the commit: a scheduler that hands its database over later sees what this has added.
+    if entry.attendance.is_watched() {
+        if anything || !notes.jobs.is_empty() {
+            board.want_watched(entry);
+        } else if let Some(due) = notes.due
+            && entry.next_due.lower(due)
+        {
+            board.launcher().set();
+        }
+        return;
+    }
+    if anything && !entry.has_unnoted_jobs.swap(true, SeqCst) {
         entry.scheduler.set();
     }
     // A scheduler that begins after this looks at the whole table, by a snapshot that shows this commit.
-    let entry = entry.filter(|entry| entry.attendance.has_scheduler());
-    let Some(entry) = entry else { return };
+    if !entry.attendance.has_scheduler() {
+        return;
+    }
     if let Some(due) = notes.due
         && entry.next_due.lower(due)
     {

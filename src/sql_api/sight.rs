@@ -16,7 +16,6 @@ use crate::sight::states::{Outlook, Seen, State};
 use crate::tasks::handler::{self, Handler};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::TransactionId;
-use std::sync::atomic::Ordering::SeqCst;
 
 /// Returns the state of a job and why it does not run, from its row and the row's xmax.
 pub fn job_state(call: &mut Call) -> Result<Value, Error> {
@@ -98,7 +97,7 @@ pub fn server_state(call: &mut Call) -> Result<Value, Error> {
         Some(shared::board().is_some().into()),
         Some(is_served.into()),
         (settings::workers() as i32).into_datum(),
-        Some(entry.is_some_and(|entry| entry.starving.load(SeqCst)).into()),
+        Some(entry.is_some_and(|entry| entry.is_starving()).into()),
         Some(version::WORKER_NEEDS_LOGIN.into()),
         Some(interval(expiry)),
         problem.as_ref().and_then(text),

@@ -23,7 +23,7 @@ pub fn live_workers(call: &mut Call) -> Result<Value, Error> {
         let state = match worker.state() {
             State::Free | State::Gone => return None,
             _ if worker.is_unresponsive(now) => "unresponsive",
-            _ if worker.must_leave.load(SeqCst) => "stopping",
+            _ if worker.is_to_end() => "stopping",
             State::Starting => "starting",
             State::Looking | State::Idle => "idle",
             State::Running => "running",

@@ -212,8 +212,10 @@ impl Cluster {
             "shared_preload_libraries = 'kongtask'",
             "listen_addresses = ''",
             "max_worker_processes = 16",
-            // Workers that wait are there to be looked at.
+            // Processes that wait are there to be looked at, and to be counted.
+            "kongtask.workers = 4",
             "kongtask.worker_idle_timeout = -1",
+            "kongtask.scheduler_idle_timeout = -1",
             "fsync = off",
             "log_min_messages = info",
             "log_line_prefix = '%m [%p] %b '",

@@ -139,3 +139,98 @@ fn without_a_timeout_workers_wait_for_jobs() {
     cluster.reload(&["kongtask.worker_idle_timeout = '100ms'"]);
     cluster.wait_for(WORKERS, "0");
 }
+
+#[test]
+fn a_worker_ends_after_so_many_jobs_once_another_has_taken_its_place() {
+    let cluster = with_note_and_nap(&[
+        "kongtask.workers = 1",
+        "kongtask.worker_max_jobs = 20",
+        "kongtask.poll_interval = '1h'",
+        "kongtask.worker_idle_timeout = '10s'",
+    ]);
+    cluster.sql(
+        "create table by (n bigserial, pid int default pg_backend_pid());
+         create function who() returns void language sql as 'insert into public.by default values; select pg_sleep(0.005)';
+         select kongtask.register_task('who', 'who()'), kongtask.register_task('queued', 'who()');
+         select graphile_worker.add_job('who') from generate_series(1, 300)",
+    );
+    let mut db = cluster.connect();
+    let mut at_once = 0;
+    let ran = wait_until(SOON, || {
+        at_once = at_once.max(text(&mut db, WORKERS).parse::<usize>().expect("a count"));
+        text(&mut db, "select count(*) from by") == "300"
+    });
+    assert!(ran, "{}", cluster.log());
+    // One is started before the other ends, although there may be one.
+    assert_eq!(at_once, 2);
+    let of_each = rows(&mut db, "select count(*) from by group by pid order by min(n)");
+    // Each goes on until the next is there, which takes a process's start.
+    assert!(of_each.len() > 2, "{of_each:?}");
+    let enough = |count: &String| count.parse::<i64>().expect("a count") >= 20;
+    assert!(of_each.iter().rev().skip(1).all(enough), "{of_each:?}");
+    // A worker that works a queue down, too.
+    cluster
+        .sql("truncate by; select graphile_worker.add_job('queued', queue_name := 'q') from generate_series(1, 200)");
+    cluster.wait_for("select count(*) from by", "200");
+    assert!(rows(&mut db, "select distinct pid from by").len() > 1);
+    // Where there is room for no other, it ends first.
+    cluster.reload(&["kongtask.max_workers = 1"]);
+    cluster.wait_for("show kongtask.max_workers", "1");
+    cluster.sql("truncate by; select graphile_worker.add_job('who') from generate_series(1, 100)");
+    cluster.wait_for("select count(*) from by", "100");
+    assert!(rows(&mut db, "select distinct pid from by").len() >= 4);
+    assert_eq!(cluster.log_lines(&["WARNING", "ERROR"]), [""; 0]);
+}
+
+/// The memory that is a process's own, in kB.
+fn memory(pid: &str) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let of = |line: &str| line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok());
+    rollup.lines().filter(|line| line.starts_with("Private_")).filter_map(of).sum()
+}
+
+/// Handlers that use so many tables (4,000 with KONGTASK_TABLES=4000), which their processes remember.
+#[test]
+fn workers_that_end_after_so_many_jobs_do_not_grow_with_the_tables_that_handlers_use() {
+    let tables: usize = std::env::var("KONGTASK_TABLES").map_or(600, |tables| tables.parse().expect("a number"));
+    let cluster = with_note_and_nap(&["kongtask.workers = 1", "kongtask.worker_idle_timeout = '60s'"]);
+    let mut db = cluster.connect();
+    for from in (1..=tables).step_by(200) {
+        let to = tables.min(from + 199);
+        db.batch_execute(&format!(
+            "do $$ begin for n in {from}..{to} loop
+               execute format('create table t%s (id int primary key, a text, b timestamptz)', n); end loop; end $$"
+        ))
+        .expect("tables");
+    }
+    db.batch_execute(
+        "create table by (pid int);
+         create function touch(p json) returns void language plpgsql as $$ begin
+           execute format('insert into public.t%s values (1) on conflict (id) do update set b = now()', p #>> '{}');
+           execute format('select count(*) from public.t%s', p #>> '{}');
+           insert into public.by values (pg_backend_pid()); end $$;
+         select kongtask.register_task('touch', 'touch(json)')",
+    )
+    .expect("a task");
+    let mut largest = |most: usize| {
+        cluster.reload(&[&format!("kongtask.worker_max_jobs = {most}")]);
+        cluster.wait_for("show kongtask.worker_max_jobs", &most.to_string());
+        db.batch_execute(&format!(
+            "truncate by; select graphile_worker.add_job('touch', to_json(n)) from generate_series(1, {tables}) n"
+        ))
+        .expect("jobs");
+        let mut largest = 0;
+        let ran = wait_until(SOON * 6, || {
+            let workers = rows(&mut db, "select pid from kongtask.workers where pid is not null");
+            largest = workers.iter().map(|pid| memory(pid)).max().unwrap_or(0).max(largest);
+            text(&mut db, "select count(*) from by") == tables.to_string()
+        });
+        assert!(ran, "{}", cluster.log());
+        let processes = text(&mut db, "select count(distinct pid) from by");
+        println!("{tables} tables, worker_max_jobs {most}: {largest} kB at most, {processes} processes");
+        largest
+    };
+    let bounded = largest(tables / 10);
+    let unbounded = largest(0);
+    assert!(bounded * 10 < unbounded * 7, "{bounded} kB, {unbounded} kB without a bound");
+}

@@ -1,5 +1,6 @@
 //! The launcher, schedulers and workers: who starts, sleeps, is woken, and leaves.
 
+mod absent;
 mod create_and_drop_extension;
 mod databases;
 mod elastic;

@@ -10,14 +10,21 @@
 //!             ▼
 //!   ┌──► housekeeping ──► search ──► pool ──► renew ──► sleep ──┐   woken by: a commit with an earlier run_at, a commit
 //!   └───────────────────────────────────────────────────────────┘   that finds too few idle workers, the end of a worker,
-//!             │ told to leave, or the server stops                  a reload
-//!             ▼
-//!          stop the workers: asked, then terminated after kongtask.shutdown_timeout
+//!        │    │ told to leave, or the server stops                  a reload
+//!        │    ▼
+//!        │  stop the workers: asked, then terminated after kongtask.shutdown_timeout
+//!        │
+//!        └─ nothing to do for kongtask.scheduler_idle_timeout ──► hand over to the launcher ──► one more pass ──► end
 //! ```
+//!
+//! A scheduler leaves when its database has no worker and nothing that only a scheduler would notice: no job that can run,
+//! nothing to be released, charged, cancelled or tried again. What falls due later is on the board, and the launcher
+//! watches it: see [`crate::shared::DatabaseEntry::attendance`].
 
 mod cancels;
 mod housekeeping;
 mod due_search;
+mod leaving;
 
 use super::backoff::Reminder;
 use super::pool::Pool;
@@ -78,6 +85,8 @@ fn serve(
     name: DbText,
     extension: Oid,
 ) -> Result<(), Error> {
+    // Before the first look: from here on, commits tell this process.
+    let watched = entry.attendance.take_back().then_some(entry);
     let mut this = Scheduler {
         board,
         entry,
@@ -100,7 +109,9 @@ fn serve(
         name,
         fed_by: None,
         fed: Reminder::default(),
-        schedules: Schedules::new(database),
+        schedules: Schedules::new(database, watched),
+        has_work: true,
+        idle_since: entry.is_routine.load(SeqCst).then_some(i64::MIN),
         cancels_at: NEVER,
         interrupt_at: NEVER,
         runs_at: clock::now(),
@@ -112,9 +123,14 @@ fn serve(
     this.recover()?;
     entry.serving.store(true, SeqCst);
     board.launcher().set();
-    log(Level::Log, format!("{KIND} ({}) started", this.name));
+    // Not at LOG where schedulers come and go as jobs do.
+    let level = if settings::scheduler_idle_timeout().is_none() { Level::Log } else { Level::Debug };
+    log(level, format!("{KIND} ({}) started", this.name));
     while this.stays()? {
         this.pass()?;
+        if this.leaves()? {
+            break;
+        }
         latch::wait(this.next_pass());
         if latch::reload_if_asked() {
             let soon = after(clock::tick(), settings::poll_interval());
@@ -124,7 +140,7 @@ fn serve(
         }
     }
     this.stop_workers()?;
-    log(Level::Log, format!("{KIND} ({}) stopped", this.name));
+    log(level, format!("{KIND} ({}) stopped", this.name));
     Ok(())
 }
 
@@ -133,6 +149,8 @@ fn leave(database: usize) {
     let Some(board) = shared::board() else { return };
     if let Some(entry) = board.database(Oid::from(database as u32)) {
         entry.serving.store(false, SeqCst);
+        entry.is_idle.store(false, SeqCst);
+        entry.gives_way.store(false, SeqCst);
         entry.fed_since.store(0, SeqCst);
         entry.scheduler.disown();
         entry.attendance.end();
@@ -194,6 +212,10 @@ struct Scheduler {
     interrupt_at: Tick,
     /// When to look again at the tables of kongtask.runs.
     runs_at: Timestamp,
+    /// True if the latest search has found jobs that no worker had been woken for.
+    has_work: bool,
+    /// Since when there has been nothing to do; `None` while there is.
+    idle_since: Option<Tick>,
 }
 
 impl Scheduler {
@@ -243,6 +265,7 @@ impl Scheduler {
         self.search_after_unnoted_commits(now);
         let understaffed = self.look(&tasks, &roles, now)?;
         xact::commit()?;
+        self.has_work = !understaffed.is_empty();
         if !Rc::ptr_eq(&tasks, &self.tasks) {
             // How long rows are kept may have changed.
             self.runs_at = clock::now();
@@ -270,6 +293,7 @@ impl Scheduler {
         self.released = false;
         self.entry.fed_since.compare_exchange(0, clock::now(), SeqCst, SeqCst).ok();
         self.entry.can_rebalance.clear();
+        self.entry.starve(None, now);
         if self.fed.is_due(now, Duration::ZERO) {
             let subscription = self.fed_by.clone().unwrap_or_default();
             holds::remind_of_subscription(&self.name, &subscription);
@@ -305,7 +329,10 @@ impl Scheduler {
         if self.retry_writes_at.is_none() && self.fed_by.is_none() && has_to_recover {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.search_at, self.renew_at, self.cancels_at, self.pool.next_event(clock::tick())];
+        let now = clock::tick();
+        // One that has passed: it stays for what is due soon.
+        let leaves_at = Some(self.leaves_at()).filter(|&at| at > now).unwrap_or(NEVER);
+        let ticks = [self.search_at, self.renew_at, self.cancels_at, leaves_at, self.pool.next_event(now)];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
         let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
         let time = clock::now();
