@@ -72,6 +72,21 @@ pub enum Error {
     },
     JobLocked(i64),
     TooManyCancels,
+    InvalidKeep(DbText),
+    InvalidKeepFor,
+    NegativeTimeout,
+    NoSuchJob(i64),
+    /// The role may not wait for jobs of this task.
+    MayNotWait(i64),
+    /// The current transaction has added, changed or locked the job, or runs it.
+    WaitsForItself(i64),
+    KeepsNoRuns {
+        task: DbText,
+        is_registered: bool,
+    },
+    TooManyWaits,
+    StandbyCannotWait,
+    NotPreloaded,
     /// What kongtask.give_up raises.
     GaveUp(String),
     MayNotReadJobs,
@@ -223,6 +238,16 @@ impl Error {
             Error::MayNotCancel { job, .. } => (b"42501", format!("permission denied to cancel job {job}")),
             Error::JobLocked(job) => (b"55P03", format!("job {job} is locked by another transaction")),
             Error::TooManyCancels => (b"53400", "too many running jobs are being cancelled".into()),
+            Error::InvalidKeep(word) => (b"22023", format!("keep \"{word}\" is not known")),
+            Error::InvalidKeepFor => (b"22023", "keep_for must be between 1 millisecond and 10 years".into()),
+            Error::NegativeTimeout => (b"22023", "timeout must not be negative".into()),
+            Error::NoSuchJob(job) => (b"42704", format!("job {job} does not exist")),
+            Error::MayNotWait(job) => (b"42501", format!("permission denied to wait for job {job}")),
+            Error::WaitsForItself(job) => (b"55000", format!("job {job} cannot end while this transaction lasts")),
+            Error::KeepsNoRuns { task, .. } => (b"55000", format!("task \"{task}\" does not keep how its jobs end")),
+            Error::TooManyWaits => (b"53400", "too many sessions are waiting for jobs".into()),
+            Error::StandbyCannotWait => (b"55000", "a standby cannot wait for jobs".into()),
+            Error::NotPreloaded => (b"55000", "the library kongtask is not preloaded".into()),
             Error::GaveUp(message) => (b"KT001", message.clone()),
             Error::TimedOut(timeout, _) => (b"57014", format!("timed out after {timeout:?}")),
             Error::EndedItself(_) => (b"57P01", "the handler terminated its own worker process".into()),
@@ -267,6 +292,14 @@ impl Error {
         match self {
             Error::NotInHandler(_) => Some("No kongtask worker is calling a handler in this session.".into()),
             Error::MayNotCancel { task, .. } => Some(format!("It is a job of task \"{task}\".")),
+            Error::NoSuchJob(_) => Some(
+                "It was never added, is not committed yet, was deleted or completed by an external worker, or its row of kongtask.runs is not kept any more."
+                    .into(),
+            ),
+            Error::WaitsForItself(_) => Some("This transaction has added, changed or locked it, or runs it.".into()),
+            Error::KeepsNoRuns { is_registered: false, .. } => Some("It is not registered: only external workers run it.".into()),
+            Error::StandbyCannotWait => Some("Its primary runs the jobs, and cannot wake sessions here.".into()),
+            Error::NotPreloaded => Some("Without it, no worker of this server ends jobs or wakes sessions.".into()),
             Error::InvalidWorkerId => Some("A worker id must have at least 10 characters.".into()),
             Error::HandlerNotCallable { why, .. } => Some((*why).into()),
             Error::HandlerOfSetIsProcedure { .. } => Some("It is a procedure that takes an array.".into()),
@@ -302,6 +335,17 @@ impl Error {
                 "Only the role that the task runs as, the owner of the extension or a superuser can cancel it.".into()
             }
             Error::JobLocked(_) => "Try again when that transaction has ended.".into(),
+            Error::InvalidKeep(_) => "Use 'none', 'failures' or 'all'.".into(),
+            Error::MayNotWait(_) => {
+                "Only the role that the task runs as, the owner of the extension or a superuser can wait for it.".into()
+            }
+            Error::WaitsForItself(_) => "Commit first, and wait in another transaction.".into(),
+            Error::KeepsNoRuns { task, is_registered: true } => {
+                format!("Run SELECT kongtask.alter_task('{}', keep := 'all').", task.to_string().replace('\'', "''"))
+            }
+            Error::TooManyWaits => "Give waits a timeout, or look at kongtask.runs instead.".into(),
+            Error::StandbyCannotWait => "Wait on the primary, or look at kongtask.runs here.".into(),
+            Error::NotPreloaded => "Add kongtask to shared_preload_libraries, and restart the server.".into(),
             Error::TooManyCancels => "Commit, and try again when the jobs have ended.".into(),
             Error::NotInHandler(_) => {
                 "Call it in the function that runs the job. From elsewhere, reschedule_jobs and permanently_fail_jobs change a job that waits."

@@ -49,7 +49,8 @@ pgrx::extension_sql_file!("../sql/install/10_tables.sql", name = "tables", requi
 pgrx::extension_sql_file!("../sql/install/20_functions.sql", name = "functions", requires = ["tables"]);
 pgrx::extension_sql_file!("../sql/install/30_triggers.sql", name = "triggers", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/install/40_tasks.sql", name = "tasks", requires = ["triggers"]);
-pgrx::extension_sql_file!("../sql/install/42_handlers.sql", name = "handlers", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/41_runs.sql", name = "runs", requires = ["tasks"]);
+pgrx::extension_sql_file!("../sql/install/42_handlers.sql", name = "handlers", requires = ["runs"]);
 pgrx::extension_sql_file!("../sql/install/43_cancel.sql", name = "cancel", requires = ["handlers"]);
 pgrx::extension_sql_file!("../sql/install/44_schedules.sql", name = "schedules", requires = ["cancel"]);
 pgrx::extension_sql_file!("../sql/install/45_commands.sql", name = "commands", requires = ["schedules"]);

@@ -17,8 +17,9 @@ const END: &str = "<!-- end -->";
 /// Pages that are written by hand.
 const BY_HAND: [&str; 3] = ["cron", "errors", "processes"];
 
-/// Functions that users do not call, beside those of triggers.
-const INTERNAL: [&str; 9] = [
+/// Functions that users do not call, beside those of triggers, and tables behind a view.
+const INTERNAL: [&str; 15] = [
+    "empty_run_table",
     "handler_problem",
     "job_state",
     "live_holds",
@@ -26,6 +27,11 @@ const INTERNAL: [&str; 9] = [
     "live_stats",
     "live_workers",
     "role_named",
+    "run_tables",
+    "runs_0",
+    "runs_1",
+    "runs_2",
+    "runs_3",
     "schedule_status",
     "server_state",
 ];
@@ -279,9 +285,9 @@ fn anchor(heading: &str) -> String {
 }
 
 fn internal_page(objects: &[Object]) -> String {
-    let mut page = format!("# Internal functions\n\n{BEGIN}\n\n");
-    page.push_str("Triggers of the tables, and what views and columns are made of. Do not call them.\n\n");
-    page.push_str("| function | |\n|---|---|\n");
+    let mut page = format!("# Internal functions and tables\n\n{BEGIN}\n\n");
+    page.push_str("Triggers of the tables, and what views and columns are made of. Do not call or change them.\n\n");
+    page.push_str("| name | |\n|---|---|\n");
     for object in objects.iter().filter(|object| object.is_internal()) {
         let _ = writeln!(page, "| `{}.{}` | {} |", object.schema, object.name, object.summary());
     }
@@ -325,7 +331,7 @@ fn index_page(objects: &[Object]) -> String {
         page.push('\n');
     }
     page.push_str("## Further pages\n\n- [Settings](settings.md)\n- [Errors](errors.md)\n- [Processes and the log](processes.md)\n");
-    format!("{page}- [Internal functions](internal.md)\n\n{END}\n")
+    format!("{page}- [Internal functions and tables](internal.md)\n\n{END}\n")
 }
 
 /// The part of each page that is made, by the page's name.

@@ -19,7 +19,10 @@ create table kongtask.tasks (
     and '0' < all (backoff)
     and '10 years' >= all (backoff)
   ),
-  max_attempts int check (max_attempts >= 1)
+  max_attempts int check (max_attempts >= 1),
+  keep text not null default 'none' check (keep = any ('{none,failures,all}')),
+  keep_for interval not null default '7 days' check (keep_for > '0' and keep_for <= '10 years'),
+  keep_payload boolean not null default false
 );
 
 create function kongtask.register_task(
@@ -29,7 +32,10 @@ create function kongtask.register_task(
   in_place boolean = true,
   timeout interval = null,
   backoff interval[] = null,
-  max_attempts integer = null
+  max_attempts integer = null,
+  keep text = 'none',
+  keep_for interval = '7 days',
+  keep_payload boolean = false
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_register_task';
@@ -40,7 +46,10 @@ create function kongtask.alter_task(
   in_place boolean = null,
   timeout interval = null,
   backoff interval[] = null,
-  max_attempts integer = null
+  max_attempts integer = null,
+  keep text = null,
+  keep_for interval = null,
+  keep_payload boolean = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_alter_task';

@@ -90,3 +90,8 @@ select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_runs', '');
 select pg_catalog.pg_extension_config_dump('kongtask.pauses', '');
+select pg_catalog.pg_extension_config_dump('kongtask.runs_0', '');
+select pg_catalog.pg_extension_config_dump('kongtask.runs_1', '');
+select pg_catalog.pg_extension_config_dump('kongtask.runs_2', '');
+select pg_catalog.pg_extension_config_dump('kongtask.runs_3', '');
+select pg_catalog.pg_extension_config_dump('kongtask.run_tables', '');

@@ -365,6 +365,12 @@ of which the last repeats. NULL: exponential.';
 comment on column kongtask.tasks.max_attempts is
 'Number of attempts of a job, if that is less
 than the job''s own. NULL: the job''s own.';
+comment on column kongtask.tasks.keep is
+'Attempts that leave a row in kongtask.runs:
+none, failures (those that did not succeed) or
+all.';
+comment on column kongtask.tasks.keep_for is 'Time that such a row stays, at least.';
+comment on column kongtask.tasks.keep_payload is 'True if such a row has the payload.';
 
 comment on function kongtask.register_task is
 'Registers a function or procedure as the handler of a task and returns the
@@ -376,9 +382,9 @@ all its options: alter_task changes only those it is given.
 
 A function takes one of (), (json), (jsonb), (jobs) and (json, jobs); or, to
 get many jobs in one call, (json[]) or (jobs[]). Here jobs is the row type
-of the queue''s table. What the function returns is ignored. A procedure
-takes one of the first five. It may COMMIT and ROLLBACK, so what it commits
-before it fails stays, and the next attempt begins again.
+of the queue''s table. What the function returns is ignored, unless keep is
+all. A procedure takes one of the first five. It may COMMIT and ROLLBACK, so
+what it commits before it fails stays, and the next attempt begins again.
 
 Arguments:
 - identifier: name of the task, 1 to 128 characters.
@@ -396,11 +402,18 @@ Arguments:
   exp(least(attempts, 10)) seconds.
 - max_attempts: number of attempts of a job, if that is less than the job''s
   own max_attempts. NULL: the job''s own.
+- keep: attempts that leave a row in kongtask.runs: none, failures (those
+  that did not succeed) or all. With all, what the function returns is kept
+  as the job''s result, as jsonb. Of a function that takes an array, it is if
+  it returns an array that has an element for each job.
+- keep_for: time that such a row stays, at least: 1 millisecond to 10 years.
+  The longest of all tasks counts.
+- keep_payload: true if such a row has the payload.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range, or
-  the identifier is kongtask.sql.
+- 22023: the identifier or one of the options is out of range, or the
+  identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the handler is an aggregate or a window function, returns a set, or
@@ -435,10 +448,13 @@ Arguments:
   repeats: 1 to 100 intervals, each from 1 millisecond to 10 years.
 - max_attempts: number of attempts of a job, if that is less than the job''s
   own max_attempts.
+- keep: attempts that leave a row in kongtask.runs: none, failures or all.
+- keep_for: time that such a row stays, at least: 1 millisecond to 10 years.
+- keep_payload: true if such a row has the payload.
 
 Errors:
 - 22004: the identifier is NULL.
-- 22023: max_batch, timeout or backoff is out of range.
+- 22023: max_batch, timeout, backoff, keep or keep_for is out of range.
 - GWBMA: max_attempts is negative.
 - 42704: the task is not registered.
 - 42501: another role has registered the task.

@@ -35,10 +35,11 @@ from (
         0
       ),
       $6
-    ) operator(pg_catalog.+) 1 as number
+    ) operator(pg_catalog.+) 1 as number,
+    job.attempts operator(pg_catalog.+) 1 as attempt
   from @extschema@.jobs as job
   where job.id operator(pg_catalog.=) $1
 ) as crash
 where jobs.id operator(pg_catalog.=) $1 and jobs.locked_at is null
-returning jobs.attempts operator(pg_catalog.>=) jobs.max_attempts, jobs.task_identifier, jobs.last_error,
-  crash.number operator(pg_catalog.>) 1 or $5
+returning jobs, jobs.attempts operator(pg_catalog.>=) jobs.max_attempts, jobs.last_error,
+  crash.number operator(pg_catalog.>) 1 or $5, crash.attempt

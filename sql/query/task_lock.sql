@@ -8,7 +8,10 @@ select
   tasks.in_place,
   tasks.timeout,
   tasks.backoff,
-  tasks.max_attempts
+  tasks.max_attempts,
+  tasks.keep,
+  tasks.keep_for,
+  tasks.keep_payload
 from kongtask.tasks
 where tasks.identifier operator(pg_catalog.=) $1
 for update

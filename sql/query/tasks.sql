@@ -11,5 +11,8 @@ select
   coalesce(tasks.runs_as operator(pg_catalog.<>) kongtask.role_named(tasks.role), tasks.runs_as is not null)
     and tasks.role operator(pg_catalog.<>) tasks.runs_as::pg_catalog.text,
   tasks.backoff,
-  tasks.max_attempts
+  tasks.max_attempts,
+  tasks.keep,
+  tasks.keep_payload,
+  pg_catalog.date_part('epoch', tasks.keep_for)
 from kongtask.tasks

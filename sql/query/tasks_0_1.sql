@@ -9,5 +9,8 @@ select
   null::pg_catalog.float8,
   false,
   null::pg_catalog.interval[],
-  null::pg_catalog.int4
+  null::pg_catalog.int4,
+  null::pg_catalog.text,
+  null::pg_catalog.bool,
+  null::pg_catalog.float8
 from kongtask.tasks

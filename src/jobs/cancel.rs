@@ -1,12 +1,12 @@
 //! Cancelling jobs that do not run. Those that run are cancelled by their workers: see [`crate::shared::cancels`].
 
+use super::runs::{self, Ended};
 use super::{affected, one_row, plan};
 use crate::error::Error;
-use crate::pg::args::Row;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts};
 use crate::schema;
-use crate::schema::job_row::attribute;
+use crate::schema::job_row::Job;
 use crate::shared;
 use crate::signals::commit_notes::{self, Change};
 use crate::tasks::registry;
@@ -38,10 +38,14 @@ pub fn cancel_idle(id: i64, said: &DbText) -> Result<Value, Error> {
     static CANCEL: Plan = plan!("cancel_idle", INT8OID, TEXTOID, TEXTARRAYOID).by_index();
     let row = one_row(&CANCEL, &[Some(id.into()), text(said), texts(&shared::living_workers())])?;
     if let Some(row) = row {
-        let task: DbText = Row::new(row).get(attribute::TASK_IDENTIFIER).unwrap_or_default();
-        if let Some(counters) = registry::tasks()?.get(&task).and_then(|task| task.counters()) {
-            commit_notes::note_change(counters, Change::Cancelled);
+        let job = Job::new(row);
+        if let Some(task) = registry::tasks()?.get(&job.task()) {
+            runs::keep_failure(&job, task, Ended::Cancelled, Some(said))?;
+            if let Some(counters) = task.counters() {
+                commit_notes::note_change(counters, Change::Cancelled);
+            }
         }
+        commit_notes::note_ended(id);
     }
     Ok(row)
 }

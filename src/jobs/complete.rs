@@ -26,18 +26,27 @@ pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
     Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)
 }
 
-/// Deletes a job of this worker and releases its queue. Returns true if the worker still held it, or if the handler
-/// itself has deleted or unlocked it: that stands, with all else that the handler did.
-pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<bool, Error> {
+/// What completing a job of this worker has found.
+pub enum Found {
+    /// The worker still held it.
+    Held,
+    /// The handler itself has deleted or unlocked it: that stands, with all else that the handler did.
+    SettledByHandler,
+    /// The worker has lost it.
+    Lost,
+}
+
+/// Deletes a job of this worker and releases its queue.
+pub fn complete_one_held(job: &Job, worker_id: Value) -> Result<Found, Error> {
     if complete_held(vec![job.id], worker_id)? {
         queues::release_with_job(job.queue_name(), worker_id)?;
-        return Ok(true);
+        return Ok(Found::Held);
     }
     if !is_settled_here(job.id)? {
-        return Ok(false);
+        return Ok(Found::Lost);
     }
     queues::release(job.queue_name(), worker_id)?;
-    Ok(true)
+    Ok(Found::SettledByHandler)
 }
 
 /// Deletes a job of this worker, and keeps its queue locked. Returns true if the worker still held the job.

@@ -8,6 +8,7 @@ pub mod search;
 mod queue_search;
 pub mod queues;
 pub mod triggers;
+pub mod runs;
 pub mod recover;
 pub mod renew;
 pub mod new_job;

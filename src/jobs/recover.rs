@@ -1,11 +1,12 @@
 //! Releasing what ended workers of this server held.
 
-use super::{affected, one_row, plan, queues};
+use super::{affected, one_row, plan, queues, runs};
 use crate::error::Error;
 use crate::pg::args::Text;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, elements, text, texts};
 use crate::schema;
+use crate::schema::job_row::Job;
 use crate::shared;
 use crate::tasks::registry;
 
@@ -64,12 +65,18 @@ pub fn charge(job: i64, crashed: bool) -> Result<Option<Charged>, Error> {
     let session = schema::session()?;
     let values = [Some(job.into()), text(MESSAGE), backoff, max_attempts, Some(crashed.into()), Some(MOST.into())];
     let rows = session.execute(&CHARGE, &values)?;
-    Ok((rows.count() > 0).then(|| Charged {
-        for_good: rows.get(0, 0).unwrap_or(false),
-        task: rows.get(0, 1).unwrap_or_default(),
+    let Some(job) = (rows.count() > 0).then(|| rows.carry(0)).flatten().map(Job::new) else { return Ok(None) };
+    let charged = Charged {
+        task: job.task(),
+        for_good: rows.get(0, 1).unwrap_or(false),
         error: rows.get(0, 2).unwrap_or_default(),
         is_attempt: rows.get(0, 3).unwrap_or(false),
-    }))
+    };
+    if let Some(task) = tasks.get(&charged.task).filter(|_| charged.is_attempt) {
+        let attempt = rows.get(0, 4).unwrap_or(1);
+        runs::keep_crash(&job, task, attempt, charged.for_good, &charged.error)?;
+    }
+    Ok(Some(charged))
 }
 
 /// Unlocks all that these external workers hold. `workers` is a `text[]`. The queue of a job that a live kongtask

@@ -55,6 +55,9 @@ unsafe extern "C-unwind" {
     fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
     fn HeapTupleGetUpdateXid(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId;
     fn LockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE);
+    fn ConditionalLockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE) -> bool;
+    fn RelationGetIndexList(relation: pg_sys::Relation) -> *mut pg_sys::List;
+    fn BuildIndexInfo(index: pg_sys::Relation) -> *mut pg_sys::IndexInfo;
     fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
     fn CommandCounterIncrement();
     fn GetTopFullTransactionId() -> pg_sys::FullTransactionId;
@@ -89,6 +92,13 @@ pub fn lock(table: Oid) -> Result<(), PgError> {
 pub fn lock_all(table: Oid) {
     // SAFETY: within a utility statement, by pgrx's guarded binding.
     unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE) }
+}
+
+/// Locks a table exclusively until the transaction ends, unless another transaction has it locked. Returns true if it is
+/// locked. Never waits, so no other session waits behind this one either.
+pub fn try_lock_all(table: Oid) -> Result<bool, PgError> {
+    // SAFETY: the closure is one C call.
+    unsafe { catch(|| ConditionalLockRelationOid(table, pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE)) }
 }
 
 /// Returns the next number of a sequence, without a check of privileges.
@@ -190,6 +200,47 @@ pub fn is_removable(table: Oid, transaction: u64) -> Result<bool, PgError> {
     }
 }
 
+/// Adds rows to a table that has columns of these types, no check, no trigger and no rule, and one index, on its first
+/// column. Returns false if the table has become another: then nothing was added, and the caller must use INSERTs. The
+/// table must be [`lock`]ed. The rows are visible to the transaction's own statements after its next command.
+pub fn append<const COLUMNS: usize>(
+    table: Oid,
+    types: &[Oid; COLUMNS],
+    rows: &[[Value; COLUMNS]],
+) -> Result<bool, PgError> {
+    // SAFETY: as in `insert`; the table's definition is looked at under its lock.
+    unsafe {
+        catch(|| {
+            let relation = table_open(table, LOCK);
+            let mut index = std::ptr::null_mut();
+            let mut info = std::ptr::null_mut();
+            if is_simple(relation, types) {
+                let indexes = RelationGetIndexList(relation);
+                if pg_sys::list_length(indexes) == 1 {
+                    index = index_open(pg_sys::list_nth_oid(indexes, 0), LOCK);
+                    info = BuildIndexInfo(index);
+                }
+            }
+            let fits = !info.is_null() && is_on_first_column(&*info);
+            for row in rows.iter().filter(|_| fits) {
+                let nulls = row.map(|value| value.is_none());
+                let values = row.map(|value| value.unwrap_or(Datum::from(0)));
+                let tuple = heap_form_tuple((*relation).rd_att, values.as_ptr(), nulls.as_ptr());
+                heap_insert(relation, tuple, GetCurrentCommandId(true), 0, std::ptr::null_mut());
+                let (key, is_null, at) = (&raw const values[0], &raw const nulls[0], &raw mut (*tuple).t_self);
+                let unique = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO;
+                index_insert(index, key, is_null, at, relation, unique, false, info);
+                pg_sys::pfree(tuple.cast());
+            }
+            if !index.is_null() {
+                index_close(index, KEPT);
+            }
+            table_close(relation, KEPT);
+            fits
+        })
+    }
+}
+
 /// Returns the current transaction's number, which no other transaction has had.
 pub fn current_transaction() -> Result<u64, PgError> {
     // SAFETY: the closure is one C call.
@@ -200,6 +251,38 @@ pub fn current_transaction() -> Result<u64, PgError> {
 pub fn end_command() -> Result<(), PgError> {
     // SAFETY: the closure is one C call.
     unsafe { catch(|| CommandCounterIncrement()) }
+}
+
+/// Returns true if a table is a heap of these columns, without check, trigger, rule or row level security.
+///
+/// # Safety
+/// The table is open.
+unsafe fn is_simple<const COLUMNS: usize>(relation: pg_sys::Relation, types: &[Oid; COLUMNS]) -> bool {
+    // SAFETY: reads the cache's entry of an open table.
+    unsafe {
+        let (form, descriptor) = ((*relation).rd_rel, (*relation).rd_att);
+        let constraints = (*descriptor).constr;
+        (*form).relkind as u8 == pg_sys::RELKIND_RELATION
+            && (*form).relam == pg_sys::HEAP_TABLE_AM_OID
+            && !(*form).relrowsecurity
+            && (*relation).trigdesc.is_null()
+            && (*relation).rd_rules.is_null()
+            && (constraints.is_null() || (*constraints).num_check == 0)
+            && (*descriptor).natts as usize == COLUMNS
+            && (1..).zip(types).all(|(number, of)| pg_sys::SPI_gettypeid(descriptor, number) == *of)
+    }
+}
+
+/// Returns true for an index that is not unique, and whose only key is the table's first column.
+fn is_on_first_column(index: &pg_sys::IndexInfo) -> bool {
+    index.ii_NumIndexAttrs == 1
+        && index.ii_NumIndexKeyAttrs == 1
+        && index.ii_IndexAttrNumbers[0] == 1
+        && index.ii_Expressions.is_null()
+        && index.ii_Predicate.is_null()
+        && index.ii_ReadyForInserts
+        && !index.ii_Unique
+        && index.ii_ExclusionOps.is_null()
 }
 
 /// A row that was found.

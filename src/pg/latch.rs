@@ -411,6 +411,12 @@ pub fn terminate(pid: i32) {
     unsafe { libc::kill(pid, libc::SIGTERM) };
 }
 
+/// Waits in a session until its latch is set or `time` has passed. Errors: those of interrupts.
+pub fn wait_in_session(time: Duration) -> Result<(), PgError> {
+    wait_for_latch(time.as_micros().div_ceil(1000).min(3_600_000) as i64);
+    interrupted()
+}
+
 /// Waits for `time` in a backend, whose latch is others' to set too; serves interrupts, a cancel included.
 pub fn wait_a_moment(time: Duration) {
     wait_for_latch(time.as_millis() as i64);

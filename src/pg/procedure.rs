@@ -23,6 +23,17 @@ unsafe extern "C-unwind" {
     fn jsonb_in(call: pg_sys::FunctionCallInfo) -> Datum;
     fn json_in(call: pg_sys::FunctionCallInfo) -> Datum;
     fn jsonb_out(call: pg_sys::FunctionCallInfo) -> Datum;
+    fn deconstruct_array(
+        array: *mut pg_sys::ArrayType,
+        of: Oid,
+        length: c_int,
+        by_value: bool,
+        alignment: c_char,
+        elements: *mut *mut Datum,
+        nulls: *mut *mut bool,
+        count: *mut c_int,
+    );
+    fn pg_detoast_datum(datum: *mut pg_sys::varlena) -> *mut pg_sys::varlena;
     fn DirectFunctionCall1Coll(function: pg_sys::PGFunction, collation: Oid, argument: Datum) -> Datum;
 }
 
@@ -181,5 +192,62 @@ pub fn array(elements: &[Datum], of: Oid) -> Result<Datum, PgError> {
         pg_sys::get_typlenbyvalalign(of, &mut length, &mut by_value, &mut alignment);
         let (count, elements, length) = (elements.len() as c_int, elements.as_ptr(), c_int::from(length));
         catch(|| construct_array(elements, count, of, length, by_value, alignment))
+    }
+}
+
+/// Makes `jsonb` of values of one type.
+pub struct ToJsonb {
+    of: Oid,
+    /// SQL's to_jsonb, which has to be told the type of its argument.
+    function: Callable,
+}
+
+impl ToJsonb {
+    /// Lives as long as the current memory context.
+    pub fn of(of: Oid) -> Result<ToJsonb, PgError> {
+        let function = Callable::new(pg_sys::F_TO_JSONB.into())?;
+        let (mut length, mut by_value) = (0, false);
+        // SAFETY: catalog look-ups; palloc'd nodes, of which the function reads the type of the argument.
+        unsafe {
+            pg_sys::get_typlenbyval(of, &mut length, &mut by_value);
+            let none = pg_sys::InvalidOid;
+            let argument = pg_sys::makeConst(of, -1, none, length.into(), Datum::from(0), true, by_value);
+            let arguments = pg_sys::lappend(std::ptr::null_mut(), argument.cast());
+            let form = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+            let call = pg_sys::makeFuncExpr(pg_sys::F_TO_JSONB.into(), pg_sys::JSONBOID, arguments, none, none, form);
+            (*function.0).fn_expr = call.cast();
+        }
+        Ok(ToJsonb { of, function })
+    }
+
+    /// Errors: those of a value that `jsonb` cannot have.
+    pub fn call(&self, value: Value) -> Result<Value, PgError> {
+        match value {
+            Some(_) if self.of != pg_sys::JSONBOID => self.function.call(&[value]),
+            _ => Ok(value),
+        }
+    }
+}
+
+/// Returns the type of the elements of an array type; `None` if it is none.
+pub fn element_type(of: Oid) -> Option<Oid> {
+    // SAFETY: a catalog look-up.
+    let element = unsafe { pg_sys::get_element_type(of) };
+    (element != pg_sys::InvalidOid).then_some(element)
+}
+
+/// Returns the elements of an array, in order, whatever its dimensions are. `of` is their type.
+pub fn elements(array: Datum, of: Oid) -> Result<Vec<Value>, PgError> {
+    let (mut length, mut by_value, mut alignment) = (0, false, 0);
+    let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+    // SAFETY: by the caller's word an array of that type; two arrays of `count` are made of it.
+    unsafe {
+        pg_sys::get_typlenbyvalalign(of, &mut length, &mut by_value, &mut alignment);
+        let length = c_int::from(length);
+        catch(|| {
+            let array = pg_detoast_datum(array.cast_mut_ptr()).cast();
+            deconstruct_array(array, of, length, by_value, alignment, &mut elements, &mut nulls, &mut count);
+        })?;
+        Ok((0..usize::try_from(count).unwrap_or(0)).map(|at| (!*nulls.add(at)).then(|| *elements.add(at))).collect())
     }
 }

@@ -122,6 +122,12 @@ pub fn is_at_top() -> bool {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() == 1 }
 }
 
+/// Returns true for the current transaction and its subtransactions that were not rolled back.
+pub fn is_mine(xid: pg_sys::TransactionId) -> bool {
+    // SAFETY: looks at the state of the transaction.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(xid) }
+}
+
 /// Lets this transaction's commit return before its WAL is flushed, for changes that a crash may lose.
 pub fn commit_lazily() {
     set_local(c"synchronous_commit", c"off");

@@ -8,6 +8,7 @@ use super::marks::AfterFailure;
 use super::set::Part;
 use super::{Attempt, Clock, Failed, FailedAttempt, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
+use crate::jobs::runs::Ended;
 use crate::jobs::{complete, postpone, take};
 use crate::pg::catch::Raise;
 use crate::pg::interval::Interval;
@@ -15,6 +16,7 @@ use crate::pg::{background, latch, xact};
 use crate::schema::job_row::Job;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
+use crate::tasks::registry::Keep;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -114,6 +116,7 @@ impl Runner {
         for (job, delay) in outcomes.snoozed() {
             self.snooze(job, attempt.mode, delay)?;
         }
+        self.keep_done(&outcomes, attempt)?;
         self.commit()?;
         self.tell_done(&outcomes, attempt);
         Ok(None)
@@ -215,7 +218,7 @@ impl Runner {
         xact::set_local(c"lock_timeout", PATIENCE);
         let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
-        let mut prepared = handler.prepare()?;
+        let mut prepared = handler.prepare(attempt.task.keep == Keep::All)?;
         // The most subtransactions that a job has used so far.
         let mut subtransactions = 1;
         for job in jobs {
@@ -246,7 +249,7 @@ impl Runner {
                 }
                 Err((error, is_interrupted)) => {
                     // It may have kept something of the call that failed.
-                    prepared = handler.prepare()?;
+                    prepared = handler.prepare(attempt.task.keep == Keep::All)?;
                     if let Some(failure) = self.cancelled(job.id) {
                         outcomes.failed.push((job, failure));
                         outcomes.interrupted = true;
@@ -293,9 +296,15 @@ impl Runner {
             RunMode::Claimed if complete::complete_held(done, self.worker_id())? => (),
             RunMode::Claimed => return Ok(None),
         }
+        self.keep_done(outcomes, attempt)?;
         let failed = self.record_failed(outcomes, attempt)?;
         self.commit()?;
         Ok(Some(failed))
+    }
+
+    /// Writes the rows of the jobs that are done.
+    fn keep_done(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<(), Error> {
+        self.keep(attempt.task, outcomes.done.iter().map(|(job, delay)| (*job, Ended::of_return(delay.is_some()))))
     }
 
     /// Records failures in the current transaction. Returns what to log once it is committed.

@@ -38,6 +38,7 @@ pub use set::{MOST as LARGEST_SET, USUAL as USUAL_SET};
 use self::marks::AfterFailure;
 use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
+use crate::jobs::runs::{self, Ended};
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
@@ -54,7 +55,7 @@ use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
-use crate::tasks::registry::{self, Task};
+use crate::tasks::registry::{self, Keep, Task};
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -375,8 +376,24 @@ impl Runner {
         background::report_running(&format!("{statement} /* job {}, task {task}, attempt {attempts} */", job.id));
     }
 
-    /// Counts jobs that were completed, and logs what the settings ask for.
-    fn succeeded<'j>(&self, jobs: impl IntoIterator<Item = &'j Job>, task: &Task) {
+    /// Writes the rows of jobs that end with the current transaction, if their task keeps them.
+    fn keep<'j>(&self, task: &Task, jobs: impl Iterator<Item = (&'j Job, Ended)>) -> Result<(), Error> {
+        if task.keep == Keep::None {
+            return Ok(());
+        }
+        xact::allow_writes();
+        xact::wait_for_locks();
+        runs::keep_all(task, jobs)
+    }
+
+    /// Counts jobs that were completed, logs what the settings ask for, and wakes the sessions that wait for them.
+    fn succeeded<'j>(&self, jobs: impl IntoIterator<Item = &'j Job, IntoIter: Clone>, task: &Task) {
+        let jobs = jobs.into_iter();
+        if let Some(board) = shared::board()
+            && board.waits().has_any()
+        {
+            jobs.clone().for_each(|job| board.waits().wake(self.database, job.id));
+        }
         let account = log_ends(jobs, task, "succeeded");
         if account.jobs == 0 {
             // All of them were snoozed.
@@ -411,7 +428,8 @@ impl Runner {
     /// Records a failed attempt in the current transaction. Returns what to log once it is committed.
     fn record_failure(&self, job: &Job, attempt: &Attempt, failure: &FailedAttempt) -> Result<Failed, Error> {
         let FailedAttempt { error, then } = failure;
-        let (message, retry) = (text(&last_error(error)), &attempt.task.retry);
+        let said_of_error = last_error(error);
+        let (message, retry) = (text(&said_of_error), &attempt.task.retry);
         let row = match attempt.mode {
             RunMode::InPlace => fail::fail_plain(job.id, message, retry)?,
             RunMode::Claimed => fail::fail(self.worker_id(), Some(job.id.into()), message, retry)?,
@@ -429,6 +447,16 @@ impl Runner {
         let recorded = recorded.as_ref().unwrap_or(job);
         self.due_again.set(self.due_again.get().min(recorded.position().run_at));
         let most = retry.attempts_of(recorded.max_attempts()).max(job.attempts());
+        let for_good = recorded.attempts() >= recorded.max_attempts();
+        if is_recorded {
+            let (ended, said) = match then {
+                AfterFailure::Cancelled(said) => (Ended::Cancelled, Some(said)),
+                AfterFailure::Never(said) => (Ended::Failed, Some(said)),
+                _ if for_good => (Ended::Failed, None),
+                _ => (Ended::Retrying, None),
+            };
+            runs::keep_failure(job, attempt.task, ended, Some(said.unwrap_or(&said_of_error)))?;
+        }
         let mut account = Account::default();
         add_to(&mut account, job);
         Ok(Failed {
@@ -438,7 +466,8 @@ impl Runner {
             long: long(job),
             job: format!("job {} ({})", job.id, attempt.task.identifier),
             attempt: format!("{} of {}: {}", job.attempts(), most, headline(error)),
-            for_good: recorded.attempts() >= recorded.max_attempts(),
+            for_good,
+            ended: (self.database, job.id),
             schema: schema::queue()?.home.schema.to_string(),
             error: error.clone(),
             cancelled: match then {
@@ -572,6 +601,8 @@ struct Failed {
     job: String,
     attempt: String,
     for_good: bool,
+    /// The job, by its database and id.
+    ended: (Oid, i64),
     schema: String,
     error: Raise,
     /// Set if it failed because a session has cancelled the job.
@@ -589,7 +620,11 @@ struct Cancelled {
 impl Failed {
     /// Counts and logs it. To be called once the failure is committed.
     fn tell(self) {
-        let Failed { counters, account, timed_out, long, job, attempt, for_good, schema, error, cancelled } = self;
+        let Failed { counters, account, timed_out, long, job, attempt, for_good, ended, schema, error, cancelled } =
+            self;
+        if let Some(board) = shared::board().filter(|_| for_good) {
+            board.waits().wake(ended.0, ended.1);
+        }
         if let Some(times) = long {
             log_duration(&job, times);
         }

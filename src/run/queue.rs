@@ -52,14 +52,13 @@ impl Runner {
         Ok(())
     }
 
-    /// Completes a claimed job, and claims the next one of its queue if the worker is to go on with it. Returns false if
-    /// the worker does not hold the job any more.
+    /// Completes a claimed job, and claims the next one of its queue if the worker is to go on with it.
     pub(super) fn complete_claimed(
         &self,
         job: &Job,
         attempt: &Attempt,
         run: Option<&mut QueueRun>,
-    ) -> Result<bool, Error> {
+    ) -> Result<complete::Found, Error> {
         if let Some(run) = run
             && self.may_go_on()?
             && complete::complete_and_keep_queue(job, self.worker_id())?
@@ -68,7 +67,7 @@ impl Runner {
             if run.next.is_none() {
                 queues::release(job.queue_name(), self.worker_id())?;
             }
-            return Ok(true);
+            return Ok(complete::Found::Held);
         }
         complete::complete_one_held(job, self.worker_id())
     }

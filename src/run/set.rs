@@ -4,6 +4,7 @@
 use super::marks::AfterFailure;
 use super::{Attempt, Clock, Failed, FailedAttempt, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
+use crate::jobs::runs::Ended;
 use crate::jobs::{complete, take};
 use crate::pg::{background, xact};
 use crate::schema::job_row::Job;
@@ -11,6 +12,7 @@ use crate::shared;
 use crate::shared::cancels::ManyJobs;
 use crate::shared::ready_list::Hint;
 use crate::tasks::handler::Handler;
+use crate::tasks::registry::Keep;
 use std::collections::HashSet;
 
 /// How many jobs a call may get: as many as a ready list holds.
@@ -109,6 +111,7 @@ impl Runner {
         if self.first_cancelled(part).is_some() {
             return Ok(Outcome::Cancelled);
         }
+        self.keep(&taken.task, jobs.iter().map(|job| (job, Ended::of_return(snoozed.contains(&job.id)))))?;
         self.commit()?;
         self.succeeded(jobs.iter().filter(|job| !snoozed.contains(&job.id)), &taken.task);
         self.snoozed(jobs.iter().filter(|job| snoozed.contains(&job.id)), &taken.task);
@@ -164,7 +167,8 @@ impl Runner {
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let _many = ManyJobs::begin(jobs.iter().map(|job| job.id).collect());
         let clock = Clock::start();
-        let result = self.call(&taken.task, handler, || handler.prepare()?.call_for_all(jobs));
+        let result =
+            self.call(&taken.task, handler, || handler.prepare(taken.task.keep == Keep::All)?.call_for_all(jobs));
         self.ran(jobs, &clock);
         result
     }

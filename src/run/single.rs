@@ -4,8 +4,9 @@ use super::marks::AfterFailure;
 use super::queue::QueueRun;
 use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::{Error, last_error};
+use crate::jobs::runs::{self, Ended};
 use crate::jobs::take::{self, Next};
-use crate::jobs::{postpone, queues, recover};
+use crate::jobs::{complete, postpone, queues, recover};
 use crate::pg::catch::{Level, Raise, log};
 use crate::pg::interval::Interval;
 use crate::pg::{clock, fault, spi, xact};
@@ -14,7 +15,7 @@ use crate::shared;
 use crate::shared::crash_records;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::signals::{commit_notes, wake};
-use crate::tasks::registry;
+use crate::tasks::registry::{self, Keep, Task};
 
 impl Runner {
     /// Runs one job, if it can still be taken.
@@ -92,6 +93,7 @@ impl Runner {
     /// completed. `run` is given where the worker has locked the job's queue.
     pub(super) fn attempt(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<bool, Error> {
         let clock = Clock::start();
+        job.begins(clock.began_at);
         spi::met_deadlock();
         let result = self.try_to_complete(job, attempt, run);
         self.ran(std::slice::from_ref(job), &clock);
@@ -193,7 +195,7 @@ impl Runner {
         }
         if !handler.has_steps() {
             self.report(format_args!("select {}", attempt.task.handler), job, &attempt.task.identifier);
-            self.call(attempt.task, &handler, || handler.prepare()?.call(job))?;
+            self.call(attempt.task, &handler, || handler.prepare(attempt.task.keep == Keep::All)?.call(job))?;
         } else if attempt.mode == RunMode::Claimed {
             self.call_procedure(job, attempt.task, &handler)?;
         } else {
@@ -203,21 +205,43 @@ impl Runner {
         if self.cancel_of(job.id).is_some() {
             return Ok(Outcome::Cancelled);
         }
-        let snoozed = marks::snoozed();
-        let outcome = match snoozed {
+        let mut is_settled_by_handler = false;
+        let outcome = match marks::snoozed() {
             Some(delay) if self.snooze(job, attempt.mode, delay)? => Outcome::Snoozed,
             _ if attempt.mode == RunMode::InPlace => Outcome::Completed,
             _ => {
                 xact::allow_writes();
                 xact::wait_for_locks();
-                if !self.complete_claimed(job, attempt, run)? {
-                    return Ok(Outcome::LockLost);
+                match self.complete_claimed(job, attempt, run)? {
+                    complete::Found::Held => (),
+                    complete::Found::SettledByHandler => is_settled_by_handler = true,
+                    complete::Found::Lost => return Ok(Outcome::LockLost),
                 }
                 Outcome::Completed
             }
         };
+        if is_settled_by_handler {
+            self.keep_as_settled(job, attempt.task)?;
+        } else {
+            let is_snoozed = matches!(outcome, Outcome::Snoozed);
+            self.keep(attempt.task, std::iter::once((job, Ended::of_return(is_snoozed))))?;
+        }
         self.commit()?;
         Ok(outcome)
+    }
+
+    /// Writes the row of a job that its handler has completed or failed itself, if the task keeps it.
+    fn keep_as_settled(&self, job: &Job, task: &Task) -> Result<(), Error> {
+        if task.keep == Keep::None {
+            return Ok(());
+        }
+        match runs::look(job.id)? {
+            None => self.keep(task, std::iter::once((job, Ended::Succeeded))),
+            Some(found) => {
+                let ended = if found.is_over { Ended::Failed } else { Ended::Retrying };
+                runs::keep_failure(job, task, ended, found.last_error.as_ref())
+            }
+        }
     }
 
     /// Has a job that is taken in the current transaction, or claimed, run again after `delay`. Returns false if it is

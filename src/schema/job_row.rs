@@ -2,6 +2,7 @@
 
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
+use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::shared::ready_list::Position;
 use pgrx::IntoDatum;
@@ -37,6 +38,7 @@ pub struct Job {
     due: Timestamp,
     attempts: i32,
     times: Cell<Times>,
+    result: Cell<Value>,
 }
 
 /// How an attempt went.
@@ -62,7 +64,13 @@ impl Job {
             due: number(run_at).max(number(created_at)),
             attempts: number(attempts) as i32,
             times: Cell::default(),
+            result: Cell::new(None),
         }
+    }
+
+    /// Returns the name of its task.
+    pub fn task(&self) -> DbText {
+        self.row.get(attribute::TASK_IDENTIFIER).unwrap_or_default()
     }
 
     /// Returns the payload, a `json`.
@@ -87,6 +95,11 @@ impl Job {
             && identifier.is_some_and(|datum| Text::new(datum).is(task))
     }
 
+    /// Returns columns of the row.
+    pub fn columns<const N: usize>(&self, attributes: [i16; N]) -> [Value; N] {
+        self.row.values(attributes)
+    }
+
     pub fn queue_name(&self) -> Option<Datum> {
         self.row.value(attribute::QUEUE_NAME)
     }
@@ -98,6 +111,26 @@ impl Job {
 
     pub fn max_attempts(&self) -> i32 {
         self.number(attribute::MAX_ATTEMPTS)
+    }
+
+    /// Notes when the current attempt began.
+    pub fn begins(&self, began_at: Timestamp) {
+        self.times.set(Times { began_at, ..Times::default() });
+    }
+
+    /// Returns when it had been added and was due.
+    pub fn due(&self) -> Timestamp {
+        self.due
+    }
+
+    /// Notes what the handler has returned, a `jsonb`. It is valid in the transaction of the call.
+    pub fn returned(&self, result: Value) {
+        self.result.set(result);
+    }
+
+    /// Returns what the handler has returned.
+    pub fn result(&self) -> Value {
+        self.result.get()
     }
 
     /// Notes how the current attempt went.

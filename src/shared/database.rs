@@ -116,6 +116,9 @@ pub struct DatabaseEntry {
     /// then sets the scheduler's latch; by the last worker of a role that leaves jobs on its list. Cleared by the
     /// scheduler before it searches for jobs of such roles.
     pub has_unlisted_jobs: AtomicBool,
+    /// True if a process has begun to write to another table of kongtask.runs, which the scheduler is to close in time.
+    /// Set by that process, which then sets the scheduler's latch; cleared by the scheduler before it looks.
+    pub has_new_runs: AtomicBool,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
     /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER`
@@ -190,6 +193,7 @@ impl DatabaseEntry {
         self.has_unnoted_jobs.store(false, SeqCst);
         self.finished.reset();
         self.has_unlisted_jobs.store(false, SeqCst);
+        self.has_new_runs.store(false, SeqCst);
         self.next_due.reset();
         self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);

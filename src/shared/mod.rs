@@ -7,7 +7,8 @@
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
 //! - One lock guards the hints on queues, for a few instructions.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
-//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `crash_records`.
+//!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `waits`,
+//!   `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
 //!   `models/`.
 //!
@@ -24,6 +25,7 @@ mod database;
 pub mod queue_hints;
 mod worker;
 pub mod cancels;
+pub mod waits;
 mod shared_ready_list;
 pub mod crash_records;
 pub mod uptime;
@@ -38,6 +40,7 @@ use self::cancels::Cancels;
 use self::protocols::Attendant;
 use self::queue_hints::{Floors, LockRow, Look, QueueHints, Terms};
 use crate::pg::clock::{Tick, Timestamp};
+use self::waits::Waits;
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
 use crate::pg::text::DbText;
@@ -81,6 +84,8 @@ pub struct Header {
     cancels: Cancels,
     /// Where queues' next jobs and locks are.
     queue_hints: QueueHints,
+    /// Sessions that wait for jobs to end.
+    waits: Waits,
     /// How many entries for databases follow, and how many slots and lists. Written once, by the postmaster.
     databases: AtomicUsize,
     capacity: AtomicUsize,
@@ -142,6 +147,10 @@ impl Board {
 
     pub fn cancels(&self) -> &'static Cancels {
         &self.header().cancels
+    }
+
+    pub fn waits(&self) -> &'static Waits {
+        &self.header().waits
     }
 
     /// Returns all entries for databases, whether they have ever been taken or not.

@@ -38,6 +38,10 @@ struct Notes {
     tasks_changed: bool,
     /// It has left out jobs that are paused.
     paused: Option<PausedJobs>,
+    /// Jobs that end, whose waiting sessions are to be woken.
+    ended: Vec<i64>,
+    /// There are more of them.
+    many_ended: bool,
     schedules_changed: bool,
     /// The extension is new in this database.
     created: bool,
@@ -198,6 +202,33 @@ pub fn note_paused(changes: u64, until: Timestamp) {
     });
 }
 
+/// Notes a job that ends, for the sessions that wait for it.
+pub fn note_ended(job: i64) {
+    const MOST: usize = 100;
+    note(|notes| {
+        if notes.ended.len() < MOST {
+            notes.ended.push(job);
+        } else {
+            notes.many_ended = true;
+        }
+    });
+}
+
+/// Does the same for a job that ends in a way which leaves no row in kongtask.runs. If no session waits now, nothing is
+/// noted: one that begins before the commit looks again by itself, a little later.
+pub fn note_removed(job: i64) {
+    if shared::board().is_some_and(|board| board.waits().has_any()) {
+        note_ended(job);
+    }
+}
+
+/// Does the same for any jobs.
+pub fn note_many_removed() {
+    if shared::board().is_some_and(|board| board.waits().has_any()) {
+        note(|notes| notes.many_ended = true);
+    }
+}
+
 /// Notes that kongtask.tasks or kongtask.pauses has changed.
 pub fn note_tasks_changed() {
     note(|notes| notes.tasks_changed = true);
@@ -244,6 +275,11 @@ fn end(committed: bool) {
 
 fn tell(board: Board, notes: Notes) {
     let oid = background::database();
+    if notes.many_ended {
+        board.waits().wake_all(oid);
+    } else {
+        notes.ended.iter().for_each(|&job| board.waits().wake(oid, job));
+    }
     // Of a change that was prepared, COMMIT PREPARED tells by invalidation messages only: hundreds of these a second may
     // change no task.
     if notes.tasks_changed {

@@ -4,4 +4,5 @@
 pub mod wake;
 pub mod commit_notes;
 pub mod cancel_requests;
+pub mod waits;
 pub mod ddl_hooks;

@@ -6,6 +6,7 @@ use crate::jobs::{add, add_many, admin, complete, fail, get_job, recover};
 use crate::pg::function::Call;
 use crate::pg::spi::Value;
 use crate::pg::{fault, procedure};
+use crate::signals::commit_notes;
 use crate::tasks::registry::Retry;
 
 /// Adds a job. Errors: GWBID, GWBQN, GWBJK, GWBMA, GWBKM, checked in this order; and those of the table, such as 23502
@@ -67,22 +68,26 @@ pub fn get_job(call: &mut Call) -> Result<Value, Error> {
 }
 
 pub fn complete_job(call: &mut Call) -> Result<Value, Error> {
+    call.int8(1).into_iter().for_each(commit_notes::note_removed);
     complete::complete(call.value(0), call.value(1))
 }
 
 /// Records a failed attempt as graphile-worker does, also of a task that is registered: what its options say is for the
 /// workers here.
 pub fn fail_job(call: &mut Call) -> Result<Value, Error> {
+    call.int8(1).into_iter().for_each(commit_notes::note_removed);
     fail::fail(call.value(0), call.value(1), call.value(2), &Retry::default())
 }
 
 pub fn complete_jobs(call: &mut Call) -> Result<Value, Error> {
     let ids = call.value(0);
+    commit_notes::note_many_removed();
     admin::complete_many(call, ids).map(|()| None)
 }
 
 pub fn permanently_fail_jobs(call: &mut Call) -> Result<Value, Error> {
     let (ids, message) = (call.value(0), call.value(1));
+    commit_notes::note_many_removed();
     admin::fail_many(call, ids, message).map(|()| None)
 }
 
@@ -92,6 +97,7 @@ pub fn reschedule_jobs(call: &mut Call) -> Result<Value, Error> {
 }
 
 pub fn remove_job(call: &mut Call) -> Result<Value, Error> {
+    commit_notes::note_many_removed();
     admin::remove(call.value(0))
 }
 

@@ -11,6 +11,7 @@ mod schedules;
 mod sight;
 mod stats;
 mod tasks;
+mod wait_for;
 mod workers;
 
 use crate::jobs::triggers;
@@ -58,6 +59,7 @@ sql_function!(kongtask_retry_in, in_handler::retry_in);
 sql_function!(kongtask_give_up, in_handler::give_up);
 sql_function!(kongtask_progress, in_handler::progress);
 sql_function!(kongtask_cancel, cancel::cancel);
+sql_function!(kongtask_wait_for, wait_for::wait_for);
 sql_function!(kongtask_live_holds, holds::live_holds);
 sql_function!(kongtask_release_holds, holds::release_holds);
 sql_function!(kongtask_live_workers, workers::live_workers);

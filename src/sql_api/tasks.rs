@@ -1,10 +1,12 @@
 //! Registering tasks.
 
 use crate::error::Error;
+use crate::pg::args::Text;
 use crate::pg::catch::Failure;
 use crate::pg::function::Call;
 use crate::pg::interval::{self, Interval};
 use crate::pg::spi::Value;
+use crate::pg::text::text;
 use crate::pg::trigger::{Trigger, nothing};
 use crate::pg::{args, invalidation, role};
 use crate::run;
@@ -12,7 +14,7 @@ use crate::schema;
 use crate::signals::commit_notes;
 use crate::tasks::command;
 use crate::tasks::handler::Handler;
-use crate::tasks::registry::{self, Options};
+use crate::tasks::registry::{self, Keep, Options};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Datum;
 
@@ -36,6 +38,8 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let timeout = call.value(4).map(check_timeout).transpose()?;
     let backoff = call.value(5).map(check_backoff).transpose()?.flatten();
     let max_attempts = call.int4(6).map(check_max_attempts).transpose()?;
+    let keep = check_keep(call.text(7))?;
+    let keep_for = call.value(8).map(check_keep_for).transpose()?;
     registry::check_login(caller)?;
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
@@ -45,6 +49,9 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         timeout,
         backoff,
         max_attempts: max_attempts.into_datum(),
+        keep,
+        keep_for,
+        keep_payload: call.value(9),
     };
     Ok(registry::set_options(&identifier, &options)?.or(row))
 }
@@ -74,7 +81,11 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
             Some(given) => check_max_attempts(given)?.into_datum(),
             None => now.max_attempts,
         };
+        let keep_for = call.value(7).map(check_keep_for).transpose()?;
         Ok(Options {
+            keep: check_keep(call.text(6))?.or(now.keep),
+            keep_for: keep_for.or(now.keep_for),
+            keep_payload: call.value(8).or(now.keep_payload),
             max_batch: max_batch.into_datum().or(now.max_batch),
             in_place: in_place.into_datum().or(now.in_place),
             timeout,
@@ -126,6 +137,21 @@ fn check_backoff(backoff: Datum) -> Result<Value, Error> {
         return Ok(interval::array(&pauses)?);
     };
     Err(Error::InvalidBackoff { detail })
+}
+
+fn check_keep(keep: Option<Text>) -> Result<Value, Error> {
+    let Some(word) = keep.map(|keep| keep.read()) else { return Ok(None) };
+    if Keep::parse(&word).is_none() {
+        return Err(Error::InvalidKeep(word));
+    }
+    Ok(text(&word))
+}
+
+fn check_keep_for(keep_for: Datum) -> Result<Datum, Error> {
+    // As the table compares them: a year has 360 days.
+    const TEN_YEARS: i64 = 3600;
+    let fits = Interval::read(keep_for).is_positive_within(TEN_YEARS);
+    fits.then_some(keep_for).ok_or(Error::InvalidKeepFor)
 }
 
 fn check_max_attempts(given: i32) -> Result<i32, Error> {

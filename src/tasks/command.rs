@@ -53,6 +53,9 @@ pub fn register_for(role: Oid) -> Result<(), Error> {
         timeout: None,
         backoff: None,
         max_attempts: None,
+        keep: None,
+        keep_for: None,
+        keep_payload: None,
     };
     registry::set_options(&identifier, &options)?;
     Ok(())

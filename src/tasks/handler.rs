@@ -1,7 +1,7 @@
 //! Handlers: functions and procedures that run jobs. Finding, checking and calling them.
 
 use crate::error::Error;
-use crate::pg::procedure::{self, Callable, Procedure};
+use crate::pg::procedure::{self, Callable, Procedure, ToJsonb};
 use crate::pg::spi::Value;
 use crate::pg::text::{self, DbText};
 use crate::pg::{invalidation, portal, python, role, version};
@@ -42,6 +42,7 @@ pub struct Handler {
     function: Oid,
     takes: Takes,
     form: Form,
+    returns: Oid,
     is_python: bool,
 }
 
@@ -86,7 +87,13 @@ impl Handler {
             return Err(Error::HandlerForbidden { handler, role });
         }
         let language = procedure::language_name(procedure.language);
-        Ok(Handler { function, takes, form, is_python: language.as_deref() == Some(python::LANGUAGE) })
+        Ok(Handler {
+            function,
+            takes,
+            form,
+            returns: procedure.returns,
+            is_python: language.as_deref() == Some(python::LANGUAGE),
+        })
     }
 
     /// Returns the handler of this name for the current role. The result is cached until functions or privileges
@@ -151,13 +158,54 @@ impl Handler {
         Ok(Steps { row: job.row(), what: What::Call { procedure: self.function, arguments, text } })
     }
 
-    /// Prepares it to be called in the current transaction. Errors: 42809 if it is a procedure.
-    pub fn prepare(&self) -> Result<Prepared, Error> {
+    /// Prepares it to be called in the current transaction. With `keeps_results`, what it returns is noted on each job.
+    /// Errors: 42809 if it is a procedure.
+    pub fn prepare(&self, keeps_results: bool) -> Result<Prepared, Error> {
         if self.has_steps() {
             let why = "It is a procedure now, and was registered as a function.";
             return Err(Error::HandlerNotCallable { handler: schema::name_of(self.function)?, why });
         }
-        Ok(Prepared { takes: self.takes, function: Callable::new(self.function)? })
+        let results = (keeps_results && self.returns != VOIDOID).then(|| Results::of(self)).transpose()?.flatten();
+        Ok(Prepared { takes: self.takes, function: Callable::new(self.function)?, results })
+    }
+}
+
+/// Makes results of what a handler returns.
+enum Results {
+    /// One for the job of a call.
+    One(ToJsonb),
+    /// One for each job of a call, from an array of such elements.
+    Each(Oid, ToJsonb),
+}
+
+impl Results {
+    /// Returns `None` for a handler that takes a set and returns no array, which would tell whose result is which.
+    fn of(handler: &Handler) -> Result<Option<Results>, Error> {
+        if !handler.takes_sets() {
+            return Ok(Some(Results::One(ToJsonb::of(handler.returns)?)));
+        }
+        let each = |element| Ok::<_, Error>(Results::Each(element, ToJsonb::of(element)?));
+        procedure::element_type(handler.returns).map(each).transpose()
+    }
+
+    /// Notes the results of a call on its jobs. An array with another number of elements is no result.
+    fn note(&self, returned: Value, jobs: &[Job]) -> Result<(), Error> {
+        match (self, returned) {
+            (Results::One(to_jsonb), _) => {
+                let result = to_jsonb.call(returned)?;
+                jobs.iter().for_each(|job| job.returned(result));
+            }
+            (Results::Each(element, to_jsonb), Some(array)) => {
+                let elements = procedure::elements(array, *element)?;
+                if elements.len() == jobs.len() {
+                    for (job, value) in jobs.iter().zip(elements) {
+                        job.returned(to_jsonb.call(value)?);
+                    }
+                }
+            }
+            (Results::Each(..), None) => (),
+        }
+        Ok(())
     }
 }
 
@@ -171,14 +219,16 @@ fn find_function(name: &DbText) -> Result<Oid, Error> {
 pub struct Prepared {
     takes: Takes,
     function: Callable,
+    /// `None` if what it returns is ignored.
+    results: Option<Results>,
 }
 
 impl Prepared {
-    /// Runs a job. The handler's result is ignored.
+    /// Runs a job.
     pub fn call(&self, job: &Job) -> Result<(), Error> {
         let _current = Current::set(job.row());
         let (payload, row) = (job.payload(), || Some(begun(job.row())));
-        match self.takes {
+        let returned = match self.takes {
             Takes::Nothing => self.function.call(&[]),
             Takes::Json => self.function.call(&[payload]),
             Takes::Jsonb => self.function.call(&[payload.map(procedure::jsonb).transpose()?]),
@@ -186,7 +236,14 @@ impl Prepared {
             Takes::JsonAndRow => self.function.call(&[payload, row()]),
             Takes::JsonSet | Takes::RowSet => return self.call_for_all(std::slice::from_ref(job)),
         }?;
-        Ok(())
+        self.note(returned, std::slice::from_ref(job))
+    }
+
+    fn note(&self, returned: Value, jobs: &[Job]) -> Result<(), Error> {
+        let Some(results) = &self.results else { return Ok(()) };
+        // Those of a former call that was rolled back.
+        jobs.iter().for_each(|job| job.returned(None));
+        results.note(returned, jobs)
     }
 
     /// Runs many jobs in one call. For a handler that [takes sets](Handler::takes_sets).
@@ -201,8 +258,8 @@ impl Prepared {
                 procedure::array(&payloads, JSONOID)?
             }
         };
-        self.function.call(&[Some(set)])?;
-        Ok(())
+        let returned = self.function.call(&[Some(set)])?;
+        self.note(returned, jobs)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
-use crate::pg::text::{DbText, text};
+use crate::pg::text::{DbText, quoted, text};
 use crate::pg::{background, catalog, role, version, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
@@ -37,8 +37,45 @@ pub struct Task {
     /// The longest time that a call may take.
     pub timeout: Option<Duration>,
     pub retry: Retry,
+    /// Which attempts leave a row in kongtask.runs.
+    pub keep: Keep,
+    /// True if that row has the payload.
+    pub keep_payload: bool,
+    /// How long the row is to stay, at least.
+    pub keep_for: Duration,
+    /// The role's name, quoted where SQL needs that.
+    pub role_name: DbText,
     /// Found when they are first asked for. They stay while the task is registered.
     counters: OnceCell<Option<&'static TaskCounters>>,
+}
+
+/// The attempts that leave a row in kongtask.runs.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keep {
+    #[default]
+    None,
+    /// Those that did not succeed.
+    Failures,
+    All,
+}
+
+impl Keep {
+    /// Reads the column `keep`, or an argument of that name.
+    pub fn parse(word: &DbText) -> Option<Keep> {
+        match word.as_bytes() {
+            b"none" => Some(Keep::None),
+            b"failures" => Some(Keep::Failures),
+            b"all" => Some(Keep::All),
+            _ => None,
+        }
+    }
+}
+
+/// Where the rows of kongtask.runs are written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RunTable {
+    pub number: i32,
+    pub oid: Oid,
 }
 
 /// How often a failed job is tried again, and when.
@@ -91,6 +128,8 @@ pub struct Tasks {
     /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
     pub pauses: Pauses,
+    /// `None` in a schema of an older version.
+    pub run_table: Option<RunTable>,
     /// What [`shared::tasks_changes`] was before the tables were read.
     pub changes: u64,
 }
@@ -147,6 +186,12 @@ impl Tasks {
             tasks.retain(|task| self.pauses.until(task, None, now).is_none());
         }
         tasks
+    }
+
+    /// Returns how long rows of kongtask.runs stay, at least.
+    pub fn keep_for(&self) -> Duration {
+        let keeps = self.by_identifier.values().filter(|task| task.keep != Keep::None);
+        keeps.map(|task| task.keep_for).max().unwrap_or(USUAL_KEEP_FOR)
     }
 
     /// Returns all identifiers.
@@ -257,6 +302,10 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
             max_batch: rows.get::<i32>(row, 4).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
             in_place: rows.get(row, 5).unwrap_or(true),
             timeout: rows.get(row, 6).map(Duration::from_secs_f64),
+            keep: rows.get(row, 10).and_then(|word: DbText| Keep::parse(&word)).unwrap_or_default(),
+            keep_payload: rows.get(row, 11).unwrap_or(false),
+            keep_for: rows.get(row, 12).map_or(USUAL_KEEP_FOR, Duration::from_secs_f64),
+            role_name: role.and_then(role::name).map(|name| quoted(&name)).unwrap_or_default(),
             retry: Retry {
                 backoff: rows.value(row, 8).map(interval::elements).into_iter().flatten().flatten().collect(),
                 max_attempts: rows.get(row, 9),
@@ -270,6 +319,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     tasks.changes = changes;
     if shape == Shape::Current {
         tasks.pauses = pauses(&session).inspect_err(|_| WATCH.spoil())?;
+        tasks.run_table = run_table(&session).inspect_err(|_| WATCH.spoil())?;
     }
     let tasks = Rc::new(tasks);
     TASKS.set(Some(tasks.clone()));
@@ -284,6 +334,16 @@ fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
         queue_name: rows.get(row, 1),
         until: timestamp(rows.value(row, 2)),
     })))
+}
+
+/// How long rows of kongtask.runs stay unless a task says otherwise.
+const USUAL_KEEP_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+
+fn run_table(session: &OwnerSession) -> Result<Option<RunTable>, Error> {
+    static NUMBER: Plan = plan!("run_table");
+    let rows = session.read(&NUMBER, &[])?;
+    let number = if rows.count() == 0 { 0 } else { rows.get(0, 0).unwrap_or(0) };
+    Ok(catalog::relation("kongtask", &format!("runs_{number}")).map(|oid| RunTable { number, oid }))
 }
 
 /// Pauses what `task` and `queue_name` name, NULL for all; `until` and `reason` may be NULL. Returns the row. Errors:
@@ -364,21 +424,35 @@ pub fn register(identifier: &DbText, handler: &DbText, caller: Oid) -> Result<Va
     Ok(row)
 }
 
-/// The options of a task, as SQL values.
+/// The options of a task, as SQL values; NULL stands for what a new task has.
 pub struct Options {
     pub max_batch: Value,
     pub in_place: Value,
     pub timeout: Value,
     pub backoff: Value,
     pub max_attempts: Value,
+    pub keep: Value,
+    pub keep_for: Value,
+    pub keep_payload: Value,
 }
 
 /// Sets the options of a task. Returns its row; `None` for version 0.1.0, whose table has no options.
 pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Error> {
-    static CURRENT: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID, INTERVALARRAYOID, INT4OID);
+    static CURRENT: Plan = plan!(
+        "task_options",
+        TEXTOID,
+        INT4OID,
+        BOOLOID,
+        INTERVALOID,
+        INTERVALARRAYOID,
+        INT4OID,
+        TEXTOID,
+        INTERVALOID,
+        BOOLOID
+    );
     static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
-    let Options { max_batch, in_place, timeout, backoff, max_attempts } = *options;
-    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts];
+    let Options { max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload } = *options;
+    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload];
     match Shape::now()?.0 {
         Shape::Current => schema::one_row(&CURRENT, &values),
         Shape::Second => schema::one_row(&SECOND, &values[..4]),
@@ -409,6 +483,9 @@ pub fn alter(
         timeout: column(5),
         backoff: column(6),
         max_attempts: column(7),
+        keep: column(8),
+        keep_for: column(9),
+        keep_payload: column(10),
     };
     let row = set_options(identifier, &change(options, &rows.get(0, 2).unwrap_or_default())?)?;
     Ok(session.carry(row))

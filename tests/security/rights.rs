@@ -66,6 +66,8 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.server_state",                           "kongtask.server_state()",                                       "yy----"),
     ("kongtask.stat_histogram",                         "kongtask.stat_histogram()",                                     "yy----"),
     ("kongtask.stat_reset",                             "kongtask.stat_reset()",                                         "yy----"),
+    ("kongtask.empty_run_table",                        "kongtask.empty_run_table(3)",                                   "yy----"),
+    ("kongtask.wait_for",                               "kongtask.wait_for(1, '0')",                                     "yy----"),
     ("kongtask.unschedule",                             "kongtask.unschedule('s')",                                      "yy----"),
 ];
 
@@ -80,6 +82,12 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("kongtask.tasks",                 "identifier", ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.pauses",                "until",      ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
     ("kongtask.failed",                "id",         ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.runs",                  "job_id",     ["s",           "s",           "", "", "",       ""]),
+    ("kongtask.runs_0",                "job_id",     ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.runs_1",                "job_id",     ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.runs_2",                "job_id",     ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.runs_3",                "job_id",     ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
+    ("kongtask.run_tables",            "number",     ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.crontab",               "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.schedule_state",        "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
     ("kongtask.schedule_runs",         "name",       ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),

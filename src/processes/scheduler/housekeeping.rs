@@ -4,7 +4,7 @@
 use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::recover::Charged;
-use crate::jobs::{queues, recover, renew};
+use crate::jobs::{queues, recover, renew, runs};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, Tick, after};
 use crate::pg::text::DbText;
@@ -72,6 +72,9 @@ impl Scheduler {
             if let Some(charged) = charged {
                 let what = if charged.for_good { "failed for good" } else { "failed" };
                 self.count_crash(&charged);
+                if charged.for_good {
+                    self.board.waits().wake(self.database, job);
+                }
                 log(Level::Warning, format!("job {job} ({}) {what}: {}", charged.task, charged.error));
             }
             was_charged = true;
@@ -140,6 +143,20 @@ impl Scheduler {
     pub(super) fn remove_ended_pauses(&mut self) -> Result<(), Error> {
         if self.tasks.pauses.has_ended(clock::now()) {
             self.briefly("unpausing", registry::remove_ended_pauses)?;
+        }
+        Ok(())
+    }
+
+    /// Has the tables of kongtask.runs take turns, and empties those whose rows are old enough.
+    pub(super) fn turn_run_tables(&mut self) -> Result<(), Error> {
+        const SOON: Duration = Duration::from_millis(500);
+        if !self.entry.has_new_runs.swap(false, SeqCst) && self.runs_at > clock::now() {
+            return Ok(());
+        }
+        let keep_for = self.tasks.keep_for();
+        match self.briefly("turning", || runs::turn(keep_for))? {
+            Some(next) => self.runs_at = next,
+            None => self.runs_at = after(clock::now(), SOON),
         }
         Ok(())
     }

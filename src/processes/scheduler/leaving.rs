@@ -55,7 +55,7 @@ impl Scheduler {
         if self.stays()? {
             self.pass()?;
             if self.is_at_rest() && !self.entry.attendance.is_wanted() {
-                self.entry.next_due.lower(self.tasks.pauses.next_end(clock::now()));
+                self.entry.next_due.lower(self.tasks.pauses.next_end(clock::now()).min(self.runs_at));
                 self.entry.fires_at.store(self.schedules.due_since(), SeqCst);
                 uptime::is_due_at(self.database, self.entry.is_due_at());
                 fault::point("looked_once_more")?;
@@ -86,7 +86,8 @@ impl Scheduler {
         let is_settled = self.released && self.charged && !self.has_orphaned_queues && self.retry_writes_at.is_none();
         let has_news = self.entry.has_unlisted_jobs.load(SeqCst)
             || self.entry.has_unnoted_jobs.load(SeqCst)
-            || self.entry.has_skipped_rows.load(SeqCst);
+            || self.entry.has_skipped_rows.load(SeqCst)
+            || self.entry.has_new_runs.load(SeqCst);
         is_settled
             && !has_news
             && !self.has_work
@@ -99,11 +100,11 @@ impl Scheduler {
             && self.schedules.are_at_rest()
     }
 
-    /// Returns true if a job or a schedule is due soon.
+    /// Returns true if a job, a schedule or a turn of the tables of kongtask.runs is due soon.
     fn is_due_soon(&mut self, is_needed_elsewhere: bool) -> bool {
         let timeout = settings::scheduler_idle_timeout().unwrap_or(NOT_WORTH_IT);
         let soon = if is_needed_elsewhere { Duration::from_secs(1) } else { NOT_WORTH_IT };
-        let due = self.entry.next_due.get().min(self.tasks.pauses.next_end(clock::now()));
+        let due = self.entry.next_due.get().min(self.tasks.pauses.next_end(clock::now())).min(self.runs_at);
         due.min(self.schedules.next().unwrap_or(NEVER)) < after(clock::now(), soon.min(timeout))
     }
 }

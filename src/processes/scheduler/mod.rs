@@ -114,6 +114,7 @@ fn serve(
         idle_since: entry.is_routine.load(SeqCst).then_some(i64::MIN),
         cancels_at: NEVER,
         interrupt_at: NEVER,
+        runs_at: clock::now(),
     };
     if !this.stays()? {
         return Ok(());
@@ -209,6 +210,8 @@ struct Scheduler {
     /// When to look again at jobs that are to be cancelled, and when to interrupt their calls again.
     cancels_at: Tick,
     interrupt_at: Tick,
+    /// When to look again at the tables of kongtask.runs.
+    runs_at: Timestamp,
     /// True if the latest search has found jobs that no worker had been woken for.
     has_work: bool,
     /// Since when there has been nothing to do; `None` while there is.
@@ -264,6 +267,8 @@ impl Scheduler {
         xact::commit()?;
         self.has_work = !understaffed.is_empty();
         if !Rc::ptr_eq(&tasks, &self.tasks) {
+            // How long rows are kept may have changed.
+            self.runs_at = clock::now();
             // What failed may work now that the tasks have changed.
             self.pool.forgive();
         }
@@ -273,6 +278,7 @@ impl Scheduler {
         self.tasks = tasks.clone();
         self.report_missing_roles(now)?;
         self.remove_ended_pauses()?;
+        self.turn_run_tables()?;
         self.pool.balance(&roles, &understaffed, now);
         let look_again = || self.entry.scheduler.set();
         self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
@@ -334,7 +340,8 @@ impl Scheduler {
             return Some(Duration::ZERO);
         }
         let resumes = until(self.tasks.pauses.next_end(time));
-        next.into_iter().chain(until(self.entry.next_due.get())).chain(fires).chain(resumes).min()
+        let turns = until(self.runs_at).filter(|_| self.fed_by.is_none());
+        next.into_iter().chain(turns).chain(until(self.entry.next_due.get())).chain(fires).chain(resumes).min()
     }
 
     /// Begins a pass: writes may be tried again once their time has come.
