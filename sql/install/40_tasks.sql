@@ -19,7 +19,8 @@ create table kongtask.tasks (
     and '0' < all (backoff)
     and '10 years' >= all (backoff)
   ),
-  max_attempts int check (max_attempts >= 1)
+  max_attempts int check (max_attempts >= 1),
+  concurrency int check (concurrency >= 1)
 );
 
 create function kongtask.register_task(
@@ -29,7 +30,8 @@ create function kongtask.register_task(
   in_place boolean = true,
   timeout interval = null,
   backoff interval[] = null,
-  max_attempts integer = null
+  max_attempts integer = null,
+  concurrency integer = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_register_task';
@@ -40,7 +42,8 @@ create function kongtask.alter_task(
   in_place boolean = null,
   timeout interval = null,
   backoff interval[] = null,
-  max_attempts integer = null
+  max_attempts integer = null,
+  concurrency integer = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_alter_task';

@@ -90,3 +90,4 @@ select pg_catalog.pg_extension_config_dump('kongtask.crontab', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_state', '');
 select pg_catalog.pg_extension_config_dump('kongtask.schedule_runs', '');
 select pg_catalog.pg_extension_config_dump('kongtask.pauses', '');
+select pg_catalog.pg_extension_config_dump('kongtask.limit_settings', '');

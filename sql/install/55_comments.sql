@@ -362,6 +362,9 @@ of which the last repeats. NULL: exponential.';
 comment on column kongtask.tasks.max_attempts is
 'Number of attempts of a job, if that is less
 than the job''s own. NULL: the job''s own.';
+comment on column kongtask.tasks.concurrency is
+'Number of its jobs that may run at once. NULL:
+any.';
 
 comment on function kongtask.register_task is
 'Registers a function or procedure as the handler of a task and returns the
@@ -393,11 +396,12 @@ Arguments:
   exp(least(attempts, 10)) seconds.
 - max_attempts: number of attempts of a job, if that is less than the job''s
   own max_attempts. NULL: the job''s own.
+- concurrency: number of jobs of the task that may run at once. NULL: any.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout or backoff is out of range, or
-  the identifier is kongtask.sql.
+- 22023: the identifier, max_batch, timeout, backoff or concurrency is out of
+  range, or the identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the handler is an aggregate or a window function, returns a set, or
@@ -417,8 +421,8 @@ comment on function kongtask.alter_task is
 'Changes options of a task and returns the task''s row.
 
 NULL leaves an option as it is. What takes an option away: ''0'' for timeout,
-''{}'' for backoff, 0 for max_attempts. Jobs that run are not affected before
-they fail.
+''{}'' for backoff, 0 for max_attempts and concurrency. Jobs that run are not
+affected before they fail.
 
 Arguments:
 - identifier: name of the task.
@@ -432,10 +436,11 @@ Arguments:
   repeats: 1 to 100 intervals, each from 1 millisecond to 10 years.
 - max_attempts: number of attempts of a job, if that is less than the job''s
   own max_attempts.
+- concurrency: number of jobs of the task that may run at once.
 
 Errors:
 - 22004: the identifier is NULL.
-- 22023: max_batch, timeout or backoff is out of range.
+- 22023: max_batch, timeout, backoff or concurrency is out of range.
 - GWBMA: max_attempts is negative.
 - 42704: the task is not registered.
 - 42501: another role has registered the task.

@@ -8,7 +8,8 @@ select
   tasks.in_place,
   tasks.timeout,
   tasks.backoff,
-  tasks.max_attempts
+  tasks.max_attempts,
+  tasks.concurrency
 from kongtask.tasks
 where tasks.identifier operator(pg_catalog.=) $1
 for update

@@ -5,7 +5,8 @@
 --   $4 interval: timeout
 --   $5 interval[]: backoff
 --   $6 integer: max_attempts
+--   $7 integer: concurrency
 update kongtask.tasks
-set max_batch = $2, in_place = $3, timeout = $4, backoff = $5, max_attempts = $6
+set max_batch = $2, in_place = $3, timeout = $4, backoff = $5, max_attempts = $6, concurrency = $7
 where tasks.identifier operator(pg_catalog.=) $1
 returning tasks

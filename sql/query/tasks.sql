@@ -11,5 +11,6 @@ select
   coalesce(tasks.runs_as operator(pg_catalog.<>) kongtask.role_named(tasks.role), tasks.runs_as is not null)
     and tasks.role operator(pg_catalog.<>) tasks.runs_as::pg_catalog.text,
   tasks.backoff,
-  tasks.max_attempts
+  tasks.max_attempts,
+  tasks.concurrency
 from kongtask.tasks

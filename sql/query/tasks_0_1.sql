@@ -9,5 +9,6 @@ select
   null::pg_catalog.float8,
   false,
   null::pg_catalog.interval[],
+  null::pg_catalog.int4,
   null::pg_catalog.int4
 from kongtask.tasks

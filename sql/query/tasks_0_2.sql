@@ -9,5 +9,6 @@ select
   pg_catalog.date_part('epoch', tasks.timeout),
   false,
   null::pg_catalog.interval[],
+  null::pg_catalog.int4,
   null::pg_catalog.int4
 from kongtask.tasks

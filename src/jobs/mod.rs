@@ -5,6 +5,7 @@
 // Lowest first.
 mod table_shape;
 pub mod search;
+pub mod limited;
 pub mod queues;
 pub mod triggers;
 pub mod recover;

@@ -12,7 +12,7 @@ use crate::processes::backoff::{Backoff, Reminder};
 use crate::processes::pool::{SLOT_IS_FREE, TURN};
 use crate::processes::scheduler;
 use crate::settings;
-use crate::shared::{self, Board, DatabaseEntry, Restoring, State, counters};
+use crate::shared::{self, Board, DatabaseEntry, Restoring, State, counters, limits};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
@@ -97,6 +97,7 @@ impl Launcher {
         xact::begin();
         let databases = background::databases();
         counters::forget(|database| background::database_name(database).is_none());
+        limits::forget(|database| background::database_name(database).is_none());
         xact::commit()?;
         let now = clock::tick();
         self.reap(&databases, now);

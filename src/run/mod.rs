@@ -26,6 +26,7 @@
 //! neither.
 
 pub mod marks;
+pub mod limits;
 mod single;
 mod queue;
 mod procedure;
@@ -83,6 +84,8 @@ pub struct Runner {
     pub due_again: Cell<Timestamp>,
     /// True if the latest call took longer than its task allows.
     pub timed_out: Cell<bool>,
+    /// What it has been granted under limits.
+    pub room: limits::Room,
 }
 
 /// Measures an attempt.
@@ -271,6 +274,7 @@ impl Runner {
     /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = Instant::now();
+        self.begins();
         python::prepare(handler.is_python());
         // A trigger that fired at the last commit may have terminated this process.
         latch::ended_itself();
@@ -357,7 +361,9 @@ impl Runner {
         if tasks.paused_until(&task.identifier, queue_name).is_some() {
             return Ok(None);
         }
-        let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
+        // A limit that was set since has not been asked for room.
+        let is_as_taken = |now: &&Rc<Task>| now.role == self.role && now.limits == task.limits;
+        let now = tasks.get(&task.identifier).filter(is_as_taken);
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 

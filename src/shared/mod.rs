@@ -6,6 +6,7 @@
 //!   entry from being freed.
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
 //! - One lock guards the queue floors of all workers, for a few instructions.
+//! - One lock guards the room under limits. A process that holds it takes no other.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
 //!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `crash_records`.
 //! - How processes wake each other, and in which order each does its steps, is told in `protocols`, and tried under loom by
@@ -23,6 +24,7 @@ pub mod counters;
 mod database;
 mod queue_floor;
 mod worker;
+pub mod limits;
 pub mod cancels;
 mod shared_ready_list;
 pub mod crash_records;
@@ -352,6 +354,7 @@ impl Board {
         worker.must_leave_since.store(0, SeqCst);
         worker.asked_to_end.store(0, SeqCst);
         worker.queue_floor.end();
+        worker.limits.reset();
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting);
@@ -359,15 +362,20 @@ impl Board {
     }
 }
 
-/// The number of the board's own lock. The ready lists' follow, and then that of queue floors.
+/// The number of the board's own lock. The ready lists' follow, then that of queue floors, and that of limits.
 const BOARD_LOCK: usize = 0;
 
 fn floors_lock() -> usize {
     BOARD_LOCK + 1 + capacity()
 }
 
+fn limits_lock() -> usize {
+    floors_lock() + 1
+}
+
 const NAME: &std::ffi::CStr = c"kongtask";
 const COUNTERS: &std::ffi::CStr = c"kongtask counters";
+const LIMITS: &std::ffi::CStr = c"kongtask limits";
 
 /// Returns how many databases can be served, and how many workers can live, at once: each needs a background worker
 /// slot.
@@ -396,7 +404,8 @@ pub fn request() {
             }
             pg_sys::RequestAddinShmemSpace(size());
             pg_sys::RequestAddinShmemSpace(counters::size());
-            Lock::request(2 + capacity());
+            pg_sys::RequestAddinShmemSpace(limits::size());
+            Lock::request(3 + capacity());
         }
     }
 
@@ -431,6 +440,13 @@ pub fn request() {
                 memory.write_bytes(0, size);
             }
             counters::lay_out(memory, !found);
+            let mut found = false;
+            let size = limits::size();
+            let memory = pg_sys::ShmemInitStruct(LIMITS.as_ptr(), size, &mut found).cast::<u8>();
+            if !found {
+                memory.write_bytes(0, size);
+            }
+            limits::lay_out(memory, !found);
         }
     }
 

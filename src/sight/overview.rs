@@ -53,6 +53,8 @@ fn look_at(outlook: &Outlook, row: &ScannedRow) -> Result<(State, Timestamp), Er
         locked_at: timestamp(row.value(attribute::LOCKED_AT)),
         locked_by: locked_by.as_ref().map(Text::bytes),
         flags: row.value(attribute::FLAGS),
+        payload: row.value(attribute::PAYLOAD),
+        queue: row.value(attribute::QUEUE_NAME),
         deleter: row.deleter(),
     })?;
     Ok((state, run_at.max(created_at)))

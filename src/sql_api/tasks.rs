@@ -36,6 +36,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let timeout = call.value(4).map(check_timeout).transpose()?;
     let backoff = call.value(5).map(check_backoff).transpose()?.flatten();
     let max_attempts = call.int4(6).map(check_max_attempts).transpose()?;
+    let concurrency = call.int4(7).map(check_concurrency).transpose()?;
     registry::check_login(caller)?;
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
@@ -45,6 +46,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         timeout,
         backoff,
         max_attempts: max_attempts.into_datum(),
+        concurrency: concurrency.into_datum(),
     };
     Ok(registry::set_options(&identifier, &options)?.or(row))
 }
@@ -74,12 +76,18 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
             Some(given) => check_max_attempts(given)?.into_datum(),
             None => now.max_attempts,
         };
+        let concurrency = match call.int4(6) {
+            Some(0) => None,
+            Some(given) => check_concurrency(given)?.into_datum(),
+            None => now.concurrency,
+        };
         Ok(Options {
             max_batch: max_batch.into_datum().or(now.max_batch),
             in_place: in_place.into_datum().or(now.in_place),
             timeout,
             backoff,
             max_attempts,
+            concurrency,
         })
     })
 }
@@ -130,6 +138,10 @@ fn check_backoff(backoff: Datum) -> Result<Value, Error> {
 
 fn check_max_attempts(given: i32) -> Result<i32, Error> {
     if given < 1 { Err(Error::MaxAttemptsTooLow) } else { Ok(given) }
+}
+
+fn check_concurrency(given: i32) -> Result<i32, Error> {
+    if given < 1 { Err(Error::InvalidConcurrency) } else { Ok(given) }
 }
 
 /// Unregisters a task. Locks the task's row. Errors: 42501 (another role's task).

@@ -53,6 +53,7 @@ pub fn register_for(role: Oid) -> Result<(), Error> {
         timeout: None,
         backoff: None,
         max_attempts: None,
+        concurrency: None,
     };
     registry::set_options(&identifier, &options)?;
     Ok(())

@@ -7,12 +7,13 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
-use crate::pg::text::{DbText, text};
+use crate::pg::text::{self, DbText, text};
 use crate::pg::{background, catalog, role, version, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
 use crate::shared;
 use crate::shared::counters::{self, TaskCounters};
+use crate::tasks::limits::{self, Limit, Limits};
 use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -37,6 +38,8 @@ pub struct Task {
     /// The longest time that a call may take.
     pub timeout: Option<Duration>,
     pub retry: Retry,
+    /// The limits that its jobs fall under.
+    pub limits: Vec<Rc<Limit>>,
 }
 
 /// How often a failed job is tried again, and when.
@@ -89,6 +92,7 @@ pub struct Tasks {
     /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
     pub pauses: Pauses,
+    pub limits: Limits,
     /// What [`shared::tasks_changes`] was before the tables were read.
     pub changes: u64,
 }
@@ -233,7 +237,10 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         Shape::Second => &SECOND,
         Shape::First => &FIRST,
     };
+    let settings = if shape == Shape::Current { limits(&session).inspect_err(|_| WATCH.spoil())? } else { Vec::new() };
     let rows = session.read(plan, &[]).inspect_err(|_| WATCH.spoil())?;
+    let of_tasks = (0..rows.count()).filter_map(|row| Some(Limit::of_task(&rows.get(row, 0)?, rows.get(row, 10)?, tag)));
+    let limits = Limits::of(of_tasks.chain(settings));
     let owner = catalog::owner(table);
     let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));
     let mut waiting = Vec::new();
@@ -249,6 +256,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         }
         Some(Task {
             tag: tag(&identifier),
+            limits: if limits.is_empty() { Vec::new() } else { limits.of_task(&identifier) },
             identifier,
             handler: rows.get(row, 1)?,
             role: role.unwrap_or(InvalidOid),
@@ -262,6 +270,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         })
     });
     let mut tasks = Tasks::of(tasks);
+    tasks.limits = limits;
     tasks.waiting = waiting;
     tasks.has_former_names = (0..rows.count()).any(|row| rows.get(row, 7).unwrap_or(false));
     tasks.changes = changes;
@@ -281,6 +290,64 @@ fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
         queue_name: rows.get(row, 1),
         until: timestamp(rows.value(row, 2)),
     })))
+}
+
+fn limits(session: &OwnerSession) -> Result<Vec<Limit>, Error> {
+    static LIMITS: Plan = plan!("limits");
+    let rows = session.read(&LIMITS, &[])?;
+    let settings = |row| limits::Settings {
+        name: rows.get(row, 0).unwrap_or_default(),
+        tasks: rows.value(row, 1).map(|tasks| text::elements(Some(tasks))),
+        by: rows.get(row, 2),
+        concurrency: rows.get(row, 3),
+        rate: rows.get(row, 4),
+        per: rows.get(row, 5),
+        burst: rows.get(row, 6).unwrap_or(1),
+    };
+    Ok((0..rows.count()).map(|row| Limit::new(settings(row), tag)).collect())
+}
+
+/// The arguments of [`set_limit`] that become columns of the row, as SQL values.
+pub struct LimitOptions {
+    pub tasks: Value,
+    pub by: Value,
+    pub concurrency: Value,
+    pub rate: Value,
+    pub per: Value,
+    pub burst: Value,
+}
+
+/// Sets a limit, or replaces it. Returns the row. Errors: 42501.
+pub fn set_limit(name: &DbText, options: &LimitOptions, caller: Oid) -> Result<Value, Error> {
+    static SET: Plan =
+        plan!("limit_set", TEXTOID, TEXTARRAYOID, TEXTOID, INT4OID, INT4OID, INTERVALOID, INT4OID, OIDOID);
+    let LimitOptions { tasks, by, concurrency, rate, per, burst } = *options;
+    may_control_tasks(tasks, caller)?;
+    may_replace_limit(name, caller)?;
+    schema::one_row(&SET, &[text(name), tasks, by, concurrency, rate, per, burst, caller.into_datum()])
+}
+
+/// Removes a limit. Returns true if there was one. Errors: 42501.
+pub fn drop_limit(name: &DbText, caller: Oid) -> Result<bool, Error> {
+    static DROP: Plan = plan!("limit_drop", TEXTOID);
+    may_replace_limit(name, caller)?;
+    Ok(schema::affected(&DROP, &[text(name)])? > 0)
+}
+
+/// Locks a limit, if there is one. Errors: 42501 if the caller may not change it.
+fn may_replace_limit(name: &DbText, caller: Oid) -> Result<(), Error> {
+    static LOCK: Plan = plan!("limit_lock", TEXTOID);
+    let session = schema::session()?;
+    let rows = session.execute(&LOCK, &[text(name)])?;
+    if rows.count() > 0 { may_control_tasks(rows.value(0, 0), caller) } else { Ok(()) }
+}
+
+/// Errors: 42501 unless the caller may control all of these tasks, a `text[]`; NULL for all there are.
+pub fn may_control_tasks(tasks: Value, caller: Oid) -> Result<(), Error> {
+    match tasks {
+        None => may_control_task(None, caller),
+        Some(_) => text::elements(tasks).iter().try_for_each(|task| may_control_task(text(task), caller)),
+    }
 }
 
 /// Pauses what `task` and `queue_name` name, NULL for all; `until` and `reason` may be NULL. Returns the row. Errors:
@@ -368,14 +435,16 @@ pub struct Options {
     pub timeout: Value,
     pub backoff: Value,
     pub max_attempts: Value,
+    pub concurrency: Value,
 }
 
 /// Sets the options of a task. Returns its row; `None` for version 0.1.0, whose table has no options.
 pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Error> {
-    static CURRENT: Plan = plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID, INTERVALARRAYOID, INT4OID);
+    static CURRENT: Plan =
+        plan!("task_options", TEXTOID, INT4OID, BOOLOID, INTERVALOID, INTERVALARRAYOID, INT4OID, INT4OID);
     static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
-    let Options { max_batch, in_place, timeout, backoff, max_attempts } = *options;
-    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts];
+    let Options { max_batch, in_place, timeout, backoff, max_attempts, concurrency } = *options;
+    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts, concurrency];
     match Shape::now()?.0 {
         Shape::Current => schema::one_row(&CURRENT, &values),
         Shape::Second => schema::one_row(&SECOND, &values[..4]),
@@ -406,6 +475,7 @@ pub fn alter(
         timeout: column(5),
         backoff: column(6),
         max_attempts: column(7),
+        concurrency: column(8),
     };
     let row = set_options(identifier, &change(options, &rows.get(0, 2).unwrap_or_default())?)?;
     Ok(session.carry(row))
