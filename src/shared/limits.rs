@@ -413,8 +413,6 @@ impl Table {
         let is_first = entry.from == Position::END;
         entry.from = entry.from.min(from);
         entry.last = entry.last.max(last);
-        // Nothing frees it while a job waits.
-        self.header.full_until = 0;
         if is_first {
             self.header.waiting.fetch_add(1, SeqCst);
         }
@@ -586,6 +584,7 @@ pub fn open<'a>(
             }
             opened.push(Opened { limit, key, from: entry.from, last: entry.last, room });
             entry.forget_waiting();
+            table.header.full_until = 0;
             table.header.waiting.fetch_sub(1, SeqCst);
         }
         if let Some(me) = me {

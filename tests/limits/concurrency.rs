@@ -126,7 +126,7 @@ fn lowering_lets_running_jobs_end_and_raising_starts_others_at_once() {
         cluster.sql(&format!(
             "delete from gate where n = (select (payload ->> 'n')::int from graphile_worker.jobs where id = {job})"
         ));
-        cluster.wait_for(&format!("select count(*) > {ended} from account"), "true");
+        cluster.wait_for(&format!("select count(*) > {ended} from account"), "t");
         wait_for_mark(&cluster);
         cluster.wait_for(RUNNING, left);
     };
@@ -187,7 +187,7 @@ fn a_backlog_that_waits_is_passed_by_other_jobs() {
     }
     assert_eq!(cluster.text(JOBS), "15000");
     cluster.sql("delete from gate");
-    cluster.wait_for("select count(*) > 100 from account", "true");
+    cluster.wait_for("select count(*) > 100 from account", "t");
     cluster.sql("select kongtask.alter_task('work', concurrency := 0)");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(distinct n) from account"), "15000");

@@ -87,10 +87,10 @@ fn a_dump_has_the_limits() {
     let cluster = cluster(&["kongtask.workers = 2"]);
     cluster.sql(
         "select kongtask.alter_task('work', concurrency := 1),
-                kongtask.set_limit('api', '{work}', 'key', 2, 30, '1 minute', 5);
-         create database copy",
+                kongtask.set_limit('api', '{work}', 'key', 2, 30, '1 minute', 5)",
     );
-    let dump = cluster.client_program("pg_dump", &["postgres"]).stdout;
+    cluster.sql("create database copy");
+    let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
     cluster.restore(&dump, "copy", &[]);
     let settings = "select concat_ws(' ', name, tasks, by, concurrency, rate, per, burst, role) from kongtask.limit_settings";
     let mut copy = cluster.connect_as("postgres", "copy");
