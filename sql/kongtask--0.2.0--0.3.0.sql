@@ -595,8 +595,8 @@ Arguments:
 
 Errors:
 - 22004: the identifier or the handler is NULL.
-- 22023: the identifier, max_batch, timeout, backoff or concurrency is out of
-  range, or the identifier is kongtask.sql.
+- 22023: the identifier, max_batch, timeout, backoff or concurrency is out
+  of range, or the identifier is kongtask.sql.
 - GWBMA: max_attempts is less than 1.
 - 42883: there is no such function.
 - 42809: the handler is an aggregate or a window function, returns a set, or

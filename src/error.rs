@@ -44,7 +44,7 @@ pub enum Error {
     NegativeMost,
     InvalidConcurrency,
     InvalidLimitName,
-    InvalidLimit(&'static str),
+    InvalidLimit(String),
     NoSuchLimit(DbText),
     /// The role may not throttle this limit.
     MayNotThrottle(DbText),
@@ -211,7 +211,7 @@ impl Error {
             Error::MayNotControl => (b"42501", "permission denied to control jobs of all tasks".into()),
             Error::InvalidConcurrency => (b"22023", "concurrency must be at least 1".into()),
             Error::InvalidLimitName => (b"22023", "the name of a limit must have 1 to 128 characters".into()),
-            Error::InvalidLimit(message) => (b"22023", (*message).into()),
+            Error::InvalidLimit(message) => (b"22023", message.clone()),
             Error::NoSuchLimit(name) => (b"42704", format!("limit \"{name}\" does not exist")),
             Error::MayNotThrottle(name) => (b"42501", format!("permission denied for limit \"{name}\"")),
             Error::TooManyLimitKeys => (b"53400", "too many keys are limited at once".into()),

@@ -25,25 +25,25 @@ pub fn set_limit(call: &mut Call) -> Result<Value, Error> {
     }
     let tasks = call.value(1);
     if tasks.is_some_and(|_| text::elements(tasks).is_empty()) {
-        return Err(Error::InvalidLimit("tasks must have an element, or be NULL for all tasks"));
+        return Err(Error::InvalidLimit("tasks must have an element, or be NULL for all tasks".into()));
     }
     if call.text(2).is_some_and(|by| !(1..=128).contains(&by.characters())) {
-        return Err(Error::InvalidLimit("by must have 1 to 128 characters"));
+        return Err(Error::InvalidLimit("by must have 1 to 128 characters".into()));
     }
     let (concurrency, rate, burst) = (call.int4(3), call.int4(4), call.int4(6).unwrap_or(1));
     match (concurrency, rate, call.value(5)) {
         (Some(..=0), ..) => return Err(Error::InvalidConcurrency),
-        (_, Some(..=0), _) => return Err(Error::InvalidLimit("rate must be at least 1")),
-        (None, None, _) => return Err(Error::InvalidLimit("a limit must have a concurrency or a rate")),
-        (_, Some(_), None) => return Err(Error::InvalidLimit("rate needs per, the time that it is for")),
-        (_, None, Some(_)) => return Err(Error::InvalidLimit("per is the time of a rate, which is missing")),
+        (_, Some(..=0), _) => return Err(Error::InvalidLimit("rate must be at least 1".into())),
+        (None, None, _) => return Err(Error::InvalidLimit("a limit must have a concurrency or a rate".into())),
+        (_, Some(_), None) => return Err(Error::InvalidLimit("rate needs per, the time that it is for".into())),
+        (_, None, Some(_)) => return Err(Error::InvalidLimit("per is the time of a rate, which is missing".into())),
         (_, _, Some(per)) if !Interval::read(per).is_positive_within(TEN_YEARS) => {
-            return Err(Error::InvalidLimit("per must be between 1 millisecond and 10 years"));
+            return Err(Error::InvalidLimit("per must be between 1 millisecond and 10 years".into()));
         }
         _ => (),
     }
     if burst < 1 {
-        return Err(Error::InvalidLimit("burst must be at least 1"));
+        return Err(Error::InvalidLimit("burst must be at least 1".into()));
     }
     let tasks = tasks.and_then(|_| text::texts(&text::elements(tasks)));
     let options = LimitOptions {
@@ -73,7 +73,7 @@ pub fn throttle(call: &mut Call) -> Result<Value, Error> {
         return Err(Error::MayNotThrottle(name));
     }
     if !Interval::read(delay).is_positive_within(TEN_YEARS) {
-        return Err(Error::InvalidLimit("delay must be between 1 millisecond and 10 years"));
+        return Err(Error::InvalidLimit("delay must be between 1 millisecond and 10 years".into()));
     }
     if shared::board().is_none() {
         return Err(Error::NotPreloaded);
