@@ -59,6 +59,11 @@ pub fn until_tick(when: Tick) -> Option<Duration> {
     between(tick(), when)
 }
 
+/// Returns how long ago a tick was.
+pub fn since_tick(tick: Tick) -> Duration {
+    Duration::from_micros(u64::try_from(self::tick().saturating_sub(tick)).unwrap_or(0))
+}
+
 fn between(from: i64, to: i64) -> Option<Duration> {
     (to != NEVER).then(|| Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0)))
 }

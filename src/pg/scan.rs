@@ -3,6 +3,7 @@
 use super::catch::{PgError, catch};
 use super::spi::Value;
 use pgrx::pg_sys::{self, Datum, Oid, TransactionId};
+use pgrx::varlena;
 use std::ffi::c_int;
 
 // Not pgrx's bindings: see `catch`.
@@ -32,32 +33,43 @@ impl ScannedRow {
         }
     }
 
+    /// Returns the bytes of a `text`, which is not null, where they lie in the row as they are. Raises nothing.
+    pub fn text_in_place(&self, attribute: i16) -> Option<&[u8]> {
+        let text: *const pg_sys::varlena = self.value(attribute)?.cast_mut_ptr();
+        // SAFETY: by the caller's word a varlena. One that is neither compressed nor elsewhere is what its header says.
+        unsafe {
+            let is_in_place = !varlena::varatt_is_1b_e(text) && !varlena::varatt_is_4b_c(text);
+            is_in_place.then(|| {
+                std::slice::from_raw_parts(varlena::vardata_any(text).cast(), varlena::varsize_any_exhdr(text))
+            })
+        }
+    }
+
     /// Returns the transaction that has deleted or locked the row, or tried to; 0: none.
     pub fn deleter(&self) -> TransactionId {
-        let mut is_null = false;
-        // SAFETY: a row of a heap has all system attributes, and reading this one raises nothing.
-        let xid = unsafe {
-            let read = (*(*self.0).tts_ops).getsysattr;
-            let attribute = pg_sys::MaxTransactionIdAttributeNumber as c_int;
-            read.map_or(Datum::from(0), |read| read(self.0, attribute, &mut is_null))
-        };
-        TransactionId::from(xid.value() as u32)
+        // SAFETY: a row of a heap is in such a slot, with its header.
+        unsafe {
+            let tuple = (*self.0.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            (*(*tuple).t_data).t_choice.t_heap.t_xmax
+        }
     }
 }
 
-/// Hands the first attributes of each row of a table that the active snapshot shows to `f`, in no order. Checks no
-/// privileges.
+/// Hands the first attributes of each row of a table that the active snapshot shows to `is_done`, in no order, and to
+/// `f` where that returns false. `is_done` must not raise, nor allocate: then it spares a row the guard that `f` needs,
+/// which takes as long as the row. Checks no privileges.
 pub fn each_row<E: From<PgError>>(
     table: Oid,
     attributes: i16,
+    mut is_done: impl FnMut(&ScannedRow) -> bool,
     mut f: impl FnMut(&ScannedRow) -> Result<(), E>,
 ) -> Result<(), E> {
     const FLAGS: u32 = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
         | pg_sys::ScanOptions::SO_ALLOW_STRAT
         | pg_sys::ScanOptions::SO_ALLOW_SYNC
         | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
-    // SAFETY: in the closures are C calls only; table and scan are open until the end, or the transaction's failure
-    // closes them.
+    // SAFETY: in the closures are C calls, and `is_done`, which has nothing to drop when the next call raises; table and
+    // scan are open until the end, or the transaction's failure closes them.
     unsafe {
         let (relation, slot, scan) = catch(|| {
             let relation = table_open(table, LOCK);
@@ -72,14 +84,16 @@ pub fn each_row<E: From<PgError>>(
         let mut result = Ok(());
         if let (Some(scan), Some(next), Some(end)) = (scan, next, end) {
             while result.is_ok() {
-                let next = || {
-                    let is_there = next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
-                    if is_there {
+                let next_to_look_at = || {
+                    while next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
                         slot_getsomeattrs_int(slot, attributes.into());
+                        if !is_done(&ScannedRow(slot)) {
+                            return true;
+                        }
                     }
-                    is_there
+                    false
                 };
-                match catch(next) {
+                match catch(next_to_look_at) {
                     Ok(true) => result = f(&ScannedRow(slot)),
                     Ok(false) => break,
                     Err(error) => result = Err(error.into()),

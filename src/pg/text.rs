@@ -69,7 +69,11 @@ impl DbText {
 
     /// Returns it as a C string. Text of Postgres's has no NUL.
     pub fn c_string(&self) -> CString {
-        CString::new(self.0.iter().copied().filter(|&byte| byte != 0).collect::<Vec<u8>>()).unwrap_or_default()
+        CString::new(self.0.clone()).unwrap_or_else(|error| {
+            let mut bytes = error.into_vec();
+            bytes.retain(|&byte| byte != 0);
+            CString::new(bytes).unwrap_or_default()
+        })
     }
 
     pub fn push(&mut self, text: &(impl AsText + ?Sized)) {

@@ -61,6 +61,8 @@ impl Marks {
 
 thread_local! {
     static MARKS: RefCell<Marks> = const { RefCell::new(Marks::none()) };
+    /// True once a call has made a mark. Most calls make none, and cost no look at them.
+    static HAS_ANY: Cell<bool> = const { Cell::new(false) };
     /// The worker, while a call runs.
     static CALLER: Cell<Option<&'static Worker>> = const { Cell::new(None) };
 }
@@ -71,13 +73,6 @@ pub struct Marking(());
 impl Marking {
     /// Begins a call, without marks.
     pub fn begin(me: &'static Worker) -> Marking {
-        subxact::at_end(|end: End| MARKS.with_borrow_mut(|marks| drop(marks.snoozes.follow(end))));
-        // A procedure may end transactions.
-        xact::at_end(|committed| {
-            if !committed {
-                MARKS.with_borrow_mut(|marks| drop(marks.snoozes.take()));
-            }
-        });
         forget();
         CALLER.set(Some(me));
         Marking(())
@@ -92,17 +87,20 @@ impl Drop for Marking {
 
 /// Forgets the marks of the last call: what fails from here on was not called.
 pub fn forget() {
-    take();
+    if HAS_ANY.get() {
+        take();
+    }
 }
 
 /// Returns the marks of the last call, and forgets them.
 pub fn take() -> Marks {
+    HAS_ANY.set(false);
     MARKS.replace(Marks::none())
 }
 
 /// Returns after what time the jobs of the last call, which has returned, are due again; `None` if they are completed.
 pub fn snoozed() -> Option<Interval> {
-    MARKS.with_borrow(|marks| marks.snoozes.last().copied())
+    if HAS_ANY.get() { MARKS.with_borrow(|marks| marks.snoozes.last().copied()) } else { None }
 }
 
 /// Returns the worker whose call runs. Errors: 55000 if none does, for the function that asks.
@@ -112,21 +110,29 @@ pub fn caller(function: &'static str) -> Result<&'static Worker, Error> {
 
 /// Marks the jobs of the call to be due again after `delay` if it returns. The last one counts.
 pub fn snooze(delay: Interval) -> Result<(), Error> {
-    caller("snooze")?;
-    MARKS.with_borrow_mut(|marks| marks.snoozes.replace(delay));
-    Ok(())
+    subxact::at_end(|end: End| MARKS.with_borrow_mut(|marks| drop(marks.snoozes.follow(end))));
+    // A procedure may end transactions.
+    xact::at_end(|committed| {
+        if !committed {
+            MARKS.with_borrow_mut(|marks| drop(marks.snoozes.take()));
+        }
+    });
+    mark("snooze", |marks| marks.snoozes.replace(delay))
 }
 
 /// Marks the jobs of the call to be due again after `delay` if it raises. The last one counts.
 pub fn retry_in(delay: Interval) -> Result<(), Error> {
-    caller("retry_in")?;
-    MARKS.with_borrow_mut(|marks| marks.retry_in = Some(delay));
-    Ok(())
+    mark("retry_in", |marks| marks.retry_in = Some(delay))
 }
 
 /// Marks the jobs of the call as failed for good if it raises the error that the caller is to raise now.
 pub fn give_up(message: DbText) -> Result<(), Error> {
-    caller("give_up")?;
-    MARKS.with_borrow_mut(|marks| marks.gave_up = Some(message));
+    mark("give_up", |marks| marks.gave_up = Some(message))
+}
+
+fn mark(function: &'static str, mark: impl FnOnce(&mut Marks)) -> Result<(), Error> {
+    caller(function)?;
+    HAS_ANY.set(true);
+    MARKS.with_borrow_mut(mark);
     Ok(())
 }

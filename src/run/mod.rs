@@ -42,7 +42,7 @@ use crate::holds::subscription;
 use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
-use crate::pg::clock::{NEVER, Timestamp};
+use crate::pg::clock::{NEVER, Tick, Timestamp};
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
@@ -91,12 +91,12 @@ pub struct Runner {
 /// Measures an attempt.
 struct Clock {
     began_at: Timestamp,
-    begun: Instant,
+    begun: Tick,
 }
 
 impl Clock {
     fn start() -> Clock {
-        Clock { began_at: clock::now(), begun: Instant::now() }
+        Clock { began_at: clock::now(), begun: clock::tick() }
     }
 }
 
@@ -174,7 +174,8 @@ impl Runner {
     /// holds, and may have looked before this worker let go of them.
     fn tell_of_what_is_due_again(&self) {
         let due = self.due_again.get();
-        if due <= clock::now()
+        if due != NEVER
+            && due <= clock::now()
             && let Some(entry) = shared::board().and_then(|board| board.database(self.database))
         {
             entry.next_due.lower(due);
@@ -273,7 +274,7 @@ impl Runner {
 
     /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-        let begun = Instant::now();
+        let begun = task.timeout.map(|_| Instant::now());
         self.begins();
         python::prepare(handler.is_python());
         // A trigger that fired at the last commit may have terminated this process.
@@ -314,7 +315,7 @@ impl Runner {
             }
             Err(Error::Postgres(error)) if error.read().sqlstate == *b"57014" => Err(match task.timeout {
                 _ if ended_itself => Error::EndedItself(error),
-                Some(timeout) if begun.elapsed() >= timeout => {
+                Some(timeout) if begun.is_some_and(|begun| begun.elapsed() >= timeout) => {
                     self.timed_out.set(true);
                     Error::TimedOut(timeout, error)
                 }
@@ -327,7 +328,7 @@ impl Runner {
     /// Notes on each of these jobs how their attempt went that was measured so far. Of those that shared one call, each
     /// gets an equal part.
     fn ran(&self, jobs: &[Job], clock: &Clock) {
-        let took = clock.begun.elapsed() / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let took = clock::since_tick(clock.begun) / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
         let times = Times { began_at: clock.began_at, took, timed_out: self.timed_out.take() };
         jobs.iter().for_each(|job| job.ran(times));
     }

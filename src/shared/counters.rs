@@ -64,6 +64,8 @@ pub struct Tally {
     range: Option<(u64, u64)>,
     squares: f64,
     buckets: [u32; BUCKETS],
+    /// A bit for each bucket that has any.
+    touched: u32,
 }
 
 impl Tally {
@@ -72,7 +74,9 @@ impl Tally {
         self.total = self.total.saturating_add(time);
         self.range = Some(self.range.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
         self.squares += (time as f64) * (time as f64);
-        self.buckets[bucket(time)] += 1;
+        let bucket = bucket(time);
+        self.buckets[bucket] += 1;
+        self.touched |= 1 << bucket;
     }
 }
 
@@ -131,8 +135,11 @@ impl Distribution {
         }
         let add = |bits| Some((f64::from_bits(bits) + tally.squares).to_bits());
         self.squares.fetch_update(Relaxed, Relaxed, add).ok();
-        for (to, &from) in self.buckets.iter().zip(&tally.buckets).filter(|&(_, &from)| from > 0) {
-            to.fetch_add(u64::from(from), Relaxed);
+        let mut touched = tally.touched;
+        while touched != 0 {
+            let bucket = touched.trailing_zeros() as usize;
+            self.buckets[bucket].fetch_add(u64::from(tally.buckets[bucket]), Relaxed);
+            touched &= touched - 1;
         }
     }
 

@@ -6,7 +6,11 @@ use crate::pg::args::Text;
 use crate::pg::clock::Timestamp;
 use crate::pg::scan::{self, ScannedRow};
 use crate::schema;
-use crate::schema::job_row::{attribute, timestamp};
+use crate::schema::job_row::attribute::{
+    ATTEMPTS, CREATED_AT, FLAGS, ID, LOCKED_AT, LOCKED_BY, MAX_ATTEMPTS, PAYLOAD, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER,
+};
+use crate::schema::job_row::timestamp;
+use std::cell::RefCell;
 
 /// How many jobs are in each state, by the order of [`State`], and since when the oldest that is ready has been due.
 #[derive(Default)]
@@ -24,38 +28,55 @@ impl Overview {
 /// Counts all jobs. Checks no privileges.
 pub fn count() -> Result<Overview, Error> {
     let outlook = Outlook::new()?;
-    let mut overview = Overview::default();
-    scan::each_row(schema::queue()?.table, attribute::FLAGS, |row| {
-        let (state, due) = look_at(&outlook, row)?;
+    let overview = RefCell::new(Overview::default());
+    let count = |job: &Seen, state: State, created_at: Timestamp| {
+        let mut overview = overview.borrow_mut();
         overview.counts[state as usize] += 1;
         if state == State::Ready {
+            let due = job.run_at.max(created_at);
             overview.ready_since = Some(overview.ready_since.map_or(due, |since| since.min(due)));
         }
+    };
+    let is_done = |row: &ScannedRow| {
+        let has = |attribute| row.value(attribute).is_some();
+        let (task, queue_name) = (row.text_in_place(TASK_IDENTIFIER), row.text_in_place(QUEUE_NAME));
+        if has(LOCKED_BY) || task.is_none() || queue_name.is_none() && has(QUEUE_NAME) {
+            return false;
+        }
+        let job = seen(row, task.unwrap_or_default(), queue_name, None);
+        let state = outlook.known_state(&job);
+        state.into_iter().for_each(|state| count(&job, state, number(row, CREATED_AT)));
+        state.is_some()
+    };
+    scan::each_row(schema::queue()?.table, FLAGS, is_done, |row| {
+        let words = |attribute| row.value(attribute).map(Text::new);
+        let (task, queue_name, locked_by) = (words(TASK_IDENTIFIER), words(QUEUE_NAME), words(LOCKED_BY));
+        let task = task.as_ref().map_or(&[][..], Text::bytes);
+        let job = seen(row, task, queue_name.as_ref().map(Text::bytes), locked_by.as_ref().map(Text::bytes));
+        let state = outlook.state(&job)?;
+        count(&job, state, number(row, CREATED_AT));
         Ok::<_, Error>(())
     })?;
-    Ok(overview)
+    Ok(overview.into_inner())
 }
 
-/// Returns the state of a job, and since when it has been due.
-fn look_at(outlook: &Outlook, row: &ScannedRow) -> Result<(State, Timestamp), Error> {
-    let number = |attribute| row.value(attribute).map_or(0, |datum| datum.value() as i64);
-    let words = |attribute| row.value(attribute).map(Text::new);
-    let (task, queue_name) = (words(attribute::TASK_IDENTIFIER), words(attribute::QUEUE_NAME));
-    let locked_by = words(attribute::LOCKED_BY);
-    let (run_at, created_at) = (number(attribute::RUN_AT), number(attribute::CREATED_AT));
-    let state = outlook.state(&Seen {
-        id: number(attribute::ID),
-        task: task.as_ref().map_or(&[], |task| task.bytes()),
-        queue_name: queue_name.as_ref().map(Text::bytes),
-        run_at,
-        attempts: number(attribute::ATTEMPTS) as i32,
-        max_attempts: number(attribute::MAX_ATTEMPTS) as i32,
-        locked_at: timestamp(row.value(attribute::LOCKED_AT)),
-        locked_by: locked_by.as_ref().map(Text::bytes),
-        flags: row.value(attribute::FLAGS),
-        payload: row.value(attribute::PAYLOAD),
-        queue: row.value(attribute::QUEUE_NAME),
+fn seen<'a>(row: &ScannedRow, task: &'a [u8], queue_name: Option<&'a [u8]>, locked_by: Option<&'a [u8]>) -> Seen<'a> {
+    Seen {
+        id: number(row, ID),
+        task,
+        queue_name,
+        run_at: number(row, RUN_AT),
+        attempts: number(row, ATTEMPTS) as i32,
+        max_attempts: number(row, MAX_ATTEMPTS) as i32,
+        locked_at: timestamp(row.value(LOCKED_AT)),
+        locked_by,
+        flags: row.value(FLAGS),
+        payload: row.value(PAYLOAD),
+        queue: row.value(QUEUE_NAME),
         deleter: row.deleter(),
-    })?;
-    Ok((state, run_at.max(created_at)))
+    }
+}
+
+fn number(row: &ScannedRow, attribute: i16) -> i64 {
+    row.value(attribute).map_or(0, |datum| datum.value() as i64)
 }

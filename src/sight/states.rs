@@ -19,7 +19,7 @@ use crate::settings;
 use crate::shared::limits::{self, Claim};
 use crate::shared::{self, ID_PREFIX, State as WorkerState, TakenRange};
 use crate::tasks::registry::{self, Tasks};
-use pgrx::pg_sys::{Datum, InvalidOid, TransactionId};
+use pgrx::pg_sys::{Datum, InvalidOid, InvalidTransactionId, TransactionId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -128,14 +128,39 @@ impl Outlook {
         }
     }
 
+    /// Returns the state of a job, if what is in this process's memory says it. Raises nothing, and allocates nothing.
+    pub fn known_state(&self, job: &Seen) -> Option<State> {
+        if job.locked_at.is_some() || job.deleter != InvalidTransactionId {
+            return None;
+        }
+        if let Some(state) = self.state_of_idle(job) {
+            return Some(state);
+        }
+        if job.flags.is_some() || !self.tasks.pauses.is_empty() || !self.tasks.limits.is_empty() {
+            return None;
+        }
+        let is_task_blocked = self.blocked.borrow().get(job.task)?.is_some();
+        let is_queue_busy = || job.queue_name.is_some_and(|name| self.busy.contains_key(name));
+        Some(if is_task_blocked || is_queue_busy() { State::Waiting } else { State::Ready })
+    }
+
+    /// Returns the state of a job that does not run; `None` if it is due.
+    fn state_of_idle(&self, job: &Seen) -> Option<State> {
+        if job.attempts >= job.max_attempts {
+            Some(State::Failed)
+        } else if job.run_at > self.now {
+            Some(if job.attempts == 0 { State::Scheduled } else { State::Retrying })
+        } else {
+            None
+        }
+    }
+
     /// Returns the state of a job.
     pub fn state(&self, job: &Seen) -> Result<State, Error> {
         Ok(if self.is_running(job) {
             State::Running
-        } else if job.attempts >= job.max_attempts {
-            State::Failed
-        } else if job.run_at > self.now {
-            if job.attempts == 0 { State::Scheduled } else { State::Retrying }
+        } else if let Some(state) = self.state_of_idle(job) {
+            state
         } else if self.is_blocked(job)? {
             State::Waiting
         } else {

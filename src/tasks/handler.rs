@@ -9,8 +9,8 @@ use crate::schema;
 use crate::schema::job_row::{Job, begun};
 use crate::tasks::command;
 use pgrx::pg_sys::{Datum, JSONARRAYOID, JSONBOID, JSONOID, Oid, TEXTARRAYOID, VOIDOID};
+use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
 /// The arguments that a handler takes.
@@ -93,7 +93,7 @@ impl Handler {
     /// change. Errors as for [`Handler::check`].
     pub fn find(name: &DbText) -> Result<Handler, Error> {
         thread_local! {
-            static KNOWN: RefCell<HashMap<DbText, Handler>> = RefCell::default();
+            static KNOWN: RefCell<FxHashMap<DbText, Handler>> = RefCell::default();
             static VERSION: Cell<u64> = const { Cell::new(0) };
         }
         let version = invalidation::functions_version();

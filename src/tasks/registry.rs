@@ -17,8 +17,8 @@ use crate::tasks::limits::{self, Limit, Limits};
 use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
-use std::cell::RefCell;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
+use std::cell::{OnceCell, RefCell};
 use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +40,8 @@ pub struct Task {
     pub retry: Retry,
     /// The limits that its jobs fall under.
     pub limits: Vec<Rc<Limit>>,
+    /// Found when they are first asked for. They stay while the task is registered.
+    counters: OnceCell<Option<&'static TaskCounters>>,
 }
 
 /// How often a failed job is tried again, and when.
@@ -78,15 +80,15 @@ pub fn takes_sets(handler: &DbText) -> bool {
 impl Task {
     /// Returns the counters of the task; `None` where the library was not preloaded.
     pub fn counters(&self) -> Option<&'static TaskCounters> {
-        counters::of(background::database(), self.tag, &self.identifier)
+        *self.counters.get_or_init(|| counters::of(background::database(), self.tag, &self.identifier))
     }
 }
 
 /// The tasks at one moment.
 #[derive(Default)]
 pub struct Tasks {
-    by_identifier: HashMap<DbText, Rc<Task>>,
-    by_tag: HashMap<(Oid, u32), Rc<Task>>,
+    by_identifier: FxHashMap<DbText, Rc<Task>>,
+    by_tag: FxHashMap<(Oid, u32), Rc<Task>>,
     /// The tasks whose role does not exist, each with the name of that role.
     pub waiting: Vec<(DbText, DbText)>,
     /// True if the table calls a role by a former name: see [`rename_roles`].
@@ -267,6 +269,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
                 backoff: rows.value(row, 8).map(interval::elements).into_iter().flatten().flatten().collect(),
                 max_attempts: rows.get(row, 9),
             },
+            counters: OnceCell::new(),
         })
     });
     let mut tasks = Tasks::of(tasks);

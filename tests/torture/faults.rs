@@ -26,7 +26,8 @@ pub enum Fault {
 
 use Fault::*;
 
-const OFTEN: [(u64, Fault); 11] = [
+/// What can happen to a server, and how often.
+pub const ALL: &[(u64, Fault)] = &[
     (8, KillWorker),
     (2, KillScheduler),
     (1, KillLauncher),
@@ -39,6 +40,10 @@ const OFTEN: [(u64, Fault); 11] = [
     (1, ImmediateShutdown),
     (1, FastRestart),
 ];
+
+/// What no process crashes of, so that the counters last.
+pub const ORDERLY: &[(u64, Fault)] =
+    &[(6, TerminateWorker), (2, TerminateScheduler), (6, CancelWorker), (12, CancelJobs), (1, FastRestart)];
 
 impl Fault {
     /// Whether it is a kill -9.
@@ -115,19 +120,26 @@ fn cancel_jobs(cluster: &Cluster) -> Option<usize> {
         "begin; savepoint s; select kongtask.cancel(job_id, 'rolled back') from ({jobs} limit 3) undone; rollback to s"
     ))
     .ok()?;
-    let cancelled =
-        db.query(format!("select kongtask.cancel(job_id, 'torture') from ({jobs}) cancelled").as_str(), &[]).ok()?;
+    let count = db
+        .execute(
+            &format!(
+                "insert into cancelled select task_identifier, kongtask.cancel(job_id, 'torture')
+                 from ({jobs}) cancelled left join graphile_worker.jobs on id = job_id"
+            ),
+            &[],
+        )
+        .ok()?;
     db.batch_execute("commit").ok()?;
-    Some(cancelled.len())
+    Some(count as usize)
 }
 
 /// Strikes until told to stop; how often what was done.
-pub fn strike_until(stop: &AtomicBool, cluster: &Cluster, seed: u64) -> BTreeMap<Fault, usize> {
+pub fn strike_until(stop: &AtomicBool, cluster: &Cluster, seed: u64, often: &[(u64, Fault)]) -> BTreeMap<Fault, usize> {
     let mut random = Random::new(seed, u64::MAX);
     let mut struck = BTreeMap::new();
     while !stop.load(SeqCst) {
         sleep(random.time(Duration::from_secs(3)));
-        let fault = random.weighted(&OFTEN);
+        let fault = random.weighted(often);
         if fault.strike(cluster) {
             *struck.entry(fault).or_default() += 1;
         }

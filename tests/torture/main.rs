@@ -1,9 +1,13 @@
 //! Exactly once, whatever dies: enqueuers promise jobs, and everything that can be killed is killed, at random, for
 //! TORTURE_SECONDS. Then it is left in peace, and every promise that was committed must have been kept once.
 //!
+//! A crash resets the counters of what became of jobs. So the same is done without crashes, and what the counters say
+//! must agree with what was promised and done, and with the log.
+//!
 //! A key's promises are kept by the job that they gave their payloads to: of those of one job, the last.
 
 mod account;
+mod counters;
 mod faults;
 mod load;
 mod pauses;
@@ -25,6 +29,19 @@ fn duration() -> Duration {
 
 #[test]
 fn every_committed_promise_is_kept_once_whatever_is_killed() {
+    torture(faults::ALL);
+}
+
+#[test]
+fn the_counters_agree_with_what_was_done_where_nothing_crashes() {
+    let (seed, cluster) = torture(faults::ORDERLY);
+    let (says, wrong) = counters::compare(&cluster);
+    say(&format!("torture: {says}"));
+    assert_eq!(wrong, Vec::<String>::new(), "SEED={seed}");
+}
+
+/// Does it; with what seed, and to what server.
+fn torture(often: &[(u64, Fault)]) -> (u64, Cluster) {
     let (seed, duration) = (Random::seed(), duration());
     say(&format!("torture: {} s, SEED={seed}", duration.as_secs()));
     let cluster =
@@ -36,7 +53,7 @@ fn every_committed_promise_is_kept_once_whatever_is_killed() {
         let enqueuers: Vec<_> = (1..=ENQUEUERS)
             .map(|number| scope.spawn(move || load::promise_until(stop, cluster, seed, number)))
             .collect();
-        let strikes = scope.spawn(move || faults::strike_until(stop, cluster, seed));
+        let strikes = scope.spawn(move || faults::strike_until(stop, cluster, seed, often));
         let pauses = scope.spawn(move || pauses::pause_until(stop, cluster, seed));
         let begun = Instant::now();
         // One that fails has the others end as well.
@@ -78,6 +95,7 @@ fn every_committed_promise_is_kept_once_whatever_is_killed() {
     } else {
         say("torture: the indexes were not checked, as this server has no amcheck");
     }
+    (seed, cluster)
 }
 
 /// Of processes that ended by themselves, what the log says.

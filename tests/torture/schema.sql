@@ -30,6 +30,9 @@ create index on effect (promise);
 -- Pauses, each while it was surely in force. NULL: any.
 create table paused (task text, queue text, begun timestamptz not null, ended timestamptz not null);
 
+-- What kongtask.cancel has answered.
+create table cancelled (task text, answer text not null);
+
 create sequence child;
 
 -- How many jobs wait, if that is less than enough.
