@@ -1,7 +1,7 @@
 //! Jobs that fall under limits: what they are limited by, and the search for those that wait.
 
-use super::search::{self, Search};
 use super::plan;
+use super::search::{self, Search};
 use crate::error::Error;
 use crate::pg::clock::{self, NEVER, Tick};
 use crate::pg::spi::Plan;
@@ -68,8 +68,7 @@ pub fn tell_next_start(entry: Option<&DatabaseEntry>, next_start: Tick) {
 /// it wait: whoever gives back room searches for them. To be called before the snapshot of the search.
 pub fn leave_out(board: Board, database: Oid, tasks: &Tasks, names: &mut Vec<DbText>, from: Position) {
     let covers_any = |limit: &Limit| names.iter().any(|name| limit.covers(name));
-    let limits: Vec<&Rc<Limit>> =
-        tasks.limits.iter().filter(|limit| limit.by.is_none() && covers_any(limit)).collect();
+    let limits: Vec<&Rc<Limit>> = tasks.limits.iter().filter(|limit| limit.by.is_none() && covers_any(limit)).collect();
     if limits.is_empty() {
         return;
     }
@@ -83,9 +82,8 @@ pub fn leave_out(board: Board, database: Oid, tasks: &Tasks, names: &mut Vec<DbT
 
 /// Leaves those of a role's jobs out that have no room, and notes that they wait. To be called within a transaction.
 pub fn sift(board: Board, database: Oid, tasks: &Tasks, role: Oid, hints: &mut Vec<Hint>) -> Result<(), Error> {
-    let limited = |hint: &Hint| {
-        tasks.tagged(role, hint.task).filter(|task| hint.kind != Kind::Queued && !task.limits.is_empty())
-    };
+    let limited =
+        |hint: &Hint| tasks.tagged(role, hint.task).filter(|task| hint.kind != Kind::Queued && !task.limits.is_empty());
     let mut by_task: HashMap<u32, (&Rc<Task>, Vec<Hint>)> = HashMap::new();
     for hint in hints.iter() {
         if let Some(task) = limited(hint) {
@@ -158,8 +156,8 @@ impl Refill<'_> {
             }
             match self.board.list(self.database, role) {
                 Some(list) => {
-                    // Jobs at the watermark and behind it are found by the search that goes on there.
-                    let until = self.opened.last.next().min(list.with(|ready| ready.watermark()));
+                    // What the next search will find need not be looked for. One that is under way may leave it out.
+                    let until = self.opened.last.next().min(list.with(|ready| ready.next_search()));
                     self.find_of_role(role, &names, until, &mut found)?;
                 }
                 // The role's next worker searches the whole table.
@@ -251,13 +249,18 @@ impl Refill<'_> {
                 entry.has_skipped_rows.store(true, SeqCst);
             }
         }
-        let mut room = usize::try_from(self.opened.room).unwrap_or(usize::MAX);
         let mut roles: Vec<Oid> = found.iter().map(|(role, _)| *role).collect();
         roles.sort_unstable_by_key(|role| role.to_u32());
         roles.dedup();
-        for role in roles {
+        for &role in &roles {
             let hints: Vec<Hint> = found.iter().filter(|(of, _)| *of == role).map(|(_, hint)| *hint).collect();
             wake::offer(self.board, self.database, role, &hints, None);
+        }
+        // Only now: a worker that gives back room from here on finds the jobs on its list.
+        let claim = Claim { terms: &self.limit.terms, key: self.opened.key };
+        let mut room = usize::try_from(limits::room(self.board, self.database, &claim)).unwrap_or(usize::MAX);
+        for role in roles {
+            let hints: Vec<Hint> = found.iter().filter(|(of, _)| *of == role).map(|(_, hint)| *hint).collect();
             let begin = hints.len().min(room);
             room -= begin;
             let others = begin.saturating_sub(usize::from(mine == Some(role)));

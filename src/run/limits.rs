@@ -152,16 +152,10 @@ impl Runner {
     }
 
     /// Searches for jobs that wait under limits and keys that have room: those given, or all.
-    pub fn refill(
-        &self,
-        tasks: &Tasks,
-        forbidden_flags: &[DbText],
-        which: Option<&[(u64, u64)]>,
-    ) -> Result<(), Error> {
+    pub fn refill(&self, tasks: &Tasks, forbidden_flags: &[DbText], which: Option<&[(u64, u64)]>) -> Result<(), Error> {
         let Some(board) = shared::board() else { return Ok(()) };
         let terms = |id| tasks.limits.get(id).map(|limit| &limit.terms);
-        let (opened, next_start): (Vec<Opened>, Tick) =
-            limits::open(board, self.database, Some(self.me), terms, which);
+        let (opened, next_start): (Vec<Opened>, Tick) = limits::open(board, self.database, Some(self.me), terms, which);
         limited::tell_next_start(board.database(self.database), next_start);
         if !opened.is_empty() {
             xact::begin_for_queue();

@@ -675,6 +675,11 @@ pub fn throttle(database: Oid, claim: &Claim, until: Tick) -> bool {
     with(throttle).unwrap_or(false)
 }
 
+/// Returns how many jobs may begin under a limit and key now.
+pub fn room(board: Board, database: Oid, claim: &Claim) -> u64 {
+    with(|table| table.room(board, database, claim, None, clock::tick())).unwrap_or(0)
+}
+
 /// Returns what is known of a limit and key.
 pub fn known(board: Board, database: Oid, claim: &Claim) -> Known {
     let known = |table: &mut Table| {

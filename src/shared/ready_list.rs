@@ -114,9 +114,9 @@ impl ReadyList {
         self.count > 0 || (self.watermark != Position::END && self.searcher == 0)
     }
 
-    /// Returns where the part of the table begins that is still to be searched.
-    pub fn watermark(&self) -> Position {
-        self.watermark
+    /// Returns where the part of the table begins that a search will look at which has not begun yet.
+    pub fn next_search(&self) -> Position {
+        if self.searcher == 0 { self.watermark } else { Position::END }
     }
 
     /// Returns the position of the first job on the list, or the watermark if there is none.

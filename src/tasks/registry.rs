@@ -241,7 +241,8 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     };
     let settings = if shape == Shape::Current { limits(&session).inspect_err(|_| WATCH.spoil())? } else { Vec::new() };
     let rows = session.read(plan, &[]).inspect_err(|_| WATCH.spoil())?;
-    let of_tasks = (0..rows.count()).filter_map(|row| Some(Limit::of_task(&rows.get(row, 0)?, rows.get(row, 10)?, tag)));
+    let of_tasks =
+        (0..rows.count()).filter_map(|row| Some(Limit::of_task(&rows.get(row, 0)?, rows.get(row, 10)?, tag)));
     let limits = Limits::of(of_tasks.chain(settings));
     let owner = catalog::owner(table);
     let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));

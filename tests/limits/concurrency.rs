@@ -175,6 +175,20 @@ fn workers_that_come_and_go_keep_to_the_limit_and_leave_no_job_behind() {
     assert_eq!(cluster.text(&at_once(false)), "2");
 }
 
+/// The first worker that finds no room searches the table without the task, while the others work off what was found
+/// before.
+#[test]
+fn a_backlog_is_worked_off_though_a_search_left_it_out() {
+    let cluster = cluster(&["kongtask.workers = 4", "kongtask.worker_idle_timeout = '1s'", "synchronous_commit = off"]);
+    cluster.sql(
+        "create function count_it() returns void language sql as 'select';
+         select kongtask.register_task('work', 'count_it()', concurrency := 3), kongtask.pause();
+         select count(graphile_worker.add_job('work')) from generate_series(1, 20000)",
+    );
+    cluster.sql("select kongtask.resume()");
+    cluster.wait_for(JOBS, "0");
+}
+
 #[test]
 fn a_backlog_that_waits_is_passed_by_other_jobs() {
     let cluster = cluster(&["kongtask.workers = 2"]);

@@ -40,7 +40,10 @@ fn jobs_without_the_member_share_one_limit() {
     assert_eq!(cluster.text(RUNNING), "2");
     cluster.sql("delete from gate");
     cluster.wait_for("select count(*) from account", "4");
-    cluster.wait_for("select left(last_error, 35) from graphile_worker.jobs where attempts = 1", "unsupported Unicode escape sequence");
+    cluster.wait_for(
+        "select left(last_error, 35) from graphile_worker.jobs where attempts = 1",
+        "unsupported Unicode escape sequence",
+    );
 }
 
 #[test]
@@ -80,7 +83,9 @@ fn a_great_tenant_does_not_delay_the_small_ones() {
 #[test]
 fn ten_thousand_keys() {
     let cluster = cluster(&["kongtask.workers = 4", "synchronous_commit = off"]);
-    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 1, rate := 10, per := '1 second')");
+    cluster.sql(
+        "select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 1, rate := 10, per := '1 second')",
+    );
     cluster.sql(&add("work", 1, 12_000, "'s', 0, 'key', n % 10000"));
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(distinct n) from account"), "12000");

@@ -56,7 +56,10 @@ fn a_job_that_could_not_begin_costs_no_start() {
     let mut db = cluster.connect();
     db.batch_execute("begin").expect("begin");
     let job: i64 = db
-        .query_one("select id from graphile_worker.add_job('work', '{\"n\": 2}', run_at := now() - interval '1 day')", &[])
+        .query_one(
+            "select id from graphile_worker.add_job('work', '{\"n\": 2}', run_at := now() - interval '1 day')",
+            &[],
+        )
         .expect("a job")
         .get(0);
     db.batch_execute("commit; begin").expect("commit");

@@ -54,7 +54,10 @@ fn a_role_limits_its_own_tasks_and_no_others() {
     assert_eq!(error(&mut app, "select kongtask.set_limit('of work', '{mine}', concurrency := 1)").0, "42501");
     assert_eq!(error(&mut app, "select kongtask.drop_limit('of work')").0, "42501");
     app.batch_execute("select kongtask.drop_limit('of mine')").expect("its own limit");
-    assert_eq!(cluster.text("select string_agg(name || ' ' || role, ',') from kongtask.limit_settings"), "of work postgres");
+    assert_eq!(
+        cluster.text("select string_agg(name || ' ' || role, ',') from kongtask.limit_settings"),
+        "of work postgres"
+    );
 }
 
 #[test]
@@ -92,7 +95,8 @@ fn a_dump_has_the_limits() {
     cluster.sql("create database copy");
     let dump = cluster.client_program("pg_dump", &["-Fc", "postgres"]).stdout;
     cluster.restore(&dump, "copy", &[]);
-    let settings = "select concat_ws(' ', name, tasks, by, concurrency, rate, per, burst, role) from kongtask.limit_settings";
+    let settings =
+        "select concat_ws(' ', name, tasks, by, concurrency, rate, per, burst, role) from kongtask.limit_settings";
     let mut copy = cluster.connect_as("postgres", "copy");
     assert_eq!(rows(&mut copy, settings), rows(&mut cluster.connect(), settings));
     assert_eq!(rows(&mut copy, "select concurrency::text from kongtask.tasks where identifier = 'work'"), ["1"]);

@@ -3,8 +3,8 @@
 
 use super::Scheduler;
 use crate::error::Error;
-use crate::jobs::{limited, queues};
 use crate::jobs::search::{self, Search, SearchResult};
+use crate::jobs::{limited, queues};
 use crate::pg::clock::{self, Tick, Timestamp, after};
 use crate::pg::fault;
 use crate::processes::pool::Understaffed;
