@@ -42,6 +42,13 @@ pub enum Error {
     PauseEndsBefore,
     MayNotControl,
     NegativeMost,
+    InvalidConcurrency,
+    InvalidLimitName,
+    InvalidLimit(String),
+    NoSuchLimit(DbText),
+    /// The role may not throttle this limit.
+    MayNotThrottle(DbText),
+    TooManyLimitKeys,
     InvalidCron {
         message: String,
         detail: String,
@@ -216,6 +223,12 @@ impl Error {
             Error::InvalidPausedName(name) => (b"22023", format!("{name} must have 1 to 128 characters")),
             Error::PauseEndsBefore => (b"22023", "until must be later than now".into()),
             Error::MayNotControl => (b"42501", "permission denied to control jobs of all tasks".into()),
+            Error::InvalidConcurrency => (b"22023", "concurrency must be at least 1".into()),
+            Error::InvalidLimitName => (b"22023", "the name of a limit must have 1 to 128 characters".into()),
+            Error::InvalidLimit(message) => (b"22023", message.clone()),
+            Error::NoSuchLimit(name) => (b"42704", format!("limit \"{name}\" does not exist")),
+            Error::MayNotThrottle(name) => (b"42501", format!("permission denied for limit \"{name}\"")),
+            Error::TooManyLimitKeys => (b"53400", "too many keys are limited at once".into()),
             Error::NegativeMost => (b"22023", "most must not be negative".into()),
             Error::NoSuchTask(task) => (b"42704", format!("task \"{task}\" is not registered")),
             Error::InvalidCron { message, .. } => (b"22023", message.clone()),
@@ -345,7 +358,6 @@ impl Error {
             }
             Error::TooManyWaits => "Give waits a timeout, or look at kongtask.runs instead.".into(),
             Error::StandbyCannotWait => "Wait on the primary, or look at kongtask.runs here.".into(),
-            Error::NotPreloaded => "Add kongtask to shared_preload_libraries, and restart the server.".into(),
             Error::TooManyCancels => "Commit, and try again when the jobs have ended.".into(),
             Error::NotInHandler(_) => {
                 "Call it in the function that runs the job. From elsewhere, reschedule_jobs and permanently_fail_jobs change a job that waits."
@@ -381,6 +393,14 @@ impl Error {
                 "Create the function, or register another one with kongtask.register_task.".into()
             }
             Error::InvalidPausedName(_) => "Pass NULL for all.".into(),
+            Error::InvalidConcurrency => "To keep all jobs of a task from beginning, use kongtask.pause.".into(),
+            Error::InvalidLimitName => "It must not begin with task:, which stands for the concurrency of a task.".into(),
+            Error::NoSuchLimit(_) => "SELECT name FROM kongtask.limits lists them.".into(),
+            Error::MayNotThrottle(_) => {
+                "A handler of a task under the limit may, and who may set the limit.".into()
+            }
+            Error::TooManyLimitKeys => "Raise kongtask.max_limit_keys, and restart the server.".into(),
+            Error::NotPreloaded => "Add kongtask to shared_preload_libraries, and restart the server.".into(),
             Error::MayNotControl => {
                 "Name a task that your role has registered; or have the owner of the extension or a superuser do it.".into()
             }

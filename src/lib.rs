@@ -57,7 +57,8 @@ pgrx::extension_sql_file!("../sql/install/45_commands.sql", name = "commands", r
 pgrx::extension_sql_file!("../sql/install/46_control.sql", name = "control", requires = ["commands"]);
 pgrx::extension_sql_file!("../sql/install/47_sight.sql", name = "sight", requires = ["control"]);
 pgrx::extension_sql_file!("../sql/install/48_doctor.sql", name = "doctor", requires = ["sight"]);
-pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["doctor"]);
+pgrx::extension_sql_file!("../sql/install/49_limits.sql", name = "limits", requires = ["doctor"]);
+pgrx::extension_sql_file!("../sql/install/50_rights.sql", name = "rights", requires = ["limits"]);
 pgrx::extension_sql_file!("../sql/install/55_comments.sql", name = "comments", requires = ["rights"]);
 pgrx::extension_sql_file!("../sql/install/60_adopted.sql", name = "adopted", requires = ["comments"], finalize);
 

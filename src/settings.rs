@@ -1,5 +1,5 @@
-//! The settings `kongtask.*` of postgresql.conf. All but
-//! kongtask.max_databases and kongtask.max_tracked_tasks can be changed by a reload.
+//! The settings `kongtask.*` of postgresql.conf. All but kongtask.max_databases, kongtask.max_tracked_tasks and
+//! kongtask.max_limit_keys can be changed by a reload.
 
 use crate::pg::background;
 use crate::pg::text::DbText;
@@ -22,6 +22,7 @@ static FORBIDDEN_FLAGS: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static FORBIDDEN_FLAGS_FUNCTION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static SHUTDOWN_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static MAX_TRACKED_TASKS: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static MAX_LIMIT_KEYS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LOG_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static SYNCHRONOUS_COMMIT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -130,6 +131,16 @@ pub fn define() {
         c"Further tasks are counted together. Each takes one and a half kilobytes of shared memory.",
         &MAX_TRACKED_TASKS,
         (1, 100_000),
+    );
+    GucRegistry::define_int_guc(
+        c"kongtask.max_limit_keys",
+        c"Sets the number of limits and keys of limits, of all databases, that can be remembered at once.",
+        c"A limit that has no room, or a rate, takes one for each key. Each takes 80 bytes of shared memory.",
+        &MAX_LIMIT_KEYS,
+        1,
+        10_000_000,
+        if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
     );
     // SAFETY: the hook is guarded, and only reads the new value.
     unsafe {
@@ -291,6 +302,11 @@ pub fn forbidden_flags_function() -> Option<DbText> {
 /// Returns how many tasks have counters of their own.
 pub fn max_tracked_tasks() -> usize {
     usize::try_from(MAX_TRACKED_TASKS.get()).unwrap_or(1)
+}
+
+/// Returns how many limits and keys of limits can be remembered at once.
+pub fn max_limit_keys() -> usize {
+    usize::try_from(MAX_LIMIT_KEYS.get()).unwrap_or(1)
 }
 
 /// Returns the duration from which a run of a job is logged.

@@ -208,6 +208,7 @@ fn settings_are_checked() {
             "kongtask.forbidden_flags_function=",
             "kongtask.job_expiry=14400",
             "kongtask.log_min_duration=-1",
+            "kongtask.max_limit_keys=10000",
             "kongtask.max_tracked_tasks=1000",
             "kongtask.max_workers=0",
             "kongtask.poll_interval=2000",

@@ -22,7 +22,8 @@ create table kongtask.tasks (
   max_attempts int check (max_attempts >= 1),
   keep text not null default 'none' check (keep = any ('{none,failures,all}')),
   keep_for interval not null default '7 days' check (keep_for > '0' and keep_for <= '10 years'),
-  keep_payload boolean not null default false
+  keep_payload boolean not null default false,
+  concurrency int check (concurrency >= 1)
 );
 
 create function kongtask.register_task(
@@ -35,7 +36,8 @@ create function kongtask.register_task(
   max_attempts integer = null,
   keep text = 'none',
   keep_for interval = '7 days',
-  keep_payload boolean = false
+  keep_payload boolean = false,
+  concurrency integer = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_register_task';
@@ -49,7 +51,8 @@ create function kongtask.alter_task(
   max_attempts integer = null,
   keep text = null,
   keep_for interval = null,
-  keep_payload boolean = null
+  keep_payload boolean = null,
+  concurrency integer = null
 ) returns kongtask.tasks
   language c volatile
   as 'MODULE_PATHNAME', 'kongtask_alter_task';

@@ -95,3 +95,4 @@ select pg_catalog.pg_extension_config_dump('kongtask.runs_1', '');
 select pg_catalog.pg_extension_config_dump('kongtask.runs_2', '');
 select pg_catalog.pg_extension_config_dump('kongtask.runs_3', '');
 select pg_catalog.pg_extension_config_dump('kongtask.run_tables', '');
+select pg_catalog.pg_extension_config_dump('kongtask.limit_settings', '');

@@ -371,6 +371,9 @@ none, failures (those that did not succeed) or
 all.';
 comment on column kongtask.tasks.keep_for is 'Time that such a row stays, at least.';
 comment on column kongtask.tasks.keep_payload is 'True if such a row has the payload.';
+comment on column kongtask.tasks.concurrency is
+'Number of its jobs that may run at once. NULL:
+any.';
 
 comment on function kongtask.register_task is
 'Registers a function or procedure as the handler of a task and returns the
@@ -409,6 +412,7 @@ Arguments:
 - keep_for: time that such a row stays, at least: 1 millisecond to 10 years.
   The longest of all tasks counts.
 - keep_payload: true if such a row has the payload.
+- concurrency: number of jobs of the task that may run at once. NULL: any.
 
 Errors:
 - 22004: the identifier or the handler is NULL.
@@ -433,8 +437,8 @@ comment on function kongtask.alter_task is
 'Changes options of a task and returns the task''s row.
 
 NULL leaves an option as it is. What takes an option away: ''0'' for timeout,
-''{}'' for backoff, 0 for max_attempts. Jobs that run are not affected before
-they fail.
+''{}'' for backoff, 0 for max_attempts and concurrency. Jobs that run are not
+affected before they fail.
 
 Arguments:
 - identifier: name of the task.
@@ -451,10 +455,12 @@ Arguments:
 - keep: attempts that leave a row in kongtask.runs: none, failures or all.
 - keep_for: time that such a row stays, at least: 1 millisecond to 10 years.
 - keep_payload: true if such a row has the payload.
+- concurrency: number of jobs of the task that may run at once.
 
 Errors:
 - 22004: the identifier is NULL.
-- 22023: max_batch, timeout, backoff, keep or keep_for is out of range.
+- 22023: max_batch, timeout, backoff, keep, keep_for or concurrency is
+  out of range.
 - GWBMA: max_attempts is negative.
 - 42704: the task is not registered.
 - 42501: another role has registered the task.

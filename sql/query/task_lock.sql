@@ -11,7 +11,8 @@ select
   tasks.max_attempts,
   tasks.keep,
   tasks.keep_for,
-  tasks.keep_payload
+  tasks.keep_payload,
+  tasks.concurrency
 from kongtask.tasks
 where tasks.identifier operator(pg_catalog.=) $1
 for update

@@ -8,6 +8,7 @@
 --   $7 text: keep
 --   $8 interval: keep_for
 --   $9 boolean: keep_payload
+--   $10 integer: concurrency
 update kongtask.tasks
 set
   max_batch = $2,
@@ -17,6 +18,7 @@ set
   max_attempts = $6,
   keep = coalesce($7, 'none'),
   keep_for = coalesce($8, '7 days'),
-  keep_payload = coalesce($9, false)
+  keep_payload = coalesce($9, false),
+  concurrency = $10
 where tasks.identifier operator(pg_catalog.=) $1
 returning tasks

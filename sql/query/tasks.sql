@@ -14,5 +14,6 @@ select
   tasks.max_attempts,
   tasks.keep,
   tasks.keep_payload,
-  pg_catalog.date_part('epoch', tasks.keep_for)
+  pg_catalog.date_part('epoch', tasks.keep_for),
+  tasks.concurrency
 from kongtask.tasks

@@ -12,5 +12,6 @@ select
   null::pg_catalog.int4,
   null::pg_catalog.text,
   null::pg_catalog.bool,
-  null::pg_catalog.float8
+  null::pg_catalog.float8,
+  null::pg_catalog.int4
 from kongtask.tasks

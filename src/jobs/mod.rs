@@ -5,7 +5,8 @@
 // Lowest first.
 mod table_shape;
 pub mod search;
-mod queue_search;
+pub mod queue_search;
+pub mod limited;
 pub mod queues;
 pub mod triggers;
 pub mod runs;

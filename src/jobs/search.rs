@@ -32,6 +32,8 @@ pub struct Search<'a> {
     pub forbidden_flags: &'a [DbText],
     pub pauses: &'a Pauses,
     pub from: Position,
+    /// Nothing at this position or behind it is looked for.
+    pub until: Position,
     pub most: usize,
 }
 
@@ -92,6 +94,23 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         INT8OID
     )
     .by_index();
+    static BEFORE: Plan = plan!(
+        "search_before",
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8OID,
+        INT4OID,
+        TIMESTAMPTZOID,
+        INT8OID,
+        TIMESTAMPTZOID,
+        INT8OID
+    )
+    .by_index();
     if search.tasks.is_empty() {
         return Ok(SearchResult::new());
     }
@@ -104,11 +123,17 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
     let values = values(search, now);
     let mut found = SearchResult::new();
     let mut from = search.from;
-    loop {
+    while from < search.until {
         let left = search.most - found.hints.len();
         let most = i64::try_from(left).ok().into_datum();
         let (priority, run_at, id) = (from.priority.into_datum(), from.run_at.into_datum(), from.id.into_datum());
-        let rows = session.read(&SEARCH, &[&values[..], &[most, priority, run_at, id]].concat())?;
+        let values = [&values[..], &[most, priority, run_at, id]].concat();
+        let rows = if from.priority == search.until.priority && search.until != Position::END {
+            let (run_at, id) = (search.until.run_at.into_datum(), search.until.id.into_datum());
+            session.read(&BEFORE, &[&values[..], &[run_at, id]].concat())?
+        } else {
+            session.read(&SEARCH, &values)?
+        };
         let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
         let is_full = rows.count() == left;
         rows.free();
@@ -125,6 +150,7 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         let Some(priority) = next_priority(&next) else { return Ok(found) };
         from = Position { priority, ..Position::START };
     }
+    Ok(found)
 }
 
 /// Returns the next priority that has a due job.

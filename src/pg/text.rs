@@ -288,7 +288,11 @@ pub fn texts_or_null(values: &[impl AsText]) -> Value {
 
 /// Returns the elements of a `text[]`. NULL has none, and NULL elements are left out.
 pub fn elements(array: Value) -> Vec<DbText> {
-    let Some(array) = array else { return Vec::new() };
+    array.map(nullable_elements).into_iter().flatten().flatten().collect()
+}
+
+/// Returns the elements of a `text[]`.
+pub fn nullable_elements(array: Datum) -> Vec<Option<DbText>> {
     let (length, by_value, alignment) = TEXT;
     let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
     // SAFETY: by the caller's word a text[]; two arrays of `count` are made of it.
@@ -305,8 +309,7 @@ pub fn elements(array: Value) -> Vec<DbText> {
             &mut count,
         );
         (0..usize::try_from(count).unwrap_or(0))
-            .filter(|&at| !*nulls.add(at))
-            .map(|at| super::args::Text::new(*elements.add(at)).read())
+            .map(|at| (!*nulls.add(at)).then(|| super::args::Text::new(*elements.add(at)).read()))
             .collect()
     }
 }

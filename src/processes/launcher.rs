@@ -22,7 +22,7 @@ use crate::processes::backoff::{Backoff, Reminder};
 use crate::processes::pool::{SLOT_IS_FREE, TURN};
 use crate::processes::scheduler;
 use crate::settings::{self, ServedNames};
-use crate::shared::{self, Board, DatabaseEntry, Restoring, State, counters, crash_records, uptime};
+use crate::shared::{self, Board, DatabaseEntry, Restoring, State, counters, crash_records, limits, uptime};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::SeqCst;
@@ -217,6 +217,7 @@ impl Launcher {
         xact::begin();
         let databases = background::databases();
         counters::forget(|database| background::database_name(database).is_none());
+        limits::forget(|database| background::database_name(database).is_none());
         xact::commit()?;
         let now = clock::tick();
         let served = ServedNames::read();

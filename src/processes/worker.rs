@@ -11,12 +11,14 @@
 //! worker.
 
 use crate::error::Error;
+use crate::jobs::limited;
 use crate::jobs::search::{self, Search};
 use crate::pg::catch::{Failure, Level, log};
 use crate::pg::clock::{self, NEVER, Tick, after, until_tick};
 use crate::pg::memory::Arena;
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, role, xact};
+use crate::run::limits::Room;
 use crate::run::{Runner, TakenJobs};
 use crate::schema;
 use crate::settings;
@@ -141,7 +143,9 @@ fn run(
             due_again: Cell::new(NEVER),
             timed_out: Cell::new(false),
             jobs_run: Cell::new(0),
+            room: Room::default(),
         },
+        looks_at: 1,
     };
     // Not at LOG: workers come and go as jobs do.
     log(Level::Debug, format!("{name} started"));
@@ -192,6 +196,9 @@ struct WorkerLoop {
     is_current: bool,
     /// Since when it has had nothing to do; `None` while it has.
     idle_since: Option<Tick>,
+    /// How many jobs to take off the list to find one that has room: more while none has, as each look costs a
+    /// statement. For tasks whose limits have keys.
+    looks_at: usize,
     runner: Runner,
 }
 
@@ -224,11 +231,12 @@ impl WorkerLoop {
     fn run_next(&mut self) -> Result<bool, Error> {
         if !self.is_current || registry::is_stale() || settings::forbidden_flags_function().is_some() {
             self.look_around()?;
+            self.look_for_waiting()?;
         }
         if self.forbidden.is_none() {
             return Ok(false);
         }
-        let hints = self.take();
+        let (hints, most) = self.take();
         let Some(first) = hints.first() else { return self.search() };
         if self.is_held() {
             self.runner.me.let_go();
@@ -249,8 +257,15 @@ impl WorkerLoop {
             self.runner.me.let_go();
             return Ok(true);
         }
+        let Some(hints) = self.find_room(&task, hints, most)? else {
+            self.runner.me.let_go();
+            return Ok(true);
+        };
         let taken = TakenJobs { task, forbidden_flags: self.forbidden.clone().unwrap_or_default(), hints };
         let left = self.runner.run(&taken)?;
+        if self.runner.holds_room() {
+            self.runner.give_back(&self.tasks, &taken.forbidden_flags, &left)?;
+        }
         if !left.is_empty() {
             wake::offer(self.board, self.database, self.runner.role, &left, None);
         }
@@ -268,6 +283,37 @@ impl WorkerLoop {
             self.look_around()?;
         }
         Ok(self.tasks.pauses.until(&task.identifier, None, clock::now()).is_some())
+    }
+
+    /// Asks for room for jobs of a task. Returns those that may begin; `None` if none may.
+    fn find_room(&mut self, task: &Rc<Task>, hints: Vec<Hint>, most: usize) -> Result<Option<Vec<Hint>>, Error> {
+        const MOST_LOOKS: usize = 256;
+        if hints.first().is_some_and(|first| first.kind == Kind::Queued) {
+            // For the queue's next job, which may be another one.
+            self.runner.asks_for_next_of_queue(&self.tasks);
+            self.runner.tell_of_room(self.board, 0);
+            return Ok(Some(hints));
+        }
+        if task.limits.is_empty() {
+            self.runner.tell_of_room(self.board, 0);
+            return Ok(Some(hints));
+        }
+        let granted = self.runner.grant(task, &hints, most)?;
+        if granted.is_empty() {
+            self.looks_at = (self.looks_at * 2).min(MOST_LOOKS);
+            return Ok(None);
+        }
+        self.looks_at = 1;
+        self.runner.tell_of_room(self.board, if limited::has_keys(task) { 0 } else { granted.len() as u64 });
+        Ok(Some(granted))
+    }
+
+    /// After a change of the limits: what this worker ran until now may be counted under a limit that it did not know.
+    fn look_for_waiting(&mut self) -> Result<(), Error> {
+        if self.tasks.limits.is_empty() {
+            return Ok(());
+        }
+        self.runner.refill(&self.tasks, self.forbidden.as_deref().unwrap_or_default(), None)
     }
 
     fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
@@ -292,8 +338,9 @@ impl WorkerLoop {
     }
 
     /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
-    /// workers their share.
-    fn take(&self) -> Vec<Hint> {
+    /// workers their share. Returns also how many of them may share it: more are taken where only their rows tell which
+    /// of them have room.
+    fn take(&self) -> (Vec<Hint>, usize) {
         let users = || {
             // Those that are starting have not joined the list yet.
             let starts = |worker: &Worker| worker.state() == State::Starting && worker.role.get() == self.runner.role;
@@ -301,24 +348,32 @@ impl WorkerLoop {
             (self.list.users() + starting).max(1)
         };
         loop {
+            let mut most = 1;
             let mut hints = self.list.with(|ready| {
                 let waiting = ready.len();
-                ready.take(|hint| match self.own_task(hint) {
-                    Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
-                        task.max_batch.min(waiting.div_ceil(users()))
+                ready.take(|hint| {
+                    let task = self.own_task(hint);
+                    most = match task {
+                        Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
+                            task.max_batch.min(waiting.div_ceil(users()))
+                        }
+                        _ => 1,
+                    };
+                    match task {
+                        Some(task) if limited::has_keys(task) && hint.kind != Kind::Queued => most.max(self.looks_at),
+                        _ => most,
                     }
-                    _ => 1,
                 })
             });
             if hints.is_empty() {
-                return hints;
+                return (hints, most);
             }
             // The scheduler has the table searched again once it has settled the charges.
             hints.retain(|hint| !crash_records::is_charged(self.database, hint.position.id));
             if !hints.is_empty() {
                 // From here on, the jobs are looked for if this process ends.
                 self.runner.me.hold(TakenRange::of(&hints), &DbText::default());
-                return hints;
+                return (hints, most);
             }
         }
     }
@@ -332,15 +387,22 @@ impl WorkerLoop {
         // Read after the search has begun: a task that is registered, or a pause that ends, later has the table searched
         // again.
         self.tasks = registry::tasks()?;
-        let tasks = self.tasks.running_of_role(self.runner.role, clock::now());
+        let mut tasks = self.tasks.running_of_role(self.runner.role, clock::now());
+        if !self.tasks.limits.is_empty() {
+            limited::leave_out(self.board, self.database, &self.tasks, &mut tasks, from);
+        }
         let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
-        let found = search::search(&Search {
+        let mut found = search::search(&Search {
             tasks: &tasks,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
             pauses: &self.tasks.pauses,
             from,
+            until: Position::END,
             most: (largest.unwrap_or(1) * self.list.users()).clamp(AT_LEAST, CAPACITY),
         })?;
+        if !self.tasks.limits.is_empty() {
+            limited::sift(self.board, self.database, &self.tasks, self.runner.role, &mut found.hints)?;
+        }
         xact::commit()?;
         fault::point("searched")?;
         self.list.with(|ready| ready.end_search(&found.hints, found.to));

@@ -26,6 +26,7 @@
 //! neither.
 
 pub mod marks;
+pub mod limits;
 mod single;
 mod queue;
 mod procedure;
@@ -86,6 +87,8 @@ pub struct Runner {
     pub timed_out: Cell<bool>,
     /// How many jobs it has taken to run.
     pub jobs_run: Cell<u64>,
+    /// What it has been granted under limits.
+    pub room: limits::Room,
 }
 
 /// Measures an attempt.
@@ -281,6 +284,7 @@ impl Runner {
     /// Calls a handler in the current transaction, and resets what it changed in its session.
     fn call(&self, task: &Task, handler: &Handler, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begun = task.timeout.map(|_| Instant::now());
+        self.begins();
         python::prepare(handler.is_python());
         // A trigger that fired at the last commit may have terminated this process.
         latch::ended_itself();
@@ -367,7 +371,9 @@ impl Runner {
         if tasks.paused_until(&task.identifier, queue_name).is_some() {
             return Ok(None);
         }
-        let now = tasks.get(&task.identifier).filter(|now| now.role == self.role);
+        // A limit that was set since has not been asked for room.
+        let is_as_taken = |now: &&Rc<Task>| now.role == self.role && now.limits == task.limits;
+        let now = tasks.get(&task.identifier).filter(is_as_taken);
         now.map(|now| Handler::find(&now.handler)).transpose()
     }
 

@@ -99,6 +99,9 @@ impl Runner {
             take::claim_following(job.queue_name(), self.worker_id(), &tasks, &run.forbidden_flags, |next| {
                 let position = next.hint.position;
                 let goes_on = next.task.role == self.role
+                    // Others may wait for the room that this one gives back.
+                    && attempt.task.limits.is_empty()
+                    && next.task.limits.is_empty()
                     && !crash_records::is_charged(self.database, position.id)
                     && self.list.with(|ready| ready.goes_on_at(position));
                 if goes_on {

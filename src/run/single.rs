@@ -58,14 +58,27 @@ impl Runner {
         // Any claim may be committed lazily: a claim that is lost leaves the job as it was.
         xact::commit_lazily();
         let tasks = registry::tasks()?;
+        let (mut waits, mut failed) = (false, None);
         let next = self.arena.within(|| {
             take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |next| {
                 // Before the commit: if the process ends in between, the scheduler finds nothing to release.
                 self.hold_for(&[next.hint], &next.task);
-                next.task.role == self.role && !crash_records::is_charged(self.database, next.hint.position.id)
+                let is_ours =
+                    next.task.role == self.role && !crash_records::is_charged(self.database, next.hint.position.id);
+                if is_ours {
+                    let granted = self.grant_next(next);
+                    waits = !matches!(granted, Ok(true));
+                    failed = granted.err();
+                }
+                is_ours && !waits
             })
         })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         match next {
+            // Whoever gives back room searches for it.
+            Next::NotOurs(_) if waits => Ok(xact::commit()?),
             Next::Taken(job, task) => {
                 let run = QueueRun::new(&taken.forbidden_flags);
                 xact::commit()?;

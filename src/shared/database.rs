@@ -121,6 +121,9 @@ pub struct DatabaseEntry {
     pub has_new_runs: AtomicBool,
     /// When the scheduler is to look for jobs that fall due.
     pub next_due: NextDue,
+    /// The tick at which the scheduler is to look for jobs that wait for the time of their limits. Lowered by the worker
+    /// that notes such a job, before it wakes the scheduler; taken by the scheduler before it looks.
+    pub next_start: NextDue,
     /// When the first change of schedules that the scheduler has not read yet was committed, by the wall clock; `NEVER`
     /// if there is none. Lowered by the session that commits one, before it wakes the scheduler; taken by the scheduler
     /// before it reads them.
@@ -195,6 +198,7 @@ impl DatabaseEntry {
         self.has_unlisted_jobs.store(false, SeqCst);
         self.has_new_runs.store(false, SeqCst);
         self.next_due.reset();
+        self.next_start.reset();
         self.schedules_changed.store(NEVER, SeqCst);
         self.oid.set(oid);
     }

@@ -6,6 +6,7 @@
 //!   entry from being freed.
 //! - Each ready list has a lock of its own. A process that needs both takes the board's first.
 //! - One lock guards the hints on queues, for a few instructions.
+//! - One lock guards the room under limits. A process that holds it takes no other.
 //! - Everything else is atomic, so that a session can read and wake at commit without a lock. Each field says who writes it, who reads
 //!   it, and when it passes from one process to another: `database`, `worker`, `restores`, `cancels`, `waits`,
 //!   `crash_records`.
@@ -23,6 +24,7 @@ mod restores;
 pub mod counters;
 mod database;
 pub mod queue_hints;
+pub mod limits;
 mod worker;
 pub mod cancels;
 pub mod waits;
@@ -39,8 +41,8 @@ pub use worker::{ID_PREFIX, LONGEST_MESSAGE, Progress, Running, TakenRange, Work
 use self::cancels::Cancels;
 use self::protocols::Attendant;
 use self::queue_hints::{Floors, LockRow, Look, QueueHints, Terms};
-use crate::pg::clock::{Tick, Timestamp};
 use self::waits::Waits;
+use crate::pg::clock::{Tick, Timestamp};
 use crate::pg::latch::LatchOf;
 use crate::pg::lock::Lock;
 use crate::pg::text::DbText;
@@ -457,6 +459,7 @@ impl Board {
         worker.database.set(database);
         worker.role.set(role);
         worker.ask_nothing();
+        worker.limits.reset();
         worker.begun.store(clock::tick(), SeqCst);
         let ticket = worker.ticket.fetch_add(1, SeqCst).wrapping_add(1);
         worker.enter(State::Starting);
@@ -464,15 +467,20 @@ impl Board {
     }
 }
 
-/// The number of the board's own lock. The ready lists' follow, and then that of hints on queues.
+/// The number of the board's own lock. The ready lists' follow, then that of hints on queues, and that of limits.
 const BOARD_LOCK: usize = 0;
 
 fn hints_lock() -> usize {
     BOARD_LOCK + 1 + capacity()
 }
 
+fn limits_lock() -> usize {
+    hints_lock() + 1
+}
+
 const NAME: &std::ffi::CStr = c"kongtask";
 const COUNTERS: &std::ffi::CStr = c"kongtask counters";
+const LIMITS: &std::ffi::CStr = c"kongtask limits";
 
 /// Returns how many workers can live at once: each needs a background worker slot.
 pub fn capacity() -> usize {
@@ -502,7 +510,8 @@ pub fn request() {
             }
             pg_sys::RequestAddinShmemSpace(size());
             pg_sys::RequestAddinShmemSpace(counters::size());
-            Lock::request(2 + capacity());
+            pg_sys::RequestAddinShmemSpace(limits::size());
+            Lock::request(3 + capacity());
         }
     }
 
@@ -538,6 +547,13 @@ pub fn request() {
                 memory.write_bytes(0, size);
             }
             counters::lay_out(memory, !found);
+            let mut found = false;
+            let size = limits::size();
+            let memory = pg_sys::ShmemInitStruct(LIMITS.as_ptr(), size, &mut found).cast::<u8>();
+            if !found {
+                memory.write_bytes(0, size);
+            }
+            limits::lay_out(memory, !found);
         }
     }
 

@@ -114,6 +114,11 @@ impl ReadyList {
         self.count > 0 || (self.watermark != Position::END && self.searcher == 0)
     }
 
+    /// Returns where the part of the table begins that a search will look at which has not begun yet.
+    pub fn next_search(&self) -> Position {
+        if self.searcher == 0 { self.watermark } else { Position::END }
+    }
+
     /// Returns the position of the first job on the list, or the watermark if there is none.
     pub fn begins(&self) -> Position {
         self.list().first().map_or(self.watermark, |hint| hint.position)
@@ -201,6 +206,23 @@ impl ReadyList {
         self.first = at - kept;
         self.count = end - self.first;
         taken
+    }
+
+    /// Takes all jobs of a task that are in no queue off the list. Returns the positions of the first and the last.
+    pub fn remove(&mut self, task: u32) -> Option<(Position, Position)> {
+        let (first, end) = (self.first, self.first + self.count);
+        let (mut removed, mut kept) = (None, first);
+        for at in first..end {
+            let hint = self.hints[at];
+            if hint.task == task && hint.kind != Kind::Queued {
+                removed = Some((removed.map_or(hint.position, |(begins, _)| begins), hint.position));
+            } else {
+                self.hints[kept] = hint;
+                kept += 1;
+            }
+        }
+        self.count = kept - first;
+        removed
     }
 
     /// Begins a search, and returns its first position; `None` if there is nothing to search, or another worker is
@@ -335,6 +357,17 @@ mod tests {
         assert_eq!(ids(ready.take(|_| 3)), [2, 4]);
         assert_eq!(ids(ready.take(|_| 3)), [6]);
         assert!(ready.take(|_| 3).is_empty());
+    }
+
+    #[test]
+    fn the_jobs_of_a_task_are_removed() {
+        let mut ready = ready();
+        let other = |run_at| Hint { task: 2, ..hint(run_at) };
+        let queued = Hint { kind: Kind::Queued, ..hint(5) };
+        scanned(&mut ready, &[other(1), hint(2), other(3), hint(4), queued, other(6)], Position::END);
+        assert_eq!(ready.remove(1), Some((hint(2).position, hint(4).position)));
+        assert_eq!(ready.remove(1), None);
+        assert_eq!(taken(&mut ready), [1, 3, 5, 6]);
     }
 
     #[test]

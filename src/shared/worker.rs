@@ -1,6 +1,7 @@
 //! A worker process, as others see it: a slot on the board, which one process after another uses.
 
 use super::SharedOid;
+use super::limits::LimitHolds;
 use super::protocols::{Slept, State, WorkerState};
 use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch::LatchOf;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub asked_to_end: AtomicI64,
     /// True while the worker uses its role's ready list. Written and read by the worker: what it must undo as it ends.
     pub uses_ready_list: AtomicBool,
+    /// The room that it holds under limits, and whether it is to ask for some. Each field says who writes it.
+    pub limits: LimitHolds,
     /// The encoding of its database. Written by the worker once it has connected.
     encoding: AtomicI32,
     /// The random part of its worker id; zeros until the worker has chosen one. The first is stored last, and loaded
@@ -369,6 +372,7 @@ impl Worker {
         self.latch.disown();
         self.pid.store(0, Relaxed);
         self.set_id([0, 0]);
+        self.limits.reset();
         self.let_go();
         self.database.set(InvalidOid);
         self.role.set(InvalidOid);

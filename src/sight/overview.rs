@@ -7,7 +7,7 @@ use crate::pg::clock::Timestamp;
 use crate::pg::scan::{self, ScannedRow};
 use crate::schema;
 use crate::schema::job_row::attribute::{
-    ATTEMPTS, CREATED_AT, FLAGS, ID, LOCKED_AT, LOCKED_BY, MAX_ATTEMPTS, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER,
+    ATTEMPTS, CREATED_AT, FLAGS, ID, LOCKED_AT, LOCKED_BY, MAX_ATTEMPTS, PAYLOAD, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER,
 };
 use crate::schema::job_row::timestamp;
 use std::cell::RefCell;
@@ -71,6 +71,8 @@ fn seen<'a>(row: &ScannedRow, task: &'a [u8], queue_name: Option<&'a [u8]>, lock
         locked_at: timestamp(row.value(LOCKED_AT)),
         locked_by,
         flags: row.value(FLAGS),
+        payload: row.value(PAYLOAD),
+        queue: row.value(QUEUE_NAME),
         deleter: row.deleter(),
     }
 }

@@ -16,6 +16,7 @@ use crate::pg::{background, version};
 use crate::schema;
 use crate::schema::job_row::timestamp;
 use crate::settings;
+use crate::shared::limits::{self, Claim};
 use crate::shared::{self, ID_PREFIX, State as WorkerState, TakenRange};
 use crate::tasks::registry::{self, Tasks};
 use pgrx::pg_sys::{Datum, InvalidOid, InvalidTransactionId, TransactionId};
@@ -63,6 +64,10 @@ pub struct Seen<'a> {
     pub locked_by: Option<&'a [u8]>,
     /// A `jsonb`.
     pub flags: Option<Datum>,
+    /// A `json`.
+    pub payload: Option<Datum>,
+    /// `queue_name`, a `text`.
+    pub queue: Option<Datum>,
     /// See [`scan::holder`].
     pub deleter: TransactionId,
 }
@@ -81,6 +86,8 @@ pub struct Outlook {
     stopped: Option<String>,
     /// Why no job of a task runs.
     blocked: RefCell<BTreeMap<Vec<u8>, Option<Rc<str>>>>,
+    /// Which limits have no room, by their hashes and those of keys.
+    full: RefCell<HashMap<(u64, u64), bool>>,
 }
 
 impl Outlook {
@@ -97,6 +104,7 @@ impl Outlook {
             busy: HashMap::new(),
             stopped: stopped(),
             blocked: RefCell::default(),
+            full: RefCell::default(),
         };
         let session = schema::session()?;
         let rows = session.read(&BUSY, &[])?;
@@ -127,7 +135,7 @@ impl Outlook {
         if let Some(state) = self.state_of_idle(job) {
             return Some(state);
         }
-        if job.flags.is_some() || !self.tasks.pauses.is_empty() {
+        if job.flags.is_some() || !self.tasks.pauses.is_empty() || !self.tasks.limits.is_empty() {
             return None;
         }
         let is_task_blocked = self.blocked.borrow().get(job.task)?.is_some();
@@ -272,11 +280,31 @@ impl Outlook {
                 }
             }
         }
+        if let Some(limit) = self.full_limit(job) {
+            return Ok(Some(format!("limit {limit} is reached")));
+        }
         let running = job.queue_name.and_then(|name| self.busy.get(name));
         Ok(running.map(|running| match running {
             Some(running) => format!("its queue is busy: it runs job {running}"),
             None => "its queue is busy".into(),
         }))
+    }
+}
+
+impl Outlook {
+    /// Returns the name of a limit that has no room for a job.
+    fn full_limit(&self, job: &Seen) -> Option<DbText> {
+        if self.tasks.limits.is_empty() {
+            return None;
+        }
+        let (board, task) = (shared::board()?, self.tasks.get(&DbText::new(job.task))?);
+        let is_full = |claim: Claim| {
+            let mut full = self.full.borrow_mut();
+            let known = || limits::known(board, background::database(), &claim).is_full;
+            *full.entry((claim.terms.id, claim.key)).or_insert_with(known)
+        };
+        let limit = task.limits.iter().find(|limit| is_full(limit.claim(job.payload, job.queue)));
+        limit.map(|limit| limit.name.clone())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::pg::xact::LatestSnapshot;
 use crate::pg::{background, fault, heap, latch, role, version};
 use crate::schema;
 use crate::settings;
-use crate::shared::{self, Board, DatabaseEntry, State, counters};
+use crate::shared::{self, Board, DatabaseEntry, State, counters, limits};
 use crate::signals::commit_notes;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
@@ -33,6 +33,7 @@ fn before(statement: &Statement) -> Result<(), Error> {
             if schema::extension().is_none() {
                 // What is counted here was of an extension that has been dropped.
                 counters::forget(|database| database == background::database());
+                limits::forget(|database| database == background::database());
                 if let Some(board) = shared::board() {
                     board.cancels().free_of(|database| database == background::database());
                 }

@@ -36,6 +36,8 @@ pub fn job_state(call: &mut Call) -> Result<Value, Error> {
         locked_at: timestamp(row.value(attribute::LOCKED_AT)),
         locked_by: locked_by.as_ref().map(Text::bytes),
         flags: row.value(attribute::FLAGS),
+        payload: row.value(attribute::PAYLOAD),
+        queue: row.value(attribute::QUEUE_NAME),
         deleter: TransactionId::from(deleter.map_or(0, |xid| xid.to_u32())),
     };
     let state = outlook.state(&job)?;

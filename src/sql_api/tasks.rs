@@ -40,6 +40,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
     let max_attempts = call.int4(6).map(check_max_attempts).transpose()?;
     let keep = check_keep(call.text(7))?;
     let keep_for = call.value(8).map(check_keep_for).transpose()?;
+    let concurrency = call.int4(10).map(check_concurrency).transpose()?;
     registry::check_login(caller)?;
     let identifier = identifier.read();
     let row = registry::register(&identifier, &schema::name_of(function)?, caller)?;
@@ -52,6 +53,7 @@ pub fn register_task(call: &mut Call) -> Result<Value, Error> {
         keep,
         keep_for,
         keep_payload: call.value(9),
+        concurrency: concurrency.into_datum(),
     };
     Ok(registry::set_options(&identifier, &options)?.or(row))
 }
@@ -82,6 +84,11 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
             None => now.max_attempts,
         };
         let keep_for = call.value(7).map(check_keep_for).transpose()?;
+        let concurrency = match call.int4(9) {
+            Some(0) => None,
+            Some(given) => check_concurrency(given)?.into_datum(),
+            None => now.concurrency,
+        };
         Ok(Options {
             keep: check_keep(call.text(6))?.or(now.keep),
             keep_for: keep_for.or(now.keep_for),
@@ -91,6 +98,7 @@ pub fn alter_task(call: &mut Call) -> Result<Value, Error> {
             timeout,
             backoff,
             max_attempts,
+            concurrency,
         })
     })
 }
@@ -156,6 +164,10 @@ fn check_keep_for(keep_for: Datum) -> Result<Datum, Error> {
 
 fn check_max_attempts(given: i32) -> Result<i32, Error> {
     if given < 1 { Err(Error::MaxAttemptsTooLow) } else { Ok(given) }
+}
+
+fn check_concurrency(given: i32) -> Result<i32, Error> {
+    if given < 1 { Err(Error::InvalidConcurrency) } else { Ok(given) }
 }
 
 /// Unregisters a task. Locks the task's row. Errors: 42501 (another role's task).

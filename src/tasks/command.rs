@@ -56,6 +56,7 @@ pub fn register_for(role: Oid) -> Result<(), Error> {
         keep: None,
         keep_for: None,
         keep_payload: None,
+        concurrency: None,
     };
     registry::set_options(&identifier, &options)?;
     Ok(())

@@ -2,6 +2,7 @@
 
 // Lowest first.
 pub mod pauses;
+pub mod limits;
 pub mod registry;
 pub mod command;
 pub mod handler;

@@ -7,12 +7,13 @@ use crate::pg::clock::{self, Timestamp};
 use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
-use crate::pg::text::{DbText, quoted, text};
+use crate::pg::text::{self, DbText, quoted, text};
 use crate::pg::{background, catalog, role, version, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
 use crate::shared;
 use crate::shared::counters::{self, TaskCounters};
+use crate::tasks::limits::{self, Limit, Limits};
 use crate::tasks::pauses::{Pause, Pauses};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
@@ -45,6 +46,8 @@ pub struct Task {
     pub keep_for: Duration,
     /// The role's name, quoted where SQL needs that.
     pub role_name: DbText,
+    /// The limits that its jobs fall under.
+    pub limits: Vec<Rc<Limit>>,
     /// Found when they are first asked for. They stay while the task is registered.
     counters: OnceCell<Option<&'static TaskCounters>>,
 }
@@ -130,6 +133,7 @@ pub struct Tasks {
     pub pauses: Pauses,
     /// `None` in a schema of an older version.
     pub run_table: Option<RunTable>,
+    pub limits: Limits,
     /// What [`shared::tasks_changes`] was before the tables were read.
     pub changes: u64,
 }
@@ -280,7 +284,11 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         Shape::Second => &SECOND,
         Shape::First => &FIRST,
     };
+    let settings = if shape == Shape::Current { limits(&session).inspect_err(|_| WATCH.spoil())? } else { Vec::new() };
     let rows = session.read(plan, &[]).inspect_err(|_| WATCH.spoil())?;
+    let of_tasks =
+        (0..rows.count()).filter_map(|row| Some(Limit::of_task(&rows.get(row, 0)?, rows.get(row, 13)?, tag)));
+    let limits = Limits::of(of_tasks.chain(settings));
     let owner = catalog::owner(table);
     let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));
     let mut waiting = Vec::new();
@@ -296,6 +304,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         }
         Some(Task {
             tag: tag(&identifier),
+            limits: if limits.is_empty() { Vec::new() } else { limits.of_task(&identifier) },
             identifier,
             handler: rows.get(row, 1)?,
             role: role.unwrap_or(InvalidOid),
@@ -314,6 +323,7 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
         })
     });
     let mut tasks = Tasks::of(tasks);
+    tasks.limits = limits;
     tasks.waiting = waiting;
     tasks.has_former_names = (0..rows.count()).any(|row| rows.get(row, 7).unwrap_or(false));
     tasks.changes = changes;
@@ -344,6 +354,64 @@ fn run_table(session: &OwnerSession) -> Result<Option<RunTable>, Error> {
     let rows = session.read(&NUMBER, &[])?;
     let number = if rows.count() == 0 { 0 } else { rows.get(0, 0).unwrap_or(0) };
     Ok(catalog::relation("kongtask", &format!("runs_{number}")).map(|oid| RunTable { number, oid }))
+}
+
+fn limits(session: &OwnerSession) -> Result<Vec<Limit>, Error> {
+    static LIMITS: Plan = plan!("limits");
+    let rows = session.read(&LIMITS, &[])?;
+    let settings = |row| limits::Settings {
+        name: rows.get(row, 0).unwrap_or_default(),
+        tasks: rows.value(row, 1).map(|tasks| text::elements(Some(tasks))),
+        by: rows.get(row, 2),
+        concurrency: rows.get(row, 3),
+        rate: rows.get(row, 4),
+        per: rows.get(row, 5),
+        burst: rows.get(row, 6).unwrap_or(1),
+    };
+    Ok((0..rows.count()).map(|row| Limit::new(settings(row), tag)).collect())
+}
+
+/// The arguments of [`set_limit`] that become columns of the row, as SQL values.
+pub struct LimitOptions {
+    pub tasks: Value,
+    pub by: Value,
+    pub concurrency: Value,
+    pub rate: Value,
+    pub per: Value,
+    pub burst: Value,
+}
+
+/// Sets a limit, or replaces it. Returns the row. Errors: 42501.
+pub fn set_limit(name: &DbText, options: &LimitOptions, caller: Oid) -> Result<Value, Error> {
+    static SET: Plan =
+        plan!("limit_set", TEXTOID, TEXTARRAYOID, TEXTOID, INT4OID, INT4OID, INTERVALOID, INT4OID, OIDOID);
+    let LimitOptions { tasks, by, concurrency, rate, per, burst } = *options;
+    may_control_tasks(tasks, caller)?;
+    may_replace_limit(name, caller)?;
+    schema::one_row(&SET, &[text(name), tasks, by, concurrency, rate, per, burst, caller.into_datum()])
+}
+
+/// Removes a limit. Returns true if there was one. Errors: 42501.
+pub fn drop_limit(name: &DbText, caller: Oid) -> Result<bool, Error> {
+    static DROP: Plan = plan!("limit_drop", TEXTOID);
+    may_replace_limit(name, caller)?;
+    Ok(schema::affected(&DROP, &[text(name)])? > 0)
+}
+
+/// Locks a limit, if there is one. Errors: 42501 if the caller may not change it.
+fn may_replace_limit(name: &DbText, caller: Oid) -> Result<(), Error> {
+    static LOCK: Plan = plan!("limit_lock", TEXTOID);
+    let session = schema::session()?;
+    let rows = session.execute(&LOCK, &[text(name)])?;
+    if rows.count() > 0 { may_control_tasks(rows.value(0, 0), caller) } else { Ok(()) }
+}
+
+/// Errors: 42501 unless the caller may control all of these tasks, a `text[]`; NULL for all there are.
+pub fn may_control_tasks(tasks: Value, caller: Oid) -> Result<(), Error> {
+    match tasks {
+        None => may_control_task(None, caller),
+        Some(_) => text::elements(tasks).iter().try_for_each(|task| may_control_task(text(task), caller)),
+    }
 }
 
 /// Pauses what `task` and `queue_name` name, NULL for all; `until` and `reason` may be NULL. Returns the row. Errors:
@@ -434,6 +502,7 @@ pub struct Options {
     pub keep: Value,
     pub keep_for: Value,
     pub keep_payload: Value,
+    pub concurrency: Value,
 }
 
 /// Sets the options of a task. Returns its row; `None` for version 0.1.0, whose table has no options.
@@ -448,11 +517,24 @@ pub fn set_options(identifier: &DbText, options: &Options) -> Result<Value, Erro
         INT4OID,
         TEXTOID,
         INTERVALOID,
-        BOOLOID
+        BOOLOID,
+        INT4OID
     );
     static SECOND: Plan = plan!("task_options_0_2", TEXTOID, INT4OID, BOOLOID, INTERVALOID);
-    let Options { max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload } = *options;
-    let values = [text(identifier), max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload];
+    let Options { max_batch, in_place, timeout, backoff, max_attempts, keep, keep_for, keep_payload, concurrency } =
+        *options;
+    let values = [
+        text(identifier),
+        max_batch,
+        in_place,
+        timeout,
+        backoff,
+        max_attempts,
+        keep,
+        keep_for,
+        keep_payload,
+        concurrency,
+    ];
     match Shape::now()?.0 {
         Shape::Current => schema::one_row(&CURRENT, &values),
         Shape::Second => schema::one_row(&SECOND, &values[..4]),
@@ -486,6 +568,7 @@ pub fn alter(
         keep: column(8),
         keep_for: column(9),
         keep_payload: column(10),
+        concurrency: column(11),
     };
     let row = set_options(identifier, &change(options, &rows.get(0, 2).unwrap_or_default())?)?;
     Ok(session.carry(row))

@@ -44,6 +44,12 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("kongtask.alter_task",                            "kongtask.alter_task('v', max_attempts := 3)",                 "yyy---"),
     ("kongtask.pause",                                 "kongtask.pause('v')",                                           "yy----"),
     ("kongtask.redrive",                               "kongtask.redrive('v')",                                         "yy----"),
+    ("kongtask.drop_limit",                            "kongtask.drop_limit('none')",                                   "yy----"),
+    ("kongtask.limit_key",                             "kongtask.limit_key('{}', 'q', 'm')",                            "yy----"),
+    ("kongtask.live_limits",                           "kongtask.live_limits('{l}', '{null}')",                         "yy----"),
+    ("kongtask.set_limit",                             "kongtask.set_limit('l', '{v}', concurrency := 1)",              "yy----"),
+    ("kongtask.throttle",                              "kongtask.throttle('l', '1 ms')",                                "yy----"),
+    ("kongtask.tg_limit_settings__changed",            "",                                                              "yy----"),
     ("kongtask.resume",                                "kongtask.resume('v')",                                          "yy----"),
     ("kongtask.tg_pauses__changed",                    "",                                                              "yy----"),
     ("kongtask.tg_tasks__changed",                     "",                                                              "yy----"),
@@ -80,6 +86,8 @@ const RELATIONS: &[(&str, &str, [&str; 6])] = &[
     ("graphile_worker.migrations",     "id",         ["siudtlfgpra", "siudtlfgpra", "", "", "s",      ""]),
     ("graphile_worker.jobs_id_seq",    "",           ["SNV",         "SNV",         "", "", "SNV",    ""]),
     ("kongtask.tasks",                 "identifier", ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.limit_settings",        "name",       ["siudtlfgpra", "siudtlfgpra", "", "", "",       ""]),
+    ("kongtask.limits",                "name",       ["s",           "s",           "", "", "",       ""]),
     ("kongtask.pauses",                "until",      ["siudtlgpra",  "siudtlgpra",  "", "", "",       ""]),
     ("kongtask.failed",                "id",         ["s",           "s",           "", "", "",       ""]),
     ("kongtask.runs",                  "job_id",     ["s",           "s",           "", "", "",       ""]),
@@ -157,7 +165,8 @@ fn cluster() -> Cluster {
          select graphile_worker.add_job('t', '{\"payload\": 1}', job_key := 'k');
          select graphile_worker.add_job('u', queue_name := 'q');
          select graphile_worker.get_job('an-external-worker', '{u}');
-         select kongtask.schedule('s', '0 0 1 1 *', 't');",
+         select kongtask.schedule('s', '0 0 1 1 *', 't');
+         select kongtask.set_limit('l', '{v}', concurrency := 1);",
     );
     cluster.connect_as("owner", "postgres").batch_execute("select kongtask.grant_worker('worker')").expect("the owner");
     cluster

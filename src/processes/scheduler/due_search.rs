@@ -3,14 +3,14 @@
 
 use super::Scheduler;
 use crate::error::Error;
-use crate::jobs::queues;
 use crate::jobs::search::{self, Search, SearchResult};
+use crate::jobs::{limited, queues};
 use crate::pg::clock::{self, Tick, Timestamp, after};
 use crate::pg::fault;
 use crate::processes::pool::Understaffed;
 use crate::settings;
 use crate::shared::ready_list::{Position, ReadyList};
-use crate::shared::{SharedReadyList, TakenRange};
+use crate::shared::{SharedReadyList, TakenRange, limits};
 use crate::signals::wake;
 use crate::tasks::registry::Tasks;
 use pgrx::pg_sys::Oid;
@@ -76,6 +76,19 @@ impl Scheduler {
         Ok(understaffed)
     }
 
+    /// Searches for jobs that wait under limits that have room.
+    pub(super) fn look_for_waiting(&mut self, tasks: &Tasks) -> Result<(), Error> {
+        if tasks.limits.is_empty() {
+            return Ok(());
+        }
+        // Before the look, as a worker lowers it after it has noted a job.
+        self.entry.next_start.take();
+        let terms = |id| tasks.limits.get(id).map(|limit| &limit.terms);
+        let (opened, next_start) = limits::open(self.board, self.database, None, terms, None);
+        self.entry.next_start.lower(next_start);
+        limited::refill(self.board, self.database, tasks, &settings::forbidden_flags(), &opened, None)
+    }
+
     /// Has workers search the whole table again.
     pub(super) fn have_all_searched(&mut self) {
         self.has_unlisted_jobs = true;
@@ -128,13 +141,17 @@ impl Scheduler {
     ) -> Result<SearchResult, Error> {
         const MOST: usize = 500;
         let forbidden_flags = settings::forbidden_flags();
-        let found = search(&Search {
+        let mut found = search(&Search {
             tasks: &tasks.running_of_role(role, clock::now()),
             forbidden_flags: &forbidden_flags,
             pauses: &tasks.pauses,
             from: Position::START,
+            until: Position::END,
             most: MOST,
         })?;
+        if !tasks.limits.is_empty() {
+            limited::sift(self.board, self.database, tasks, role, &mut found.hints)?;
+        }
         // The next pass releases jobs that arrived with the lock of a worker that does not live here.
         self.released &= !found.has_dead_locks;
         Ok(found)

@@ -115,6 +115,9 @@ impl Scheduler {
                     _ => log(Level::Log, format!("{released} jobs were released: their worker has ended")),
                 }
             }
+            if worker.limits.has_lost_some() {
+                self.have_all_searched();
+            }
             self.pool.gone(slot, now);
         }
         Ok(())

@@ -37,7 +37,7 @@ use crate::pg::text::DbText;
 use crate::pg::{fault, latch, xact};
 use crate::schedules::fire::Schedules;
 use crate::shared::ready_list::Position;
-use crate::shared::{self, Board, DatabaseEntry};
+use crate::shared::{self, Board, DatabaseEntry, limits};
 use crate::tasks::registry::{self, Tasks};
 use crate::{schema, settings};
 use pgrx::pg_sys::Oid;
@@ -257,12 +257,14 @@ impl Scheduler {
         if !Rc::ptr_eq(&tasks, &self.tasks) || lasting != self.lasting_pauses {
             self.lasting_pauses = lasting;
             self.search_at = now;
+            limits::forget_waiting(self.database, |id| tasks.limits.get(id).is_some());
             for list in roles.iter().filter_map(|&role| self.board.list(self.database, role)) {
                 // A job that was skipped may have a task of this role now, or a pause that has ended.
                 list.with(|ready| ready.lower(Position::START));
             }
         }
         self.search_after_unnoted_commits(now);
+        self.look_for_waiting(&tasks)?;
         let understaffed = self.look(&tasks, &roles, now)?;
         xact::commit()?;
         self.has_work = !understaffed.is_empty();
@@ -332,7 +334,8 @@ impl Scheduler {
         let now = clock::tick();
         // One that has passed: it stays for what is due soon.
         let leaves_at = Some(self.leaves_at()).filter(|&at| at > now).unwrap_or(NEVER);
-        let ticks = [self.search_at, self.renew_at, self.cancels_at, leaves_at, self.pool.next_event(now)];
+        let next_start = self.entry.next_start.get();
+        let ticks = [self.search_at, self.renew_at, self.cancels_at, next_start, leaves_at, self.pool.next_event(now)];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
         let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
         let time = clock::now();

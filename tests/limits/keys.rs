@@ -1,0 +1,109 @@
+//! Limits that tell jobs apart by a member of the payload, or by their queues.
+
+use crate::{add, add_gated, at_once, cluster, wait_for_mark};
+use kongtask_tests::{JOBS, RUNNING};
+use std::time::Instant;
+
+#[test]
+fn each_key_is_limited_apart() {
+    let cluster = cluster(&["kongtask.workers = 8"]);
+    cluster.sql(
+        "select kongtask.register_task('claimed', 'work(json)', in_place := false),
+                kongtask.register_task('batch', 'work(json)', max_batch := 10),
+                kongtask.set_limit('tenants', by := 'key', concurrency := 2)",
+    );
+    for task in ["work", "claimed", "batch"] {
+        cluster.sql(&add(task, 1, 50, "'s', 0.004, 'key', n % 5"));
+        cluster.sql(&format!(
+            "select graphile_worker.add_job('{task}', json_build_object('s', 0.004, 'key', n % 5), queue_name := 'q' || n % 3)
+             from generate_series(1, 10) n"
+        ));
+    }
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) from account"), "180");
+    assert_eq!(cluster.text(&at_once(true)), "2");
+    assert!(cluster.text(&at_once(false)).parse::<i32>().expect("a number") > 2);
+}
+
+#[test]
+fn jobs_without_the_member_share_one_limit() {
+    let cluster = cluster(&["kongtask.workers = 4"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 1)");
+    add_gated(&cluster, 1, 2, "'s', 0");
+    add_gated(&cluster, 3, 4, "'key', ''");
+    cluster.wait_for(RUNNING, "2");
+    wait_for_mark(&cluster);
+    assert_eq!(cluster.text(RUNNING), "2");
+    // A payload that Postgres cannot read is as if it had no member; its handler fails.
+    cluster.sql("select graphile_worker.add_job('work', '{\"n\": 5, \"key\": \"\\u0000\"}', max_attempts := 1)");
+    wait_for_mark(&cluster);
+    assert_eq!(cluster.text(RUNNING), "2");
+    cluster.sql("delete from gate");
+    cluster.wait_for("select count(*) from account", "4");
+    cluster.wait_for(
+        "select left(last_error, 35) from graphile_worker.jobs where attempts = 1",
+        "unsupported Unicode escape sequence",
+    );
+}
+
+#[test]
+fn queues_are_keys_too() {
+    let cluster = cluster(&["kongtask.workers = 4"]);
+    cluster.sql("select kongtask.set_limit('queues', '{work}', by := 'queue_name', rate := 2, per := '1 second')");
+    cluster.sql(
+        "select graphile_worker.add_job('work', json_build_object('n', n, 'key', q), queue_name := q)
+         from generate_series(1, 4) n, unnest('{a,b,c}'::text[]) q",
+    );
+    cluster.wait_for(JOBS, "0");
+    let fastest = "select min(began - before) > interval '450 ms' from
+        (select began, lag(began) over (partition by key order by began) as before from account) started";
+    assert_eq!(cluster.text(fastest), "t");
+    assert_eq!(cluster.text("select max(began) - min(began) < interval '4 s' from account"), "t");
+}
+
+#[test]
+fn a_great_tenant_does_not_delay_the_small_ones() {
+    let cluster = cluster(&["kongtask.workers = 4", "synchronous_commit = off"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 1)");
+    cluster.sql(&add("work", 1, 100_000, "'s', 0.01, 'key', 'great'"));
+    cluster.wait_for("select count(*) > 0 from account", "t");
+    cluster.sql(&add("work", 100_001, 100_100, "'s', 0, 'key', n"));
+    let begun = Instant::now();
+    cluster.wait_for("select count(*) from account where key <> 'great'", "100");
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    assert_eq!(cluster.text(&at_once(true)), "1");
+    assert!(cluster.text(JOBS).parse::<i32>().expect("a number") > 95_000);
+    // One that comes later is not delayed at all.
+    let begun = Instant::now();
+    cluster.sql(&add("work", 100_101, 100_101, "'s', 0, 'key', 'late'"));
+    cluster.wait_for("select count(*) from account where key = 'late'", "1");
+    assert!(begun.elapsed().as_secs_f64() < 1.0, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn ten_thousand_keys() {
+    let cluster = cluster(&["kongtask.workers = 4", "synchronous_commit = off"]);
+    cluster.sql(
+        "select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 1, rate := 10, per := '1 second')",
+    );
+    cluster.sql(&add("work", 1, 12_000, "'s', 0, 'key', n % 10000"));
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(distinct n) from account"), "12000");
+    assert_eq!(cluster.text(&at_once(true)), "1");
+    let fastest = "select min(began - before) > interval '50 ms' from
+        (select began, lag(began) over (partition by key order by began) as before from account) started";
+    assert_eq!(cluster.text(fastest), "t");
+}
+
+#[test]
+fn a_key_that_cannot_be_remembered_waits_until_others_are_forgotten() {
+    let cluster = cluster(&["kongtask.workers = 4", "kongtask.max_limit_keys = 5"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', rate := 1, per := '500 ms')");
+    cluster.sql(&add("work", 1, 16, "'key', n % 8"));
+    cluster.wait_for_log("jobs wait because too many keys are limited at once");
+    cluster.wait_for(JOBS, "0");
+    let fastest = "select min(began - before) > interval '450 ms' from
+        (select began, lag(began) over (partition by key order by began) as before from account) started";
+    assert_eq!(cluster.text(fastest), "t");
+    assert_eq!(cluster.text("select count(*) from account"), "16");
+}
