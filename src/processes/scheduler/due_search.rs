@@ -150,7 +150,12 @@ impl Scheduler {
             most: MOST,
         })?;
         if !tasks.limits.is_empty() {
+            let count = found.hints.len();
             limited::sift(self.board, self.database, tasks, role, &mut found.hints)?;
+            if found.hints.len() < count && found.to != Position::START {
+                // What waits under limits would have workers pass all of it again each time, and never come to its end.
+                found.to = Position::END;
+            }
         }
         // The next pass releases jobs that arrived with the lock of a worker that does not live here.
         self.released &= !found.has_dead_locks;
