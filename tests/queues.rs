@@ -574,7 +574,7 @@ fn jobs_of_a_queue_that_are_scheduled_for_later_cost_nothing() {
                select '{task}', {queue}, now() + interval '1 day', n % 3 from generate_series(1, 20000) n; analyze graphile_worker.jobs;"
         )
     };
-    let mut read = |db: &mut Client, index: &str, work: &str, jobs: i64| {
+    let read = |db: &mut Client, index: &str, work: &str, jobs: i64| {
         cluster.wait_for(IDLE, "1");
         text(db, "select pg_stat_force_next_flush()");
         let before = read_of(db, "idx_blks_hit + idx_blks_read", &[index]);

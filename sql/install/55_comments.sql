@@ -63,10 +63,10 @@ comment on table job_queues is
 'Queues of which a job runs.
 
 A row is the lock of one queue while its locked_at is set. It is inserted
-when one of the queue''s jobs is claimed, and deleted when its worker goes on
-with no other job of the queue. While an old snapshot keeps deleted rows from
-being removed, the row of a queue that is locked over and over is kept: its
-locked_at is NULL then, and it is deleted some seconds later.';
+when one of the queue''s jobs is claimed, and deleted when its worker goes
+on with no other job of the queue. While an old snapshot keeps deleted rows
+from being removed, the row of a queue that is locked over and over is kept:
+its locked_at is NULL then, and it is deleted some seconds later.';
 comment on column job_queues.queue_name is 'Name of the queue.';
 comment on column job_queues.job_count is
 'Always 1: the job that runs. Kept for
