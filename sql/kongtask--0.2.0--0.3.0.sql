@@ -2553,9 +2553,9 @@ comment on function kongtask.wait_for is
 state succeeded, failed or cancelled.
 
 Returns at once if the job has ended before, and NULL if it has not when the
-timeout is over. A failed attempt that is to be retried does not end the job.
-For a job that has failed for good without a row in kongtask.runs, a row is
-made of what the table jobs says.
+timeout is over. A failed attempt that is to be retried does not end the
+job. For a job that has failed for good without a row in kongtask.runs, a
+row is made of what the table jobs says.
 
 The session sleeps until the worker''s commit wakes it, and can be cancelled.
 It keeps its transaction, and so its snapshot, as any statement that takes

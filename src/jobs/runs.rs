@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
             role,
             queue_name,
             key,
-            error.and_then(|error| text(error)),
+            error.and_then(text),
             job.result().filter(|_| ended == Ended::Succeeded),
             payload.filter(|_| task.keep_payload),
         ]
@@ -380,7 +380,7 @@ pub fn last(job: i64, error: Option<&DbText>) -> Result<Option<(Datum, Text)>, E
     static LAST: Plan = plan!("run_last", INT8OID, TEXTOID).by_index();
     let _snapshot = LatestSnapshot::take();
     let session = schema::session()?;
-    let rows = session.read(&LAST, &[Some(job.into()), error.and_then(|error| text(error))])?;
+    let rows = session.read(&LAST, &[Some(job.into()), error.and_then(text)])?;
     let run = (rows.count() > 0).then(|| (rows.carry(0), session.carry(rows.value(0, 1))));
     Ok(run.and_then(|(run, role)| Some((run?, Text::new(role?)))))
 }

@@ -21,11 +21,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// A job that was granted a start by rates: its id, and those limits, each with the key.
+type Start = (i64, Vec<(Rc<Limit>, u64)>);
+
 /// What a worker has been granted, and what became of it.
 #[derive(Default)]
 pub struct Room {
-    /// The jobs that were granted a start by a rate, each with the limits, and their keys, that say so.
-    starts: RefCell<Vec<(i64, Vec<(Rc<Limit>, u64)>)>>,
+    /// Those of this run.
+    starts: RefCell<Vec<Start>>,
     /// True once a handler was called.
     pub(super) has_begun: Cell<bool>,
     /// How many jobs have given back room of which no other worker was told.

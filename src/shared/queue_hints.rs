@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn floors_of_few_priorities_are_exact() {
         let mut floors = Floors::NOWHERE;
-        [at(2, 7), at(1, 5), at(2, 3), at(2, 9)].map(|position| floors.add(position));
+        [at(2, 7), at(1, 5), at(2, 3), at(2, 9)].into_iter().for_each(|position| floors.add(position));
         assert_eq!((floors.positions(), floors.rest()), (&[at(1, 5), at(2, 3)][..], Position::END));
         floors.add_rest(at(2, 1));
         assert_eq!((floors.positions(), floors.rest()), (&[at(1, 5)][..], at(2, 1)));
