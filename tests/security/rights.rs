@@ -152,7 +152,7 @@ fn cluster() -> Cluster {
          create role registrar login; create role enqueuer login; create role worker login; create role stranger login;
          create role other;
          create schema sandbox; grant all on schema sandbox to public;
-         create domain sandbox.id_type as bigint; create domain sandbox.pid_type as int;
+         create domain sandbox.id_type as bigint; create domain sandbox.pid_type as int; create domain sandbox.number_type as int;
          create domain sandbox.queue_name_type as text; create domain sandbox.identifier_type as text;
          create domain sandbox.name_type as text;
          create function public.handler() returns void language sql as '';
