@@ -85,10 +85,11 @@ const FAULTS: [(&str, &str); 12] = [
     ("rolled back, and there", "select id from undone intersect select id from promise"),
     ("left in the queue", "select id from graphile_worker.jobs"),
     (
+        // Whether it is paused was seen between the two times of an effect.
         "begun while paused",
         "select promise from effect join promise p on id = promise join paused
            on (paused.task is null or paused.task = p.task) and (paused.queue is null or paused.queue = p.queue)
-             and effect.begun > paused.begun and effect.begun < paused.ended",
+             and effect.begun > paused.begun and effect.ended < paused.ended",
     ),
     ("queues left", "select queue_name from graphile_worker.job_queues where locked_at is not null"),
     (
