@@ -208,13 +208,16 @@ fn settings_are_checked() {
             "kongtask.forbidden_flags_function=",
             "kongtask.job_expiry=14400",
             "kongtask.log_min_duration=-1",
+            "kongtask.max_databases=1000",
             "kongtask.max_limit_keys=10000",
             "kongtask.max_tracked_tasks=1000",
             "kongtask.max_workers=0",
             "kongtask.poll_interval=2000",
+            "kongtask.scheduler_idle_timeout=-1",
             "kongtask.shutdown_timeout=5000",
             "kongtask.synchronous_commit=",
             "kongtask.worker_idle_timeout=-1",
+            "kongtask.worker_max_jobs=0",
             "kongtask.workers=4",
         ]
     );
