@@ -132,15 +132,12 @@ pub fn define() {
         &MAX_TRACKED_TASKS,
         (1, 100_000),
     );
-    GucRegistry::define_int_guc(
+    at_start(
         c"kongtask.max_limit_keys",
         c"Sets the number of limits and keys of limits, of all databases, that can be remembered at once.",
         c"A limit that has no room, or a rate, takes one for each key. Each takes 80 bytes of shared memory.",
         &MAX_LIMIT_KEYS,
-        1,
-        10_000_000,
-        if background::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
-        GucFlags::default(),
+        (1, 10_000_000),
     );
     // SAFETY: the hook is guarded, and only reads the new value.
     unsafe {
