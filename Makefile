@@ -30,7 +30,7 @@ export PGRX_HOME = $(CURDIR)/target/pgrx
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test setup-dashboard setup-browser build install uninstall package demo dashboard dashboard-test \
-        test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture torture-schedules bench \
+        test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture torture-schedules bench bench-page \
         lint licences fmt clean many-databases deb deb-test setup-deb pgxn reference docs installcheck
 
 help:
@@ -51,7 +51,7 @@ help:
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
 	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), all but a few of them idle"
-	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
+	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it; make bench-page writes docs/benchmarks.md"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
 	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
 	@echo "make fmt       format"
@@ -160,6 +160,10 @@ many-databases: setup-test install
 bench: setup-test install
 	@scripts/bench-peers
 	cargo run --locked --release -p kongtask-bench -- $(ONLY)
+
+# docs/benchmarks.md, its plots and the figures of README.md, from what the last `make bench` found.
+bench-page:
+	cargo run --locked --release -p kongtask-bench -- page
 
 lint: setup-test licences
 	scripts/layers
