@@ -156,14 +156,14 @@ KONGTASK_DATABASES ?= 300
 many-databases: setup-test install
 	KONGTASK_DATABASES=$(KONGTASK_DATABASES) cargo test --locked -p kongtask-tests --test processes many_databases -- --nocapture
 
-# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
+# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1). The program itself only watches: it is not optimised.
 bench: setup-test install
 	@scripts/bench-peers
-	cargo run --locked --release -p kongtask-bench -- $(ONLY)
+	cargo run --locked -p kongtask-bench -- $(ONLY)
 
 # docs/benchmarks.md, its plots and the figures of README.md, from what the last `make bench` found.
 bench-page:
-	cargo run --locked --release -p kongtask-bench -- page
+	cargo run --locked -p kongtask-bench -- page
 
 lint: setup-test licences
 	scripts/layers

@@ -44,7 +44,9 @@ pub fn compete(section: &mut Section, mut contenders: Vec<Contender>) -> Vec<Sta
     for _ in 0..rounds() {
         for (contender, (best, standing)) in contenders.iter_mut().zip(&mut standings) {
             let Ok(rates) = &mut standing.rates else { continue };
-            match (contender.run)(*best, standing.jobs) {
+            let outcome = (contender.run)(*best, standing.jobs);
+            progress(&standing.name, &standing.settings, standing.jobs, &outcome);
+            match outcome {
                 Ok(rate) => rates.push(rate),
                 Err(error) => standing.rates = Err(error),
             }
@@ -53,6 +55,12 @@ pub fn compete(section: &mut Section, mut contenders: Vec<Contender>) -> Vec<Sta
     let standings: Vec<Standing> = standings.into_iter().map(|(_, standing)| standing).collect();
     tell(section, &standings);
     standings
+}
+
+/// For those that watch.
+fn progress(name: &str, settings: &str, jobs: usize, outcome: &Outcome<f64>) {
+    let told = outcome.as_ref().map_or_else(Clone::clone, |rate| number(*rate) + "/s");
+    eprintln!("    {name}; {settings}; {jobs} jobs: {told}");
 }
 
 fn try_settings(contender: &mut Contender) -> (usize, Standing) {
@@ -64,6 +72,7 @@ fn try_settings(contender: &mut Contender) -> (usize, Standing) {
     let mut tried: Vec<(usize, Outcome<f64>)> = Vec::new();
     for setting in settings {
         let outcome = (contender.run)(setting, trial as usize);
+        progress(&contender.name, &contender.settings[setting], trial as usize, &outcome);
         if let Ok(rate) = outcome {
             trial = rate.clamp(most / 4.0, most);
         }

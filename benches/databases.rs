@@ -7,7 +7,6 @@ use postgres::Client;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-
 const HOW: &str = "A server of its own; its processes leave after 0.2 s without work. From the call that adds a job to the first statement \
     of its handler, in a database without processes.";
 
@@ -47,7 +46,8 @@ pub fn measure(_: &Server, section: &mut Section) {
     let cpu = (launcher_cpu(&cluster) - cpu) / IDLE.as_secs_f64();
     let processes = processes(&cluster);
 
-    let mut waited: Vec<f64> = (1..=databases).step_by((databases / ASKED).max(1)).map(|n| first_job(&cluster, n)).collect();
+    let mut waited: Vec<f64> =
+        (1..=databases).step_by((databases / ASKED).max(1)).map(|n| first_job(&cluster, n)).collect();
     waited.sort_by(f64::total_cmp);
     let mut connections: Vec<Client> = (1..=databases).map(|n| connect(&cluster, n)).collect();
     for db in &mut connections {
@@ -57,9 +57,8 @@ pub fn measure(_: &Server, section: &mut Section) {
     for db in &mut connections {
         db.batch_execute("select graphile_worker.add_job('note')").expect("add_job");
     }
-    let all = |connections: &mut Vec<Client>| {
-        connections.iter_mut().all(|db| text(db, "select count(*) from begun") != "0")
-    };
+    let all =
+        |connections: &mut Vec<Client>| connections.iter_mut().all(|db| text(db, "select count(*) from begun") != "0");
     assert!(wait_until(SOON * 6, || all(&mut connections)), "{}", cluster.log());
     let at_once = begun.elapsed();
 

@@ -40,13 +40,28 @@ fn put(report: &Report, what: &str, pictures: &Path) -> Outcome<String> {
     let pairs = |(name, value): &(String, String)| vec![name.clone(), value.clone()];
     match what {
         "environment" => Ok(table(&["", ""], &report.environment.iter().map(pairs).collect::<Vec<_>>())),
-        "runs" => Ok(table(
-            &["measure", "begun (UTC)", "commit", "load", "rounds", "scale", "took"],
-            &report.sections.iter().map(circumstances).collect::<Vec<_>>(),
-        )),
+        "runs" => Ok(busy(report)
+            + &table(
+                &["measure", "begun (UTC)", "commit", "load", "rounds", "scale", "took"],
+                &report.sections.iter().map(circumstances).collect::<Vec<_>>(),
+            )),
         "requirements" => Ok(table(&REQUIREMENT_HEAD, &report.requirements())),
         _ => Err(format!("@{what} stands for nothing")),
     }
+}
+
+/// Says so if the machine had other things to do. What the bench itself does is part of the load behind a measure, and so
+/// of that before the next.
+fn busy(report: &Report) -> String {
+    const ALMOST_IDLE: f64 = 1.0;
+    let load = report.sections.first().and_then(|section| section.load[0].parse::<f64>().ok()).unwrap_or(0.0);
+    if load <= ALMOST_IDLE {
+        return String::new();
+    }
+    format!(
+        "**The machine was busy with other work when this was measured** (load {load} before the first measure): all rates \
+         are too low, latencies are too high, and ratios are rough.\n\n"
+    )
 }
 
 fn circumstances(section: &Section) -> Vec<String> {

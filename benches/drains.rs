@@ -63,14 +63,7 @@ pub fn empty(server: &Server, section: &mut Section) {
 }
 
 /// The target is for 0.17.3; how it is beside 0.18.0 is told with it.
-fn against_workers(
-    section: &mut Section,
-    standings: &[Standing],
-    handler: &str,
-    mode: &str,
-    task: &Task,
-    least: f64,
-) {
+fn against_workers(section: &mut Section, standings: &[Standing], handler: &str, mode: &str, task: &Task, least: f64) {
     let how = ours_name(task).replace("kongtask, ", "");
     for (peer, target) in [(&WORKER_0_17, Target::AtLeast(least)), (&WORKER_0_18, Target::None)] {
         let (ratio, settings) = ratio(standings, &ours_name(task), peer.name);

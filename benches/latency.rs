@@ -66,9 +66,8 @@ pub fn measure(server: &Server, section: &mut Section) {
         section.heading(&format!("synchronous_commit = {mode} for all"));
         server.synchronous_commit(mode);
         let mut ours = Latencies::new("kongtask".into());
-        let mut theirs = PEERS.map(|peer| {
-            PEER_SETTINGS.map(|settings| Latencies::new(format!("{}, {}", peer.name, settings.told())))
-        });
+        let mut theirs = PEERS
+            .map(|peer| PEER_SETTINGS.map(|settings| Latencies::new(format!("{}, {}", peer.name, settings.told()))));
         for _ in 0..rounds() {
             ours.add(queue.register(&task).and_then(|()| {
                 server.serve(&[&queue.database], WORKERS);

@@ -1,11 +1,11 @@
 //! Adding and running at the same time, for as long as is asked: whether the rate stays what it is.
 
+use crate::Outcome;
 use crate::enqueue::add_job;
 use crate::pgbench::{Commits, Load, Until, pgbench, rate_of};
 use crate::queue::{Queue, Task};
 use crate::report::{Section, Target, number};
 use crate::server::{Server, scale, setting, told};
-use crate::Outcome;
 use postgres::Client;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -75,7 +75,8 @@ fn rates(queue: &Queue, seconds: f64) -> Outcome<Vec<Rates>> {
 
 /// How many jobs have been added, and how many have run.
 fn counters(db: &mut Client) -> Outcome<(i64, i64)> {
-    let counters = "select coalesce(sum(added), 0)::bigint, coalesce(sum(succeeded), 0)::bigint from kongtask.stat_tasks";
+    let counters =
+        "select coalesce(sum(added), 0)::bigint, coalesce(sum(succeeded), 0)::bigint from kongtask.stat_tasks";
     let row = db.query_one(counters, &[]).map_err(told)?;
     Ok((row.get(0), row.get(1)))
 }

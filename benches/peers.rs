@@ -40,8 +40,7 @@ const LONG_LOCAL_QUEUE: &str = r#"{"concurrentJobs":24,"maxPoolSize":25,"localQu
 /// A job is fetched by the worker that is to run it.
 pub const PLAIN: &str = r#"{"concurrentJobs":24,"maxPoolSize":25}"#;
 
-const BY_LOCAL_QUEUE: &[Settings] =
-    &[one(LOCAL_QUEUE), one(LONG_LOCAL_QUEUE), two(LOCAL_QUEUE), two(LONG_LOCAL_QUEUE)];
+const BY_LOCAL_QUEUE: &[Settings] = &[one(LOCAL_QUEUE), one(LONG_LOCAL_QUEUE), two(LOCAL_QUEUE), two(LONG_LOCAL_QUEUE)];
 
 pub const WORKER_0_17: Peer = Peer {
     name: "graphile-worker 0.17.3",
@@ -118,16 +117,18 @@ pub const AWA: Peer = Peer {
     ],
 };
 
-/// Jobs are fetched one by one, so that more processes may help; what is done is deleted, as by ours.
+/// Jobs are fetched one by one, so that more processes may help. What is done is deleted, as by ours, but where that costs
+/// more than to keep it.
 pub const PROCRASTINATE: Peer = Peer {
     name: "procrastinate",
     database: "procrastinate",
     folder: "python",
     program: "procrastinate_worker.py",
     has_add_job: false,
-    trial: 1_500,
+    trial: 600,
     settings: &[
         one(r#"{"pool":10,"concurrency":10,"delete_jobs":"always"}"#),
+        one(r#"{"pool":10,"concurrency":10}"#),
         one(r#"{"pool":20,"concurrency":30,"delete_jobs":"always"}"#),
         two(r#"{"pool":10,"concurrency":10,"delete_jobs":"always"}"#),
     ],

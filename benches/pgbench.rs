@@ -25,9 +25,7 @@ impl Load<'_> {
         let one = format!("{};\n", self.statement);
         match self.commits {
             Commits::Each => (one, 1),
-            Commits::Pipelined => {
-                (format!("\\startpipeline\nbegin;\n{}commit;\n\\endpipeline\n", one.repeat(50)), 50)
-            }
+            Commits::Pipelined => (format!("\\startpipeline\nbegin;\n{}commit;\n\\endpipeline\n", one.repeat(50)), 50),
         }
     }
 }

@@ -73,8 +73,15 @@ pub enum Part {
     Detail(String),
     Table(Vec<String>, Vec<Vec<String>>),
     Failure(String),
-    Bars { unit: String, bars: Vec<(String, f64)> },
-    Curves { x: String, y: String, curves: Vec<Curve> },
+    Bars {
+        unit: String,
+        bars: Vec<(String, f64)>,
+    },
+    Curves {
+        x: String,
+        y: String,
+        curves: Vec<Curve>,
+    },
 }
 
 /// A name and points.
@@ -119,7 +126,9 @@ impl Section {
 
     pub fn circumstances(&self) -> String {
         let Section { began, seconds, load: [before, after], commit, rounds, scale, .. } = self;
-        format!("{began} UTC, commit {commit}, load {before} to {after}, {rounds} rounds, scale {scale}, {seconds:.0} s")
+        format!(
+            "{began} UTC, commit {commit}, load {before} to {after}, {rounds} rounds, scale {scale}, {seconds:.0} s"
+        )
     }
 
     pub fn heading(&mut self, text: &str) {
