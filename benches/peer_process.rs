@@ -94,8 +94,11 @@ impl<'a> Installed<'a> {
     fn fill(&self, kind: &str, order: Order, jobs: usize) -> Outcome<()> {
         const CHUNK: usize = 1000;
         if !self.peer.has_add_job {
-            let locks = if let Order::Queues(queues) = order { queues } else { 0 };
-            return self.output(&["fill", kind, &jobs.to_string(), &locks.to_string()]).map(drop);
+            let jobs = jobs.to_string();
+            let mut arguments = vec!["fill", kind, &jobs];
+            let queues = if let Order::Queues(queues) = order { Some(queues.to_string()) } else { None };
+            arguments.extend(queues.as_deref());
+            return self.output(&arguments).map(drop);
         }
         let mut db = self.server.connect(self.peer.database);
         let arguments = order.arguments();
@@ -136,7 +139,9 @@ impl<'a> Installed<'a> {
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+            // The last line of a traceback says what it was.
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(said.trim().lines().last().unwrap_or("it failed and said nothing").into())
         }
     }
 
