@@ -33,8 +33,8 @@ pub fn settle(db: &mut Client, load: &Load) -> String {
         .expect("a table");
     let mut count = |query: &str| -> i64 { text(db, query).parse().expect("a number") };
     let lost = count(
-        "select count(*) from acknowledged, generate_series(first, first + 19) n
-         where not exists (select from done where done.n = generate_series.n)",
+        "select count(*) from acknowledged, generate_series(first, first + 19) as promised (n)
+         where not exists (select from done where done.n = promised.n)",
     );
     let twice = count("select count(*) - count(distinct n) from done");
     assert_eq!((lost, twice), (0, 0), "lost, twice");
