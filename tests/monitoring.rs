@@ -1,13 +1,12 @@
 //! What monitoring/ has for Prometheus, pgwatch and Grafana: Debian's own exporter and Prometheus are run on a throwaway cluster.
 
+use kongtask_tests::programs::{Running, free_port, get};
 use kongtask_tests::{Cluster, SOON, describe, run_script, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Once;
 
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/prometheus/usr/bin");
@@ -31,40 +30,6 @@ fn succeeds(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&said));
-}
-
-/// A program that runs until the test is over.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command, log: &Path) -> Running {
-        let log = fs::File::create(log).expect("a log");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        Running(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
-}
-
-/// The body of what a server on loopback answers; empty while there is none.
-fn get(port: u16, path: &str) -> String {
-    let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
-    };
-    let answer: String = ask().unwrap_or_default();
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default()
 }
 
 /// A cluster with a role kongtask_monitor that has what grants.sql gives, and jobs that succeeded, failed and wait.
