@@ -123,8 +123,9 @@ test-one: pg-test cluster-test
 pg-test: setup-test
 	scripts/pg-test $(PG)
 
-# Most of a test's time is waiting, so two cores bear more than two at a time.
-TEST_THREADS ?= 4
+# Most of a test's time is waiting, so two cores bear more than two at a time: of so many binaries, so many tests.
+TEST_BINARIES ?= 2
+TEST_THREADS  ?= 3
 
 # Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
 cluster-test: setup-test install fault-build
@@ -132,7 +133,7 @@ cluster-test: setup-test install fault-build
 	@scripts/prometheus
 	@scripts/patroni
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
-	cargo test --locked --no-fail-fast -p kongtask-tests -- --test-threads $(TEST_THREADS)
+	TEST_BINARIES=$(TEST_BINARIES) scripts/cluster-tests --test-threads $(TEST_THREADS)
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build:

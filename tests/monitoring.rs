@@ -42,7 +42,8 @@ fn monitored() -> Cluster {
            if (payload ->> 'order')::int % 3 = 0 then raise 'out of stock'; end if;
          end $$;
          select kongtask.register_task('ship', 'ship(json)');
-         select kongtask.schedule('nightly', '0 3 * * *', 'ship'), kongtask.pause('letters', reason := 'a test');
+         select kongtask.schedule('nightly', '0 3 * * *', 'ship'), kongtask.pause('letters', reason := 'a test'),
+           kongtask.set_limit('slowly', array['ship'], rate := 9, per := '1 hour', burst := 9);
          select graphile_worker.add_job('ship', json_build_object('order', n), max_attempts := 1) from generate_series(1, 9) n;
          select graphile_worker.add_job('letters'), graphile_worker.add_job('ship', run_at := now() + interval '1 day')",
     );
@@ -51,6 +52,8 @@ fn monitored() -> Cluster {
     fs::copy(folder().join("grants.sql"), &grants).expect("a copy");
     cluster.client_program("psql", &["-X", "-v", "role=kongtask_monitor", "-f", &grants, "postgres"]);
     cluster.wait_for("select succeeded + discarded from kongtask.stat_tasks where task = 'ship'", "9");
+    // There is no room for these.
+    cluster.sql("select graphile_worker.add_job('ship', '{\"order\": 10}') from generate_series(1, 2)");
     cluster
 }
 
@@ -114,7 +117,9 @@ fn prometheus_gets_what_the_rules_need_from_the_exporter() {
     waits_for("kongtask_task_jobs_completed_total{task=\"ship\",database=\"postgres\"}", "6");
     waits_for("kongtask_task_jobs_failed_total{task=\"ship\"}", "3");
     waits_for("kongtask_jobs_failed", "3");
-    waits_for("kongtask_jobs_waiting", "1");
+    waits_for("kongtask_jobs_waiting", "3");
+    waits_for("kongtask_limit_waiting{limit=\"slowly\"}", "2");
+    waits_for("kongtask_limit_keys_saturated{limit=\"slowly\"}", "1");
     waits_for("kongtask_jobs_scheduled", "1");
     waits_for("kongtask_pauses", "1");
     waits_for("kongtask_schedule_missed_total{schedule=\"nightly\"}", "0");
