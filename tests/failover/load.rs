@@ -36,7 +36,7 @@ impl Load {
                 // Nobody knows whether it was committed.
                 Err(_) => session = None,
             }
-            sleep(Duration::from_millis(30));
+            sleep(Duration::from_millis(50));
         }
     }
 
