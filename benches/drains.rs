@@ -104,14 +104,15 @@ pub fn ours<'a>(queue: &'a Queue, task: &'a Task, name: String, workers: &'stati
 /// Another queue with jobs of a kind that its program knows.
 pub fn theirs<'a>(peer: &'a Installed, kind: &'a str, order: Order, trial: usize) -> Contender<'a> {
     let what = if kind == "write_set" { ", sets" } else { "" };
+    let settings = if order == Order::Any { peer.peer.settings } else { peer.peer.for_queues };
     Contender {
         name: format!("{}{what}", peer.told),
-        settings: peer.peer.settings.iter().map(crate::peers::Settings::told).collect(),
+        settings: settings.iter().map(crate::peers::Settings::told).collect(),
         trial,
         settled: peer.settled(&format!("{kind}{}", order.arguments())),
         run: Box::new(move |setting, jobs| {
             peer.server().serve_nobody();
-            peer.drain(kind, order, jobs, &peer.peer.settings[setting])
+            peer.drain(kind, order, jobs, &settings[setting])
         }),
     }
 }
