@@ -34,8 +34,7 @@ impl TakeRequest<'_> {
 /// without the executor where possible, which also saves locking each row first.
 pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
-    let installed = if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table()? } else { None };
-    let Some(installed) = installed else { return rows(&DELETE, &take.values()) };
+    let Some(installed) = table_to_write(take)? else { return rows(&DELETE, &take.values()) };
     let now = clock::now();
     let mut jobs = Vec::with_capacity(take.ids.len());
     for &id in take.ids {
@@ -47,6 +46,16 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
         }
     }
     Ok(jobs)
+}
+
+/// Returns true if [`delete`] needs no executor now, so that deleting jobs one by one costs no more.
+pub fn deletes_quickly(take: &TakeRequest) -> Result<bool, Error> {
+    Ok(table_to_write(take)?.is_some())
+}
+
+/// Returns the table if jobs may be taken without the executor.
+fn table_to_write(take: &TakeRequest) -> Result<Option<table_shape::Installed>, Error> {
+    if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table() } else { Ok(None) }
 }
 
 /// Locks plain jobs until the transaction ends.
