@@ -1,6 +1,7 @@
 //! Takes jobs whose ids came from a ready list. Each statement checks again that the jobs can run, and skips rows that
 //! another transaction has locked.
 
+use super::claim_row::{Claims, claim_without_executor};
 use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
 use crate::error::Error;
@@ -9,6 +10,7 @@ use crate::pg::fault;
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts_or_null};
+use crate::pg::xact;
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
@@ -73,9 +75,19 @@ fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<V
     static CLAIM: Plan =
         plan!("claim_many", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTOID)
             .by_index();
-    let [ids, task, now, flags] = take.values();
-    let expired = Some(before(clock::now(), settings::job_expiry()).into());
-    rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])
+    lock_table()?;
+    let installed = if xact::is_read_committed() { table_to_write(take)? } else { None };
+    let Claims { mut jobs, left } = match installed.filter(|installed| installed.may_update) {
+        Some(installed) => claim_without_executor(&installed, take.ids, take.task, worker_id, queue_name)?,
+        None => Claims { jobs: Vec::new(), left: take.ids.to_vec() },
+    };
+    if !left.is_empty() {
+        let [ids, task, now, flags] = TakeRequest { ids: &left, ..*take }.values();
+        let expired = Some(before(clock::now(), settings::job_expiry()).into());
+        jobs.extend(rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])?);
+        sort(&mut jobs);
+    }
+    Ok(jobs)
 }
 
 /// The result of looking for the next job of a queue.
@@ -156,8 +168,13 @@ fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
     let session = schema::session()?;
     let rows = session.execute(plan, values)?;
     let mut jobs: Vec<Job> = (0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect();
+    sort(&mut jobs);
+    Ok(jobs)
+}
+
+/// Sorts jobs in the order in which they run.
+fn sort(jobs: &mut [Job]) {
     if jobs.len() > 1 {
         jobs.sort_by_cached_key(Job::position);
     }
-    Ok(jobs)
 }

@@ -214,7 +214,10 @@ impl Runner {
         if first.kind == Kind::Queued {
             self.next_of_queue(taken, first.position.id)?;
         } else if let [_] = taken.hints[..] {
-            self.run_single(taken, mode)?;
+            match mode {
+                RunMode::InPlace => self.run_single(taken, mode)?,
+                RunMode::Claimed => self.single_claimed(taken)?,
+            }
         } else if taken.task.takes_sets() {
             self.set(taken, mode)?;
         } else {

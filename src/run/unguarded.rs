@@ -58,7 +58,9 @@ impl Runner {
         let deleted: Vec<OnceCell<Job>> = taken.hints.iter().map(|_| OnceCell::new()).collect();
         let begun = Cell::new(0);
         self.begin();
-        match self.run_while_well(&attempt, Jobs { taken, claimed, deleted: &deleted, all_deleted: false, begun: &begun }) {
+        match self
+            .run_while_well(&attempt, Jobs { taken, claimed, deleted: &deleted, all_deleted: false, begun: &begun })
+        {
             Ok(Went::Committed) => Ok(Unguarded::Settled(begun.get())),
             // They were cancelled while they were committed: a cancel of the commit concerns all of them.
             Err(error) if Runner::was_cancelled(&error) => {
