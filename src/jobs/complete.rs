@@ -40,10 +40,10 @@ fn delete_without_executor(ids: Vec<i64>, worker_id: Value) -> Result<Vec<i64>, 
     for id in ids {
         // The handler, or the scheduler that renews locks, may have changed the row.
         let _snapshot = LatestSnapshot::take();
-        let found = heap::find(installed.table, installed.primary_key, id)?;
-        let found = found.map(|found| {
-            let [queue_name, locked_by] = Row::new(found.row).values([attribute::QUEUE_NAME, attribute::LOCKED_BY]);
-            (found, queue_name, locked_by)
+        let version = heap::find_version(installed.table, installed.primary_key, id)?;
+        let found = version.map(|version| {
+            let [queue_name, locked_by] = Row::new(version.row).values([attribute::QUEUE_NAME, attribute::LOCKED_BY]);
+            (version.found(), queue_name, locked_by)
         });
         match found {
             Some((found, queue_name, Some(locked_by)))

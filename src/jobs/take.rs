@@ -3,16 +3,17 @@
 
 use super::claim_row::{Claims, claim_without_executor};
 use super::queue_search::{NextJob, next_of_queue};
-use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
+use super::{affected, lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
+use crate::pg::args::Row;
 use crate::pg::clock::{self, before};
 use crate::pg::fault;
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts_or_null};
-use crate::pg::xact;
+use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
-use crate::schema::job_row::Job;
+use crate::schema::job_row::{Job, attribute};
 use crate::settings;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
@@ -115,10 +116,9 @@ pub fn claim_next(
     forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&NextJob) -> bool,
 ) -> Result<Next, Error> {
-    static QUEUE_OF: Plan = plan!("queue_of", INT8OID).by_index();
     lock_table()?;
     let now = clock::now();
-    let queue_name = one_row(&QUEUE_OF, &[Some(of.into())])?;
+    let queue_name = queue_of(of)?;
     if queue_name.is_none() {
         return Ok(Next::None);
     }
@@ -142,8 +142,16 @@ pub fn claim_next(
     Ok(Next::Taken(job, next.task))
 }
 
-/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so.
-/// Returns `None` if it does not, and where anything is not as it was when the worker locked the queue.
+/// Returns the queue of a job.
+fn queue_of(job: i64) -> Result<Value, Error> {
+    let queue = schema::queue()?;
+    let _snapshot = LatestSnapshot::take();
+    let found = heap::find_version(queue.table, queue.primary_key, job)?;
+    Ok(found.and_then(|found| Row::new(found.row).value(attribute::QUEUE_NAME)))
+}
+
+/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so. Otherwise, and where anything is
+/// not as it was when the worker locked the queue, releases the queue and returns `None`.
 pub fn claim_following(
     queue_name: Value,
     worker_id: Value,
@@ -153,12 +161,23 @@ pub fn claim_following(
 ) -> Result<Option<(Job, Rc<Task>)>, Error> {
     lock_table()?;
     if !queues::is_held_by(queue_name, worker_id)? {
+        queues::release(queue_name, worker_id)?;
         return Ok(None);
     }
     let next = next_of_queue(queue_name, tasks, forbidden_flags)?;
-    let Some(next) = next.filter(|next| next.is_first && may_go_on(next)) else { return Ok(None) };
+    let next = match next {
+        Some(next) if next.is_first && may_go_on(&next) => next,
+        other => {
+            queues::release_with_next(queue_name, worker_id, other)?;
+            return Ok(None);
+        }
+    };
     let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
-    Ok(claim_in(&take, worker_id, queue_name)?.pop().map(|job| (job, next.task)))
+    let job = claim_in(&take, worker_id, queue_name)?.pop();
+    if job.is_none() {
+        queues::release(queue_name, worker_id)?;
+    }
+    Ok(job.map(|job| (job, next.task)))
 }
 
 /// Runs a statement that returns rows of `jobs`, and sorts them in the order in which they run. The rows are in the

@@ -348,14 +348,23 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
 
 /// A row that was found, as it lies in its table.
 pub struct Version {
-    /// The row as a composite, in the memory context that was current.
+    /// The row as a composite, in the memory context that was current. What is stored apart from it (TOAST) is not read:
+    /// it is good for looking at other columns only.
     pub row: Datum,
     tuple: pg_sys::HeapTuple,
 }
 
-/// Does what [`find`] does, for a row that may be [`update`]d.
+impl Version {
+    /// Returns what [`delete`] takes.
+    pub fn found(&self) -> Found {
+        // SAFETY: a tuple that `find_version` has copied.
+        Found { row: self.row, at: unsafe { (*self.tuple).t_self } }
+    }
+}
+
+/// Does what [`find`] does, for a row that is only looked at, may be [`update`]d, or deleted.
 pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version>, PgError> {
-    // SAFETY: as in `insert`.
+    // SAFETY: as in `insert`. A copy of a row is a composite once its header says so, and the rest of it stays a tuple.
     unsafe {
         catch(|| {
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
@@ -363,9 +372,13 @@ pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version
             let relation = table_open(table, LOCK);
             let scan = systable_beginscan(relation, index, true, pg_sys::GetActiveSnapshot(), 1, &mut key);
             let tuple = systable_getnext(scan);
-            let found = (!tuple.is_null()).then(|| Version {
-                row: heap_copy_tuple_as_datum(tuple, (*relation).rd_att),
-                tuple: heap_copytuple(tuple),
+            let found = (!tuple.is_null()).then(|| {
+                let (tuple, descriptor) = (heap_copytuple(tuple), (*relation).rd_att);
+                let header = (*tuple).t_data;
+                pgrx::varlena::set_varsize_4b(header.cast(), (*tuple).t_len as i32);
+                (*header).t_choice.t_datum.datum_typeid = (*descriptor).tdtypeid;
+                (*header).t_choice.t_datum.datum_typmod = (*descriptor).tdtypmod;
+                Version { row: Datum::from(header), tuple }
             });
             systable_endscan(scan);
             table_close(relation, KEPT);

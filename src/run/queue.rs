@@ -7,9 +7,9 @@
 
 use super::{Attempt, RunMode, Runner, TakenJobs};
 use crate::error::Error;
+use crate::jobs::complete;
 use crate::jobs::queue_search::NextJob;
 use crate::jobs::take::{self, Next};
-use crate::jobs::{complete, queues};
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
 use crate::schema;
@@ -74,7 +74,6 @@ impl Runner {
         if job.queue_name().is_some() && complete::complete_and_keep_queue(job, self.worker_id())? {
             run.next = self.claim_following(job, attempt, run)?.map(with_hint);
             if run.next.is_none() {
-                queues::release(job.queue_name(), self.worker_id())?;
                 self.claim_from_list(job, attempt, run)?;
             }
             return Ok(complete::Found::Held);
@@ -102,7 +101,7 @@ impl Runner {
             && !is_held())
     }
 
-    /// Claims the job that comes next in the queue of a completed job.
+    /// Claims the job that comes next in the queue of a completed job, or releases the queue.
     fn claim_following(
         &self,
         job: &Job,
