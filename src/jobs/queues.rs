@@ -187,8 +187,14 @@ thread_local! {
     static HEAD_IS_KNOWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does what [`release`] does, for a queue whose next job has just been looked for. From version 0.3.0 of the schema on.
-pub(super) fn release_with_next(queue_name: Value, worker_id: Value, next: Option<NextJob>) -> Result<(), Error> {
+/// Does what [`release`] does, for a queue whose next job has just been looked for, `since` then. From version 0.3.0 of the
+/// schema on.
+pub(super) fn release_with_next(
+    queue_name: Value,
+    worker_id: Value,
+    next: Option<NextJob>,
+    since: Timestamp,
+) -> Result<(), Error> {
     struct Known;
     impl Drop for Known {
         fn drop(&mut self) {
@@ -200,7 +206,8 @@ pub(super) fn release_with_next(queue_name: Value, worker_id: Value, next: Optio
         let _known = Known;
         release(queue_name, worker_id)?;
     }
-    note_next(next, &registry::tasks()?, clock::now());
+    let tasks = registry::tasks()?;
+    note_next(next, &tasks, since);
     Ok(())
 }
 

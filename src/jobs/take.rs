@@ -164,11 +164,12 @@ pub fn claim_following(
         queues::release(queue_name, worker_id)?;
         return Ok(None);
     }
+    let now = clock::now();
     let next = next_of_queue(queue_name, tasks, forbidden_flags)?;
     let next = match next {
         Some(next) if next.is_first && may_go_on(&next) => next,
         other => {
-            queues::release_with_next(queue_name, worker_id, other)?;
+            queues::release_with_next(queue_name, worker_id, other, now)?;
             return Ok(None);
         }
     };
