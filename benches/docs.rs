@@ -29,7 +29,7 @@ pub fn write(report: &Report, project: &Path) -> Outcome<()> {
     std::fs::write(project.join(PAGE), page).map_err(told)?;
     let readme = project.join("README.md");
     let text = std::fs::read_to_string(&readme).map_err(told)?;
-    std::fs::write(&readme, with_figures(&text, &first_figures(report)?)?).map_err(told)
+    std::fs::write(&readme, with_figures(&text, &(busy(report) + &first_figures(report)?))?).map_err(told)
 }
 
 /// What a line of the template stands for.
