@@ -108,7 +108,8 @@ fn drain(cluster: &Cluster, url: &str, clients: usize, jobs: usize) -> f64 {
     let (took, errors) = runtime.block_on(async {
         let mut sessions = Vec::new();
         for _ in 0..clients {
-            let (db, connection) = tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|e| panic!("{}", describe(&e)));
+            let (db, connection) =
+                tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|e| panic!("{}", describe(&e)));
             tokio::spawn(connection);
             sessions.push(db);
         }
@@ -131,7 +132,8 @@ fn drain(cluster: &Cluster, url: &str, clients: usize, jobs: usize) -> f64 {
 #[test]
 fn hundreds_of_clients_share_twenty_server_connections_and_each_job_is_done_once() {
     let cluster = with_node();
-    let direct = drain(&cluster, &format!("host={} user=node dbname=postgres", cluster.host()), SERVER_CONNECTIONS, jobs());
+    let direct =
+        drain(&cluster, &format!("host={} user=node dbname=postgres", cluster.host()), SERVER_CONNECTIONS, jobs());
     let bouncer = PgBouncer::start(&cluster);
     let before = cpu_time(bouncer.process.pid());
     let pooled = drain(&cluster, &bouncer.url("node"), clients(), jobs());

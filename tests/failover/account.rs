@@ -6,7 +6,7 @@ use postgres::Client;
 use std::time::Duration;
 
 /// How long what is left may take once the load has ended.
-const DRAINED: Duration = Duration::from_secs(60);
+const DRAINED: Duration = Duration::from_secs(120);
 
 /// Lets all that is left run, on a server whose primary is to stay, and holds it against what was promised. Returns a line on it.
 pub fn settle(db: &mut Client, load: &Load) -> String {
@@ -18,14 +18,20 @@ pub fn settle(db: &mut Client, load: &Load) -> String {
         .expect("reschedule");
         text(db, "select count(*) from graphile_worker.jobs") == "0"
     });
-    assert!(is_empty, "jobs are left\n{}", [
-        "select task_identifier, state, why, count(*), min(run_at) from kongtask.job_states group by 1, 2, 3",
-        "select * from kongtask.doctor()",
-        "select * from kongtask.workers",
-        "select pid, backend_type, state, wait_event, query, xact_start, now() from pg_stat_activity",
-        "select relation::regclass, mode, granted, pid from pg_locks where relation is not null",
-        "select count(*), max(ran_at) from done",
-    ].map(|query| rows(db, query).join("\n")).join("\n\n"));
+    assert!(
+        is_empty,
+        "jobs are left\n{}",
+        [
+            "select task_identifier, state, why, count(*), min(run_at) from kongtask.job_states group by 1, 2, 3",
+            "select * from kongtask.doctor()",
+            "select * from kongtask.workers",
+            "select pid, backend_type, state, wait_event, query, xact_start, now() from pg_stat_activity",
+            "select relation::regclass, mode, granted, pid from pg_locks where relation is not null",
+            "select count(*), max(ran_at) from done",
+        ]
+        .map(|query| rows(db, query).join("\n"))
+        .join("\n\n")
+    );
     assert_eq!(text(db, "select count(*) from graphile_worker.job_queues where locked_at is not null"), "0");
 
     let acknowledged = load.acknowledged();
@@ -44,7 +50,11 @@ pub fn settle(db: &mut Client, load: &Load) -> String {
     assert_eq!(count(servers), 0, "two servers ran jobs in one timeline");
     // Each instant of the schedule was fired once, from the first to the last.
     assert_eq!(count("select count(*) - count(distinct ts) from ticks"), 0, "an instant was fired twice");
-    assert_eq!(count("select extract(epoch from max(ts) - min(ts))::bigint + 1 - count(*) from ticks"), 0, "an instant is missing");
+    assert_eq!(
+        count("select extract(epoch from max(ts) - min(ts))::bigint + 1 - count(*) from ticks"),
+        0,
+        "an instant is missing"
+    );
 
     let all = count("select count(*) from done");
     let promised = i64::try_from(acknowledged.len() * EACH).expect("a number");

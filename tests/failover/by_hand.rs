@@ -16,14 +16,20 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn pg_rewind_brings_the_old_primary_back_and_it_runs_nothing() {
-    let first = Cluster::with(&["wal_log_hints = on", "max_wal_senders = 4"]);
+    let conf = blocks("conf").remove(0);
+    let (synchronous, settings): (Vec<&str>, Vec<&str>) =
+        conf.lines().partition(|line| line.starts_with("synchronous"));
+    let first = Cluster::with(&settings);
     prepare(&mut first.connect());
     let second = first.standby();
     // Both wait for whichever standby there is.
-    first.reload(&["synchronous_standby_names = '*'"]);
-    second.configure(&["synchronous_standby_names = '*'"]);
-    second.reload(&[]);
-    let url = format!("host={},{} user=postgres dbname=postgres target_session_attrs=read-write", first.host(), second.host());
+    first.reload(&synchronous);
+    second.reload(&synchronous);
+    let url = format!(
+        "host={},{} user=postgres dbname=postgres target_session_attrs=read-write",
+        first.host(),
+        second.host()
+    );
     let [promoted, rejoined] = [blocks("sql promoted"), blocks("sql rejoined")].map(|mut blocks| blocks.remove(0));
     let load = Load::default();
     let mut first_jobs = Vec::new();

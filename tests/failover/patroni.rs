@@ -181,7 +181,8 @@ impl Drop for Nodes {
         if thread::panicking() {
             for node in &self.nodes {
                 let kept = root().join(format!("target/logs/failover.patroni.{}.log", node.name));
-                let copied = fs::create_dir_all(root().join("target/logs")).and_then(|()| fs::copy(node.log_file(), &kept));
+                let copied =
+                    fs::create_dir_all(root().join("target/logs")).and_then(|()| fs::copy(node.log_file(), &kept));
                 // A test has failed already: that its log could not be kept is not what it is to be told of.
                 if copied.is_ok() {
                     eprintln!("---- log of {}, kept in {}", node.name, kept.display());
@@ -191,7 +192,9 @@ impl Drop for Nodes {
         for node in &mut self.nodes {
             // Its server goes on without it.
             node.patroni = None;
-            if let Some(postmaster) = postmaster_of(&node.data()).filter(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false)) {
+            if let Some(postmaster) =
+                postmaster_of(&node.data()).filter(|pid| fs::exists(format!("/proc/{pid}")).unwrap_or(false))
+            {
                 Family::of(postmaster).lose_all();
             }
         }
@@ -240,7 +243,8 @@ impl Node {
             "    unix_socket_directories: {}\n    fsync: off\n    log_min_messages: info\n    log_line_prefix: '%m [%p] %b '\n",
             self.home.display()
         );
-        with(&text, "\n  parameters:\n", &format!("\n  parameters:\n{tests}")) + "\n  basebackup: [{checkpoint: fast}, no-sync]\n"
+        with(&text, "\n  parameters:\n", &format!("\n  parameters:\n{tests}"))
+            + "\n  basebackup: [{checkpoint: fast}, no-sync]\n"
     }
 
     fn start(&mut self) {
@@ -304,7 +308,8 @@ fn what_was_acknowledged_runs_once_whenever_patroni_fails_over() {
 
     let promotions = nodes.promotions();
     assert!(promotions.len() >= losses.len(), "{promotions:?}\n{}", nodes.logs());
-    let mut first_jobs: Vec<(f64, f64)> = promotions.iter().filter_map(|promotion| first_job(&mut db, promotion)).collect();
+    let mut first_jobs: Vec<(f64, f64)> =
+        promotions.iter().filter_map(|promotion| first_job(&mut db, promotion)).collect();
     first_jobs.sort_by(|a, b| a.1.total_cmp(&b.1));
     let latest = first_jobs.last().expect("a promotion").1;
     say(&format!(

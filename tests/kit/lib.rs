@@ -251,7 +251,9 @@ impl Cluster {
     pub fn rewind(&self, primary: &Cluster) {
         let source = format!("host={} user=postgres dbname=postgres", primary.home.path().display());
         let mut rewind = self.server.program("pg_rewind");
-        rewind.args(["--write-recovery-conf", "--no-sync", "--source-server", &source, "--target-pgdata"]).arg(self.data());
+        rewind
+            .args(["--write-recovery-conf", "--no-sync", "--source-server", &source, "--target-pgdata"])
+            .arg(self.data());
         run(&mut rewind);
         // It has brought the other's postgresql.conf.
         self.configure(&[&format!("unix_socket_directories = '{}'", self.home.path().display())]);
