@@ -31,7 +31,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test setup-dashboard setup-browser build install uninstall package demo dashboard dashboard-test \
         test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture torture-schedules bench \
-        lint licences fmt clean many-databases failover pgbouncer-clients deb deb-test setup-deb pgxn reference docs installcheck
+        bench-page lint licences fmt clean many-databases failover pgbouncer-clients deb deb-test setup-deb pgxn reference docs \
+        installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -54,6 +55,7 @@ help:
 	@echo "make pgbouncer-clients  1000 external workers behind PgBouncer (PGBOUNCER_CLIENTS)"
 	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), all but a few of them idle"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
+	@echo "make bench-page  docs/benchmarks.md, from what that found"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
 	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
 	@echo "make fmt       format"
@@ -173,10 +175,14 @@ pgbouncer-clients: setup-test install
 	PGBOUNCER_CLIENTS=$(PGBOUNCER_CLIENTS) PGBOUNCER_JOBS=$(PGBOUNCER_JOBS) \
 	  cargo test --locked -p kongtask-tests --test pgbouncer hundreds_of_clients
 
-# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
+# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1). The program itself only watches: it is not optimised.
 bench: setup-test install
 	@scripts/bench-peers
-	cargo run --locked --release -p kongtask-bench -- $(ONLY)
+	cargo run --locked -p kongtask-bench -- $(ONLY)
+
+# docs/benchmarks.md, its plots and the figures of README.md, from what the last `make bench` found.
+bench-page:
+	cargo run --locked -p kongtask-bench -- page
 
 lint: setup-test licences
 	scripts/layers
