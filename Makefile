@@ -31,7 +31,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help setup setup-test setup-dashboard setup-browser build install uninstall package demo dashboard dashboard-test \
         test test-15 test-16 test-17 test-18 test-one pg-test cluster-test fault-build models torture torture-schedules bench \
-        lint licences fmt clean many-databases deb deb-test setup-deb pgxn reference docs installcheck
+        bench-page lint licences fmt clean many-databases failover pgbouncer-clients deb deb-test setup-deb pgxn reference docs \
+        installcheck
 
 help:
 	@echo "make demo      build, and show an example in a throwaway cluster; fetches what it needs"
@@ -50,8 +51,11 @@ help:
 	@echo "make models    check the protocols of shared memory in every order of steps"
 	@echo "make torture   kill everything that can be killed, for ten minutes (TORTURE_SECONDS), and count"
 	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
+	@echo "make failover  lose the primary of Patroni's cluster ten times (FAILOVERS), under load, and count"
+	@echo "make pgbouncer-clients  1000 external workers behind PgBouncer (PGBOUNCER_CLIENTS)"
 	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), all but a few of them idle"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
+	@echo "make bench-page  docs/benchmarks.md, from what that found"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
 	@echo "make docs      the documentation as a site: target/site; make reference makes its reference pages anew"
 	@echo "make fmt       format"
@@ -121,15 +125,17 @@ test-one: pg-test cluster-test
 pg-test: setup-test
 	scripts/pg-test $(PG)
 
-# Most of a test's time is waiting, so two cores bear more than two at a time.
-TEST_THREADS ?= 4
+# Most of a test's time is waiting, so two cores bear more than two at a time: of so many binaries, so many tests.
+TEST_BINARIES ?= 2
+TEST_THREADS  ?= 3
 
 # Tests of processes, in throwaway clusters. The scripts of former versions are there for the tests of upgrades.
 cluster-test: setup-test install fault-build
 	@scripts/peers
 	@scripts/prometheus
+	@scripts/patroni
 	$(SUDO) install -m 644 sql/frozen/*.sql "$$($(PG_CONFIG) --sharedir)/extension/"
-	cargo test --locked --no-fail-fast -p kongtask-tests -- --test-threads $(TEST_THREADS)
+	TEST_BINARIES=$(TEST_BINARIES) scripts/cluster-tests --test-threads $(TEST_THREADS)
 
 # The library with fault points, which no server has installed: tests put it into a copy of one.
 fault-build:
@@ -156,10 +162,27 @@ KONGTASK_DATABASES ?= 300
 many-databases: setup-test install
 	KONGTASK_DATABASES=$(KONGTASK_DATABASES) cargo test --locked -p kongtask-tests --test processes many_databases -- --nocapture
 
-# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1).
+FAILOVERS ?= 10
+
+# Three nodes of Debian's Patroni; `make test` loses the primary twice.
+failover: setup-test install
+	FAILOVERS=$(FAILOVERS) cargo test --locked -p kongtask-tests --test failover
+
+PGBOUNCER_CLIENTS ?= 1000
+PGBOUNCER_JOBS    ?= 20000
+
+pgbouncer-clients: setup-test install
+	PGBOUNCER_CLIENTS=$(PGBOUNCER_CLIENTS) PGBOUNCER_JOBS=$(PGBOUNCER_JOBS) \
+	  cargo test --locked -p kongtask-tests --test pgbouncer hundreds_of_clients
+
+# Each measure is run ROUNDS times (3), with SCALE times as many jobs (1). The program itself only watches: it is not optimised.
 bench: setup-test install
 	@scripts/bench-peers
-	cargo run --locked --release -p kongtask-bench -- $(ONLY)
+	cargo run --locked -p kongtask-bench -- $(ONLY)
+
+# docs/benchmarks.md, its plots and the figures of README.md, from what the last `make bench` found.
+bench-page:
+	cargo run --locked -p kongtask-bench -- page
 
 lint: setup-test licences
 	scripts/layers

@@ -36,8 +36,8 @@ fn told_workers(workers: &Outcome<usize>) -> String {
 pub fn held_xmin(server: &Server, section: &mut Section) {
     server.synchronous_commit("off");
     let (without, with) = (Queue::create(server, "kong_free"), Queue::create(server, "kong_held"));
-    let jobs = scaled(200_000);
-    let workers = best_workers(&without, &TASK, 20_000).and_then(|n| with.register(&TASK).map(|()| n));
+    let jobs = scaled(100_000);
+    let workers = best_workers(&without, &TASK, scaled(10_000)).and_then(|n| with.register(&TASK).map(|()| n));
     let settings = format!("writing handler, {jobs} jobs, synchronous_commit off, {}", told_workers(&workers));
     section.note(&format!("{settings}; a REPEATABLE READ transaction has a snapshot from before the jobs were added."));
     let measured = workers.and_then(|workers| {
@@ -164,9 +164,9 @@ const BACKLOGS: [Backlog; 6] = [
 
 pub fn backlogs(server: &Server, section: &mut Section) {
     server.synchronous_commit("off");
-    let jobs = scaled(150_000);
+    let jobs = scaled(40_000);
     let without = Queue::create(server, "kong_free");
-    let workers = best_workers(&without, &TASK, 20_000);
+    let workers = best_workers(&without, &TASK, scaled(10_000));
     let settings = format!("writing handler, synchronous_commit off, {}", told_workers(&workers));
     section.note(&format!("{settings}; {jobs} jobs are drained, of which each was added after the backlog."));
     server.cluster().reload(&["kongtask.forbidden_flags = 'held'"]);

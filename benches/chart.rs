@@ -1,6 +1,6 @@
 //! Plots for the page.
 
-use crate::report::number;
+use crate::report::{Curve, number};
 use plotters::prelude::*;
 
 const WIDTH: u32 = 900;
@@ -33,7 +33,7 @@ pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
 }
 
 /// A curve for each series of points.
-pub fn curves(x: &str, y: &str, curves: &[(String, Vec<(f64, f64)>)]) -> String {
+pub fn curves(x: &str, y: &str, curves: &[Curve]) -> String {
     let greatest = |axis: fn(&(f64, f64)) -> f64| {
         curves.iter().flat_map(|(_, points)| points).map(axis).fold(f64::MIN_POSITIVE, f64::max)
     };
@@ -67,7 +67,7 @@ fn svg(height: u32, draw: impl FnOnce(&Area) -> Drawn) -> String {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
-        if let Err(error) = draw(&area) {
+        if let Err(error) = area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area)) {
             return format!("<p class=failure>{error}</p>");
         }
     }

@@ -9,10 +9,9 @@ pub fn describe(server: &Server) -> Vec<(String, String)> {
     vec![
         fact("CPU", format!("{}, {} cores", cpu(), std::thread::available_parallelism().map_or(0, usize::from))),
         fact("memory", memory()),
-        fact("load before the run", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().into()),
         fact("kernel", output("uname", &["-sr"])),
         fact("server", server.cluster().text("select version()")),
-        fact("kongtask", format!("{}, commit {}", version(server), commit())),
+        fact("kongtask", version(server)),
         fact("settings", SETTINGS.join(", ")),
         fact("Node.js of the peers", output(&node().display().to_string(), &["--version"])),
     ]
@@ -22,9 +21,19 @@ fn version(server: &Server) -> String {
     server.cluster().text("select default_version from pg_available_extensions where name = 'kongtask'")
 }
 
-fn commit() -> String {
+pub fn commit() -> String {
     let changed = if output("git", &["status", "--porcelain"]).is_empty() { "" } else { ", with changes" };
     output("git", &["rev-parse", "--short", "HEAD"]) + changed
+}
+
+/// Now, as UTC.
+pub fn date() -> String {
+    output("date", &["-u", "+%Y-%m-%d %H:%M"])
+}
+
+pub fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().into()
 }
 
 fn cpu() -> String {

@@ -5,6 +5,7 @@ use crate::Outcome;
 use crate::contest::Contender;
 use crate::queue::Queue;
 use crate::server::{run, told};
+use std::rc::Rc;
 use std::time::Instant;
 
 const LOOPS: &str = "
@@ -51,7 +52,8 @@ pub fn contenders<'a>(queue: &'a Queue) -> Vec<Contender<'a>> {
     let contender = |name: &str, procedure: &'static str, is_full: bool| Contender {
         name: format!("the server alone: {name}"),
         settings: vec!["1 session".into()],
-        trial: 10_000,
+        trial: 5_000,
+        settled: Rc::default(),
         run: Box::new(move |_, jobs| {
             queue.server.serve_nobody();
             run_loop(queue, procedure, is_full, jobs)

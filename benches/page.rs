@@ -1,5 +1,6 @@
 //! The report as a page that needs nothing but a browser.
 
+use crate::chart;
 use crate::report::{Part, REQUIREMENT_HEAD, Report};
 
 const STYLE: &str = "body { font: 15px/1.5 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -19,13 +20,15 @@ pub fn html(report: &Report) -> String {
     page += &table(&REQUIREMENT_HEAD.map(String::from), &report.requirements());
     for section in &report.sections {
         page += &format!("<h2>{}</h2>", escaped(&section.name));
+        page += &format!("<p class=note>{}</p>", escaped(&section.circumstances()));
         for part in &section.parts {
             page += &match part {
                 Part::Heading(text) => format!("<h3>{}</h3>", escaped(text)),
-                Part::Note(text) => format!("<p class=note>{}</p>", escaped(text)),
+                Part::Note(text) | Part::Detail(text) => format!("<p class=note>{}</p>", escaped(text)),
                 Part::Failure(text) => format!("<p class=failure>{}</p>", escaped(text)),
                 Part::Table(head, rows) => table(head, rows),
-                Part::Chart(svg) => svg.clone(),
+                Part::Bars { unit, bars } => chart::bars(unit, bars),
+                Part::Curves { x, y, curves } => chart::curves(x, y, curves),
             };
         }
     }

@@ -4,9 +4,12 @@ use crate::Outcome;
 use crate::peers::{Peer, Settings};
 use crate::queue::{PATIENCE, check_effects};
 use crate::server::{Server, run};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -17,11 +20,34 @@ pub struct Installed<'a> {
     /// Its name and version.
     pub told: String,
     server: &'a Server,
+    settled: RefCell<HashMap<String, Rc<Cell<Option<usize>>>>>,
+}
+
+/// The order that jobs are to run in.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Order {
+    Any,
+    /// Each job has a key of its own.
+    Keyed,
+    /// The jobs of each of so many queues run one after another.
+    Queues(usize),
+}
+
+impl Order {
+    /// Further arguments of add_job, for job n.
+    pub const fn arguments(self) -> &'static str {
+        match self {
+            Order::Any => "",
+            Order::Keyed => ", job_key := 'key ' || n",
+            Order::Queues(1) => ", queue_name := 'one'",
+            Order::Queues(_) => ", queue_name := 'queue ' || n % 100",
+        }
+    }
 }
 
 impl<'a> Installed<'a> {
     pub fn new(peer: &'static Peer, server: &'a Server) -> Outcome<Installed<'a>> {
-        let mut installed = Installed { peer, told: peer.name.into(), server };
+        let mut installed = Installed { peer, told: peer.name.into(), server, settled: RefCell::default() };
         let version = installed.output(&["install"])?;
         if !peer.name.ends_with(version.trim()) {
             installed.told = format!("{} {}", peer.name, version.trim());
@@ -31,10 +57,10 @@ impl<'a> Installed<'a> {
 
     /// The rate between the first job's start and the last one's end, by the clocks of the workers: neither starting up
     /// counts, nor finding the first job, nor completing the last.
-    pub fn drain(&self, kind: &str, jobs: usize, settings: &Settings) -> Outcome<f64> {
+    pub fn drain(&self, kind: &str, order: Order, jobs: usize, settings: &Settings) -> Outcome<f64> {
         let mut db = self.server.connect(self.peer.database);
         run(&mut db, "truncate effect")?;
-        self.fill(kind, jobs)?;
+        self.fill(kind, order, jobs)?;
         run(&mut db, "vacuum analyze")?;
         let mut workers =
             (0..settings.processes).map(|_| self.work(kind, settings.options)).collect::<Outcome<Vec<Worker>>>()?;
@@ -63,14 +89,32 @@ impl<'a> Installed<'a> {
         Ok(jobs as f64 / (last - first))
     }
 
-    fn fill(&self, kind: &str, jobs: usize) -> Outcome<()> {
+    /// In transactions of a thousand: one of many would take a time that grows with the square of its jobs, with
+    /// some of them, as each add_job looks at all row versions that the others left.
+    fn fill(&self, kind: &str, order: Order, jobs: usize) -> Outcome<()> {
+        const CHUNK: usize = 1000;
         if !self.peer.has_add_job {
-            return self.output(&["fill", kind, &jobs.to_string()]).map(drop);
+            let jobs = jobs.to_string();
+            let mut arguments = vec!["fill", kind, &jobs];
+            let queues = if let Order::Queues(queues) = order { Some(queues.to_string()) } else { None };
+            arguments.extend(queues.as_deref());
+            return self.output(&arguments).map(drop);
         }
-        let add = format!(
-            "select count(graphile_worker.add_job('{kind}', json_build_object('n', n))) from generate_series(1, {jobs}) n"
-        );
-        run(&mut self.server.connect(self.peer.database), &add)
+        let mut db = self.server.connect(self.peer.database);
+        let arguments = order.arguments();
+        (1..=jobs).step_by(CHUNK).try_for_each(|first| {
+            let last = jobs.min(first + CHUNK - 1);
+            let add = format!(
+                "select count(graphile_worker.add_job('{kind}', json_build_object('n', n){arguments}))
+                 from generate_series({first}, {last}) n"
+            );
+            run(&mut db, &add)
+        })
+    }
+
+    /// Which of its settings is the best for jobs of this kind and order, once that is known.
+    pub fn settled(&self, what: &str) -> Rc<Cell<Option<usize>>> {
+        Rc::clone(self.settled.borrow_mut().entry(what.into()).or_default())
     }
 
     /// Starts a worker process.
@@ -95,7 +139,9 @@ impl<'a> Installed<'a> {
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
-            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+            // The last line of a traceback says what it was.
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(said.trim().lines().last().unwrap_or("it failed and said nothing").into())
         }
     }
 

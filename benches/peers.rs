@@ -20,6 +20,8 @@ pub struct Peer {
     pub program: &'static str,
     /// Whether jobs are added by its function add_job, or by its program.
     pub has_add_job: bool,
+    /// How many jobs it takes to tell its settings apart.
+    pub trial: usize,
     pub settings: &'static [Settings],
 }
 
@@ -38,13 +40,26 @@ const LONG_LOCAL_QUEUE: &str = r#"{"concurrentJobs":24,"maxPoolSize":25,"localQu
 /// A job is fetched by the worker that is to run it.
 pub const PLAIN: &str = r#"{"concurrentJobs":24,"maxPoolSize":25}"#;
 
+const BY_LOCAL_QUEUE: &[Settings] = &[one(LOCAL_QUEUE), one(LONG_LOCAL_QUEUE), two(LOCAL_QUEUE), two(LONG_LOCAL_QUEUE)];
+
 pub const WORKER_0_17: Peer = Peer {
     name: "graphile-worker 0.17.3",
     database: "graphile_worker_0_17",
     folder: "0.17.3",
     program: "graphile_worker.js",
     has_add_job: true,
-    settings: &[one(LOCAL_QUEUE), one(LONG_LOCAL_QUEUE), two(LOCAL_QUEUE), two(LONG_LOCAL_QUEUE)],
+    trial: 6_000,
+    settings: BY_LOCAL_QUEUE,
+};
+
+pub const WORKER_0_18: Peer = Peer {
+    name: "graphile-worker 0.18.0",
+    database: "graphile_worker_0_18",
+    folder: "0.18.0",
+    program: "graphile_worker.js",
+    has_add_job: true,
+    trial: 6_000,
+    settings: BY_LOCAL_QUEUE,
 };
 
 pub const WORKER_0_9: Peer = Peer {
@@ -53,11 +68,8 @@ pub const WORKER_0_9: Peer = Peer {
     folder: "0.9.0",
     program: "graphile_worker.js",
     has_add_job: true,
-    settings: &[
-        one(r#"{"concurrency":10,"maxPoolSize":11}"#),
-        one(r#"{"concurrency":24,"maxPoolSize":25}"#),
-        two(r#"{"concurrency":10,"maxPoolSize":11}"#),
-    ],
+    trial: 4_000,
+    settings: &[one(r#"{"concurrency":24,"maxPoolSize":25}"#), two(r#"{"concurrency":10,"maxPoolSize":11}"#)],
 };
 
 pub const PG_BOSS: Peer = Peer {
@@ -66,6 +78,7 @@ pub const PG_BOSS: Peer = Peer {
     folder: "pg-boss",
     program: "pg_boss.js",
     has_add_job: false,
+    trial: 6_000,
     settings: &[
         one(
             r#"{"pool":10,"work":{"batchSize":100,"localConcurrency":4,"burstWhenBatchFull":true,"pollingIntervalSeconds":0.5}}"#,
@@ -82,6 +95,7 @@ pub const PGQUEUER: Peer = Peer {
     folder: "python",
     program: "pgqueuer_worker.py",
     has_add_job: false,
+    trial: 6_000,
     settings: &[
         one(r#"{"pool":10,"batch_size":100}"#),
         one(r#"{"pool":10,"batch_size":1000}"#),
@@ -95,10 +109,28 @@ pub const AWA: Peer = Peer {
     folder: "python",
     program: "awa_worker.py",
     has_add_job: false,
+    trial: 6_000,
     settings: &[
         one(r#"{"connections":20,"pool":10,"max_workers":64}"#),
         one(r#"{"connections":20,"pool":10,"max_workers":256}"#),
         one(r#"{"connections":20,"pool":10,"max_workers":256,"claimers":2}"#),
+    ],
+};
+
+/// Jobs are fetched one by one, so that more processes may help. What is done is deleted, as by ours, but where that costs
+/// more than to keep it.
+pub const PROCRASTINATE: Peer = Peer {
+    name: "procrastinate",
+    database: "procrastinate",
+    folder: "python",
+    program: "procrastinate_worker.py",
+    has_add_job: false,
+    trial: 600,
+    settings: &[
+        one(r#"{"pool":10,"concurrency":10,"delete_jobs":"always"}"#),
+        one(r#"{"pool":10,"concurrency":10}"#),
+        one(r#"{"pool":20,"concurrency":30,"delete_jobs":"always"}"#),
+        two(r#"{"pool":10,"concurrency":10,"delete_jobs":"always"}"#),
     ],
 };
 

@@ -14,7 +14,7 @@ const HANDLERS: &str = "
       insert into effect select (x ->> 'n')::int from unnest(jobs) x
     $$;
     create function start(job json) returns void language sql as $$
-      insert into started values ((job ->> 'n')::int, clock_timestamp())
+      insert into started values ((job ->> 'n')::bigint, clock_timestamp())
     $$";
 
 /// Parts of a drain whose ends are noted.
@@ -23,21 +23,29 @@ pub const PARTS: usize = 20;
 /// How long a drain may take.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A handler, and how it is registered.
+/// A handler, how it is registered, and how its jobs are added.
 #[derive(Clone, Copy)]
 pub struct Task {
     pub handler: &'static str,
     pub max_batch: usize,
-    pub in_place: bool,
+    /// Tells tasks apart that are alike otherwise.
+    pub variant: &'static str,
+    /// Further arguments of register_task.
+    pub options: &'static str,
+    /// The payload of job n.
+    pub payload: &'static str,
+    /// Further arguments of add_job, for job n.
+    pub arguments: &'static str,
 }
 
 impl Task {
     pub const fn new(handler: &'static str, max_batch: usize) -> Task {
-        Task { handler, max_batch, in_place: true }
+        let payload = "json_build_object('n', n)";
+        Task { handler, max_batch, variant: "", options: "", payload, arguments: "" }
     }
 
     pub fn identifier(&self) -> String {
-        format!("{}_{}{}", self.handler, self.max_batch, if self.in_place { "" } else { "_claimed" })
+        format!("{}_{}{}", self.handler, self.max_batch, self.variant)
     }
 
     fn writes(&self) -> bool {
@@ -89,9 +97,7 @@ impl<'a> Queue<'a> {
         if task.max_batch != 1 {
             options += &format!(", max_batch => {}", task.max_batch);
         }
-        if !task.in_place {
-            options += ", in_place => false";
-        }
+        options += task.options;
         let (identifier, handler) = (task.identifier(), task.handler);
         let call = format!("select kongtask.register_task('{identifier}', '{handler}({argument})'{options})");
         run(&mut self.connect(), &call)
@@ -102,13 +108,16 @@ impl<'a> Queue<'a> {
     pub fn drain(&self, task: &Task, jobs: usize) -> Outcome<Drain> {
         let mut db = self.connect();
         run(&mut db, "truncate effect")?;
-        run(&mut db, "vacuum graphile_worker.jobs")?;
+        run(&mut db, "vacuum graphile_worker.jobs, graphile_worker.job_queues")?;
         let is_there = db.prepare("select exists (select from graphile_worker.jobs where id = $1)").map_err(told)?;
         let mut transaction = db.transaction().map_err(told)?;
-        let add = "select min(id), max(id) from (
-            select (graphile_worker.add_job($1, json_build_object('n', n))).id from generate_series(1, $2::int) n
-        ) added";
-        let added = transaction.query_one(add, &[&task.identifier(), &(jobs as i32)]).map_err(told)?;
+        let add = format!(
+            "select min(id), max(id) from (
+               select (graphile_worker.add_job($1, {}{})).id from generate_series(1, $2::int) n
+             ) added",
+            task.payload, task.arguments
+        );
+        let added = transaction.query_one(&add, &[&task.identifier(), &(jobs as i32)]).map_err(told)?;
         let (first, last): (i64, i64) = (added.get(0), added.get(1));
         let wal_before = wal_position(&mut transaction)?;
         let begun = Instant::now();

@@ -28,7 +28,7 @@ pub fn measure(_: &Server, section: &mut Section) {
          select kongtask.schedule('measured', '* * * * * *', 'measure')",
     )
     .expect("a schedule");
-    let fires = ((100.0 * scale()) as usize).max(20);
+    let fires = ((40.0 * scale()) as usize).max(20);
     let mut table = Vec::new();
     for others in [0, MANY] {
         if others > 0 {

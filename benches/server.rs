@@ -14,6 +14,8 @@ pub const SETTINGS: &[&str] = &[
     "max_connections = 200",
     "max_worker_processes = 64",
     "kongtask.workers = 0",
+    // They are there before the first job; `first` and `databases` measure how they come.
+    "kongtask.worker_idle_timeout = -1",
     "kongtask.shutdown_timeout = 1s",
     "log_min_messages = warning",
 ];
@@ -35,7 +37,7 @@ impl Server {
     pub fn create(&self, database: &str) {
         self.drop(database);
         self.cluster.sql(&format!("create database {database}"));
-        let tables = "create table effect (n int); create table started (n int, at timestamptz)";
+        let tables = "create table effect (n int); create table started (n bigint, at timestamptz)";
         self.connect(database).batch_execute(tables).expect("tables of effects");
     }
 
@@ -90,7 +92,7 @@ pub fn scale() -> f64 {
     setting("SCALE", 1.0)
 }
 
-fn setting<T: FromStr>(name: &str, default: T) -> T {
+pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
 }
 

@@ -9,7 +9,7 @@ const WORKERS: usize = 4;
 const JOBS: usize = 20_000;
 
 const TASKS: [Task; 4] = [
-    Task { handler: "write", max_batch: 1, in_place: false },
+    Task { variant: "_claimed", options: ", in_place => false", ..Task::new("write", 1) },
     Task::new("write", 1),
     Task::new("write", 50),
     Task::new("write_set", 10_000),
@@ -38,7 +38,7 @@ pub fn measure(server: &Server, section: &mut Section) {
     }
     let bytes: Vec<Outcome<f64>> = bytes.into_iter().map(|bytes| bytes.map(median)).collect();
     let row = |(task, bytes): (&Task, &Outcome<f64>)| {
-        let how = if task.in_place { "in place" } else { "claimed" };
+        let how = if task.options.is_empty() { "in place" } else { "claimed" };
         let told = bytes.as_ref().map_or_else(Clone::clone, |bytes| number(*bytes));
         vec![format!("{}, max_batch {}", task.handler, task.max_batch), how.into(), told]
     };

@@ -15,10 +15,11 @@ grant pg_read_all_stats to :"role";
 grant usage on schema kongtask, :queue to :"role";
 grant select on
   kongtask.overview, kongtask.stat_tasks, kongtask.workers, kongtask.queues, kongtask.holds, kongtask.pauses, kongtask.tasks,
-  kongtask.schedules, kongtask.job_states, kongtask.failed, :queue.jobs, :queue.job_queues
+  kongtask.schedules, kongtask.job_states, kongtask.failed, kongtask.limits, kongtask.limit_settings,
+  :queue.jobs, :queue.job_queues
 to :"role";
 grant execute on function
   kongtask.live_overview, kongtask.live_stats, kongtask.stat_histogram, kongtask.live_workers, kongtask.live_holds,
-  kongtask.job_state, kongtask.schedule_status, kongtask.role_named,
+  kongtask.job_state, kongtask.schedule_status, kongtask.role_named, kongtask.live_limits, kongtask.limit_key,
   kongtask.doctor, kongtask.server_state, kongtask.handler_problem
 to :"role";

@@ -16,8 +16,8 @@ use kongtask_tests::docs::{Block, Page, files, pages, root};
 use kongtask_tests::{Cluster, rows};
 
 /// What follows `sql` where another test runs the block: that of adoption and the way back, that of the move from pg_cron,
-/// and that of the upgrade by logical replication.
-const ELSEWHERE: [&str; 11] = [
+/// that of the upgrade by logical replication, and that of failovers.
+const ELSEWHERE: [&str; 13] = [
     "adopt",
     "pg-cron",
     "before",
@@ -29,6 +29,8 @@ const ELSEWHERE: [&str; 11] = [
     "subscriber",
     "subscriber-waits",
     "subscriber-switches",
+    "promoted",
+    "rejoined",
 ];
 
 #[test]

@@ -1,13 +1,12 @@
 //! What monitoring/ has for Prometheus, pgwatch and Grafana: Debian's own exporter and Prometheus are run on a throwaway cluster.
 
+use kongtask_tests::programs::{Running, free_port, get};
 use kongtask_tests::{Cluster, SOON, describe, run_script, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Once;
 
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/prometheus/usr/bin");
@@ -33,40 +32,6 @@ fn succeeds(command: &mut Command) {
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&said));
 }
 
-/// A program that runs until the test is over.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command, log: &Path) -> Running {
-        let log = fs::File::create(log).expect("a log");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        Running(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
-}
-
-/// The body of what a server on loopback answers; empty while there is none.
-fn get(port: u16, path: &str) -> String {
-    let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
-    };
-    let answer: String = ask().unwrap_or_default();
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string()).unwrap_or_default()
-}
-
 /// A cluster with a role kongtask_monitor that has what grants.sql gives, and jobs that succeeded, failed and wait.
 fn monitored() -> Cluster {
     let cluster = Cluster::with_extension(&[]);
@@ -77,7 +42,8 @@ fn monitored() -> Cluster {
            if (payload ->> 'order')::int % 3 = 0 then raise 'out of stock'; end if;
          end $$;
          select kongtask.register_task('ship', 'ship(json)');
-         select kongtask.schedule('nightly', '0 3 * * *', 'ship'), kongtask.pause('letters', reason := 'a test');
+         select kongtask.schedule('nightly', '0 3 * * *', 'ship'), kongtask.pause('letters', reason := 'a test'),
+           kongtask.set_limit('slowly', array['ship'], rate := 9, per := '1 hour', burst := 9);
          select graphile_worker.add_job('ship', json_build_object('order', n), max_attempts := 1) from generate_series(1, 9) n;
          select graphile_worker.add_job('letters'), graphile_worker.add_job('ship', run_at := now() + interval '1 day')",
     );
@@ -86,6 +52,8 @@ fn monitored() -> Cluster {
     fs::copy(folder().join("grants.sql"), &grants).expect("a copy");
     cluster.client_program("psql", &["-X", "-v", "role=kongtask_monitor", "-f", &grants, "postgres"]);
     cluster.wait_for("select succeeded + discarded from kongtask.stat_tasks where task = 'ship'", "9");
+    // There is no room for these.
+    cluster.sql("select graphile_worker.add_job('ship', '{\"order\": 10}') from generate_series(1, 2)");
     cluster
 }
 
@@ -149,7 +117,9 @@ fn prometheus_gets_what_the_rules_need_from_the_exporter() {
     waits_for("kongtask_task_jobs_completed_total{task=\"ship\",database=\"postgres\"}", "6");
     waits_for("kongtask_task_jobs_failed_total{task=\"ship\"}", "3");
     waits_for("kongtask_jobs_failed", "3");
-    waits_for("kongtask_jobs_waiting", "1");
+    waits_for("kongtask_jobs_waiting", "3");
+    waits_for("kongtask_limit_waiting{limit=\"slowly\"}", "2");
+    waits_for("kongtask_limit_keys_saturated{limit=\"slowly\"}", "1");
     waits_for("kongtask_jobs_scheduled", "1");
     waits_for("kongtask_pauses", "1");
     waits_for("kongtask_schedule_missed_total{schedule=\"nightly\"}", "0");

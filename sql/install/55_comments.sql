@@ -392,7 +392,7 @@ what it commits before it fails stays, and the next attempt begins again.
 Arguments:
 - identifier: name of the task, 1 to 128 characters.
 - handler: the function or procedure.
-- max_batch: number of jobs that may share a transaction, 1 to 60. For a
+- max_batch: number of jobs that may share a transaction, 1 to 1000. For a
   function that takes an array: number of jobs in a call, 1 to 10000. NULL:
   1, and 1000 for a function that takes an array. For a procedure: 1.
 - in_place: true if first attempts of jobs without key and queue may run in

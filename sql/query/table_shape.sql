@@ -1,5 +1,5 @@
--- Returns the sequence of jobs, and its indexes in the order of their names. Returns no row if anything about the table that
--- matters to an INSERT or a DELETE of a job without key and queue differs from what the extension installs.
+-- Returns the sequence of jobs, its indexes in the order of their names, and whether an UPDATE fires what the extension
+-- installs. Returns no row if anything about the table that matters to an INSERT or a DELETE of a job differs from that.
 --   $1 oid: the table
 select
   pg_catalog.pg_get_serial_sequence(jobs.oid::pg_catalog.regclass::pg_catalog.text, 'id')::pg_catalog.regclass::pg_catalog.oid,
@@ -9,7 +9,27 @@ select
     inner join pg_catalog.pg_class as class on index.indexrelid operator(pg_catalog.=) class.oid
     where index.indrelid operator(pg_catalog.=) jobs.oid
     order by class.relname
-  )
+  ),
+  pg_catalog.has_table_privilege(jobs.relowner, jobs.oid, 'update')
+  and (
+    select
+      pg_catalog.array_agg(
+        pg_catalog.concat_ws(
+          ' ', fired.tgname, function.proname, function.pronamespace operator(pg_catalog.=) jobs.relnamespace, fired.tgenabled
+        )
+        order by fired.tgname
+      )
+    from pg_catalog.pg_trigger as fired
+    inner join pg_catalog.pg_proc as function on fired.tgfoid operator(pg_catalog.=) function.oid
+    where
+      fired.tgrelid operator(pg_catalog.=) jobs.oid
+      -- UPDATE.
+      and (fired.tgtype operator(pg_catalog.&) 16::pg_catalog.int2) operator(pg_catalog.<>) 0
+  ) operator(pg_catalog.=) array[
+    '_100_timestamps tg__update_timestamp t O',
+    '_500_release_queue_update tg_jobs__release_queue t O',
+    '_900_notify_worker_update tg_jobs__notify_new_jobs t O'
+  ]
 from pg_catalog.pg_class as jobs
 where
   jobs.oid operator(pg_catalog.=) $1

@@ -1,10 +1,11 @@
 //! Completing a job: deleting it and releasing its queue.
 
-use super::{affected, one_row, plan, queues};
+use super::{affected, one_row, plan, queues, table_shape};
 use crate::error::Error;
-use crate::pg::args::Row;
+use crate::pg::args::{Row, Text};
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};
+use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
 use crate::schema::job_row::{Job, attribute};
 use pgrx::IntoDatum;
@@ -22,8 +23,40 @@ static COMPLETE_HELD: Plan = plan!("complete_fenced", INT8ARRAYOID, TEXTOID).by_
 /// Deletes jobs of this worker, and leaves their queues to the caller. Returns true if the worker still held all of
 /// them. If not, another worker has one, and the transaction must be rolled back.
 pub fn complete_held(ids: Vec<i64>, worker_id: Value) -> Result<bool, Error> {
-    let count = ids.len();
-    Ok(affected(&COMPLETE_HELD, &[ids.into_datum(), worker_id])? == count)
+    let left = delete_without_executor(ids, worker_id)?;
+    let count = left.len();
+    Ok(count == 0 || affected(&COMPLETE_HELD, &[left.into_datum(), worker_id])? == count)
+}
+
+/// Deletes jobs of this worker without the executor, and does what the trigger on `jobs` would. Returns the ids of those
+/// for which the caller must use a DELETE.
+fn delete_without_executor(ids: Vec<i64>, worker_id: Value) -> Result<Vec<i64>, Error> {
+    let may = xact::is_read_committed() && heap::may_write() && schema::queue()?.is_0_3;
+    let (Some(installed), Some(me)) = (if may { table_shape::table()? } else { None }, worker_id) else {
+        return Ok(ids);
+    };
+    let me = Text::new(me);
+    let mut left = Vec::new();
+    for id in ids {
+        // The handler, or the scheduler that renews locks, may have changed the row.
+        let _snapshot = LatestSnapshot::take();
+        let version = heap::find_version(installed.table, installed.primary_key, id)?;
+        let found = version.map(|version| {
+            let [queue_name, locked_by] = Row::new(version.row).values([attribute::QUEUE_NAME, attribute::LOCKED_BY]);
+            (version.found(), queue_name, locked_by)
+        });
+        match found {
+            Some((found, queue_name, Some(locked_by)))
+                if Text::new(locked_by).bytes() == me.bytes() && heap::delete(installed.table, &found)? =>
+            {
+                if queue_name.is_some() && !queues::is_kept_after(id) {
+                    queues::release(queue_name, worker_id)?;
+                }
+            }
+            _ => left.push(id),
+        }
+    }
+    Ok(left)
 }
 
 /// What completing a job of this worker has found.

@@ -16,6 +16,7 @@ pub mod new_job;
 mod add_plain;
 pub mod add;
 pub mod add_many;
+mod claim_row;
 pub mod take;
 pub mod get_job;
 pub mod complete;

@@ -13,7 +13,7 @@
 //! keeps its row (see [`LockRow`]): to release it is to set `locked_at` to null. Hints say where the row is, so that no
 //! former version is passed. A row that was not used for a while is removed by the scheduler.
 
-use super::queue_search::next_of_queue;
+use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, hash, plan};
 use crate::error::Error;
 use crate::pg::clock::{self, Tick, Timestamp};
@@ -26,7 +26,7 @@ use crate::settings;
 use crate::shared;
 use crate::shared::queue_hints::LockRow;
 use crate::signals::commit_notes;
-use crate::tasks::registry;
+use crate::tasks::registry::{self, Tasks};
 use pgrx::IntoDatum;
 use std::cell::Cell;
 use std::time::Duration;
@@ -182,11 +182,49 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     Ok(())
 }
 
+thread_local! {
+    /// True while a queue is released whose next job the caller knows.
+    static HEAD_IS_KNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what [`release`] does, for a queue whose next job has just been looked for, `since` then. From version 0.3.0 of the
+/// schema on.
+pub(super) fn release_with_next(
+    queue_name: Value,
+    worker_id: Value,
+    next: Option<NextJob>,
+    since: Timestamp,
+) -> Result<(), Error> {
+    struct Known;
+    impl Drop for Known {
+        fn drop(&mut self) {
+            HEAD_IS_KNOWN.set(false);
+        }
+    }
+    {
+        HEAD_IS_KNOWN.set(true);
+        let _known = Known;
+        release(queue_name, worker_id)?;
+    }
+    let tasks = registry::tasks()?;
+    note_next(next, &tasks, since);
+    Ok(())
+}
+
 /// Notes the next job of a queue, as the commit makes it ready.
 pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
+    if HEAD_IS_KNOWN.get() {
+        return Ok(());
+    }
     let tasks = registry::tasks()?;
     let now = clock::now();
-    match next_of_queue(queue_name, &tasks, &settings::forbidden_flags())? {
+    let next = next_of_queue(queue_name, &tasks, &settings::forbidden_flags())?;
+    note_next(next, &tasks, now);
+    Ok(())
+}
+
+fn note_next(next: Option<NextJob>, tasks: &Tasks, now: Timestamp) {
+    match next {
         Some(head) => commit_notes::note_job(head.task.role, head.hint),
         // Until this transaction commits, the queue looks locked, and searches skip its jobs that fall due.
         None => commit_notes::note_due(now),
@@ -195,7 +233,6 @@ pub(super) fn note_head(queue_name: Value) -> Result<(), Error> {
         // The same goes for the searches that follow the end of a pause.
         commit_notes::note_paused(tasks.changes, tasks.pauses.next_end(now));
     }
-    Ok(())
 }
 
 /// Releases a queue in a schema of version 0.2.0 or before, where no trigger has done it.

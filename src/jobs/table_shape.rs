@@ -1,7 +1,7 @@
 //! Checks that the table `jobs` is exactly as the extension installs it: its columns, defaults, constraints, triggers
-//! and indexes. Only then may a row be added or deleted without the executor, by code that knows what to check, to fire
+//! and indexes. Only then may a row be added, claimed or deleted without the executor, by code that knows what to check, to fire
 //! and to index. The check is made again whenever any of it may have changed. Where anything differs (a user's trigger,
-//! say), or the session is not an ordinary one, the operation is an INSERT or a DELETE.
+//! say), or the session is not an ordinary one, the operation is an INSERT, an UPDATE or a DELETE.
 
 use super::plan;
 use crate::error::Error;
@@ -23,7 +23,10 @@ pub struct Installed {
     pub key: Oid,
     pub primary_key: Oid,
     pub order: Oid,
+    pub queue: Oid,
     pub run_at: Oid,
+    /// True if a row may also be updated without the executor.
+    pub may_update: bool,
 }
 
 /// Returns the table, locked, if it is as installed.
@@ -45,8 +48,9 @@ pub fn table() -> Result<Option<Installed>, Error> {
     let rows = session.read(&AS_INSTALLED, &[table.into_datum()]).inspect_err(|_| WATCH.spoil())?;
     let found = (rows.count() > 0).then(|| {
         let indexes: Vec<Oid> = rows.get(0, 1)?;
-        let [key, primary_key, order, _queue, run_at] = indexes[..] else { return None };
-        Some(Installed { table, sequence: rows.get(0, 0)?, key, primary_key, order, run_at })
+        let [key, primary_key, order, queue, run_at] = indexes[..] else { return None };
+        let may_update = rows.get(0, 2).unwrap_or(false);
+        Some(Installed { table, sequence: rows.get(0, 0)?, key, primary_key, order, queue, run_at, may_update })
     });
     INSTALLED.set(found.flatten());
     Ok(INSTALLED.get())

@@ -1,17 +1,20 @@
 //! Takes jobs whose ids came from a ready list. Each statement checks again that the jobs can run, and skips rows that
 //! another transaction has locked.
 
+use super::claim_row::{Claims, claim_without_executor};
 use super::limited::{self, GrantedKeys};
 use super::queue_search::{NextJob, next_of_queue};
-use super::{affected, lock_table, one_row, plan, queues, recover, table_shape};
+use super::{affected, lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
+use crate::pg::args::Row;
 use crate::pg::clock::{self, before};
 use crate::pg::fault;
 use crate::pg::heap;
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts_or_null};
+use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
-use crate::schema::job_row::Job;
+use crate::schema::job_row::{Job, attribute};
 use crate::settings;
 use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
@@ -49,8 +52,7 @@ impl<'a> TakeRequest<'a> {
 /// without the executor where possible, which also saves locking each row first.
 pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
-    let installed = if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table()? } else { None };
-    let Some(installed) = installed else {
+    let Some(installed) = table_to_write(take)? else {
         let values = take.values();
         if take.granted.is_empty() {
             return rows(&DELETE, &values);
@@ -72,6 +74,16 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     Ok(jobs)
 }
 
+/// Returns true if [`delete`] needs no executor now, so that deleting jobs one by one costs no more.
+pub fn deletes_quickly(take: &TakeRequest) -> Result<bool, Error> {
+    Ok(table_to_write(take)?.is_some())
+}
+
+/// Returns the table if jobs may be taken without the executor.
+fn table_to_write(take: &TakeRequest) -> Result<Option<table_shape::Installed>, Error> {
+    if take.forbidden_flags.is_empty() && heap::may_write() { table_shape::table() } else { Ok(None) }
+}
+
 /// Locks plain jobs until the transaction ends.
 pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static LOCK: Plan = plan!("lock_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
@@ -89,9 +101,18 @@ fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<V
     static CLAIM: Plan =
         plan!("claim_many", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTOID)
             .by_index();
-    let [ids, task, now, flags] = take.values();
-    let expired = Some(before(clock::now(), settings::job_expiry()).into());
-    let jobs = rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])?;
+    lock_table()?;
+    let installed = if xact::is_read_committed() { table_to_write(take)? } else { None };
+    let Claims { mut jobs, left } = match installed.filter(|installed| installed.may_update) {
+        Some(installed) => claim_without_executor(&installed, take.ids, take.task, worker_id, queue_name)?,
+        None => Claims { jobs: Vec::new(), left: take.ids.to_vec() },
+    };
+    if !left.is_empty() {
+        let [_, task, now, flags] = take.values();
+        let expired = Some(before(clock::now(), settings::job_expiry()).into());
+        jobs.extend(rows(&CLAIM, &[left.into_datum(), task, now, flags, worker_id, expired, queue_name])?);
+        sort(&mut jobs);
+    }
     let (jobs, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| take.has_room(job));
     for job in others {
         recover::release(worker_id, (job.id, job.id))?;
@@ -124,10 +145,9 @@ pub fn claim_next(
     forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&NextJob) -> bool,
 ) -> Result<Next, Error> {
-    static QUEUE_OF: Plan = plan!("queue_of", INT8OID).by_index();
     lock_table()?;
     let now = clock::now();
-    let queue_name = one_row(&QUEUE_OF, &[Some(of.into())])?;
+    let queue_name = queue_of(of)?;
     if queue_name.is_none() {
         return Ok(Next::None);
     }
@@ -152,8 +172,16 @@ pub fn claim_next(
     Ok(Next::Taken(job, next.task))
 }
 
-/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so.
-/// Returns `None` if it does not, and where anything is not as it was when the worker locked the queue.
+/// Returns the queue of a job.
+fn queue_of(job: i64) -> Result<Value, Error> {
+    let queue = schema::queue()?;
+    let _snapshot = LatestSnapshot::take();
+    let found = heap::find_version(queue.table, queue.primary_key, job)?;
+    Ok(found.and_then(|found| Row::new(found.row).value(attribute::QUEUE_NAME)))
+}
+
+/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so. Otherwise, and where anything is
+/// not as it was when the worker locked the queue, releases the queue and returns `None`.
 pub fn claim_following(
     queue_name: Value,
     worker_id: Value,
@@ -163,13 +191,25 @@ pub fn claim_following(
 ) -> Result<Option<(Job, Rc<Task>)>, Error> {
     lock_table()?;
     if !queues::is_held_by(queue_name, worker_id)? {
+        queues::release(queue_name, worker_id)?;
         return Ok(None);
     }
+    let now = clock::now();
     let next = next_of_queue(queue_name, tasks, forbidden_flags)?;
-    let Some(next) = next.filter(|next| next.is_first && may_go_on(next)) else { return Ok(None) };
+    let next = match next {
+        Some(next) if next.is_first && may_go_on(&next) => next,
+        other => {
+            queues::release_with_next(queue_name, worker_id, other, now)?;
+            return Ok(None);
+        }
+    };
     let ids = [next.hint.position.id];
     let take = TakeRequest::new(&ids, &next.task.identifier, forbidden_flags);
-    Ok(claim_in(&take, worker_id, queue_name)?.pop().map(|job| (job, next.task)))
+    let job = claim_in(&take, worker_id, queue_name)?.pop();
+    if job.is_none() {
+        queues::release(queue_name, worker_id)?;
+    }
+    Ok(job.map(|job| (job, next.task)))
 }
 
 /// Runs a statement that returns rows of `jobs`, and sorts them in the order in which they run. The rows are in the
@@ -179,8 +219,13 @@ fn rows(plan: &Plan, values: &[Value]) -> Result<Vec<Job>, Error> {
     let session = schema::session()?;
     let rows = session.execute(plan, values)?;
     let mut jobs: Vec<Job> = (0..rows.count()).filter_map(|row| rows.carry(row)).map(Job::new).collect();
+    sort(&mut jobs);
+    Ok(jobs)
+}
+
+/// Sorts jobs in the order in which they run.
+fn sort(jobs: &mut [Job]) {
     if jobs.len() > 1 {
         jobs.sort_by_cached_key(Job::position);
     }
-    Ok(jobs)
 }

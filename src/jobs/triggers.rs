@@ -36,13 +36,18 @@ fn firing(call: &Call, table: &str) -> Result<Trigger, Failure> {
     Err(not_ours(&format!("this function can only be called by a row trigger of {}.{table}", queue.home.schema)))
 }
 
-/// Before UPDATE of a job: sets updated_at to now, or to a millisecond after its former value.
+/// Before UPDATE of a job: sets updated_at.
 pub fn update_timestamp(call: &mut Call) -> Result<Value, Failure> {
     let trigger = firing(call, "jobs")?;
     let Some(new) = trigger.updated_row() else { return Ok(nothing()) };
-    let before = timestamp(trigger.row().value(attribute::UPDATED_AT)).unwrap_or(i64::MIN);
-    let updated_at = clock::transaction_start().max(before.saturating_add(1000));
-    Ok(new.with(&[(attribute::UPDATED_AT, Some(updated_at.into()))]))
+    let updated_at = updated_at(trigger.row().value(attribute::UPDATED_AT));
+    Ok(new.with(&[(attribute::UPDATED_AT, updated_at)]))
+}
+
+/// Returns updated_at of a row that is updated: now, or a millisecond after its former value.
+pub(super) fn updated_at(before: Value) -> Value {
+    let before = timestamp(before).unwrap_or(i64::MIN);
+    Some(clock::transaction_start().max(before.saturating_add(1000)).into())
 }
 
 /// Before INSERT of a job that bears a kongtask worker's lock: unlocks it. Workers of this server claim rows that

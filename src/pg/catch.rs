@@ -194,11 +194,16 @@ impl Raise {
         unreachable!("ereport(ERROR) does not return")
     }
 
-    /// Writes a line to the server's log.
+    /// Writes a line to the server's log, and to the client. Serves no interrupts, as ereport would do: a process that
+    /// logs what it has committed must also come to count it.
     pub fn log(self, level: Level) {
         assert!(level != Level::Error);
-        // SAFETY: below ERROR, nothing jumps.
-        unsafe { self.report(level) }
+        // SAFETY: changes a counter of this process. With interrupts held and below ERROR, nothing jumps.
+        unsafe {
+            pg_sys::InterruptHoldoffCount += 1;
+            self.report(level);
+            pg_sys::InterruptHoldoffCount -= 1;
+        }
     }
 
     unsafe fn report(self, level: Level) {

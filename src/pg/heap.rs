@@ -1,4 +1,4 @@
-//! Adds and deletes rows without the executor, for a table whose shape is known. Starting the executor, which parses
+//! Adds, changes and deletes rows without the executor, for a table whose shape is known. Starting the executor, which parses
 //! the conditions of constraints and triggers each time, takes three times as long as the row itself.
 
 use super::catch::{PgError, catch};
@@ -52,6 +52,26 @@ unsafe extern "C-unwind" {
         failure: *mut pg_sys::TM_FailureData,
         changing_partition: bool,
     ) -> pg_sys::TM_Result::Type;
+    fn heap_update(
+        relation: pg_sys::Relation,
+        at: pg_sys::ItemPointer,
+        tuple: pg_sys::HeapTuple,
+        command: pg_sys::CommandId,
+        crosscheck: pg_sys::Snapshot,
+        wait: bool,
+        failure: *mut pg_sys::TM_FailureData,
+        lock: *mut pg_sys::LockTupleMode::Type,
+        #[cfg(not(feature = "pg15"))] indexes: *mut pg_sys::TU_UpdateIndexes::Type,
+    ) -> pg_sys::TM_Result::Type;
+    fn heap_copytuple(tuple: pg_sys::HeapTuple) -> pg_sys::HeapTuple;
+    fn heap_modify_tuple(
+        tuple: pg_sys::HeapTuple,
+        descriptor: pg_sys::TupleDesc,
+        values: *const Datum,
+        nulls: *const bool,
+        replaces: *const bool,
+    ) -> pg_sys::HeapTuple;
+    fn heap_deform_tuple(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, values: *mut Datum, nulls: *mut bool);
     fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
     fn HeapTupleGetUpdateXid(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId;
     fn LockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE);
@@ -127,34 +147,48 @@ pub fn insert<const COLUMNS: usize>(
             let descriptor = (*relation).rd_att;
             let tuple = heap_form_tuple(descriptor, values.as_ptr(), nulls.as_ptr());
             heap_insert(relation, tuple, GetCurrentCommandId(true), 0, std::ptr::null_mut());
-            let enter = |oid, is_unique, attributes: &[i16]| {
-                let (mut keys, mut are_null) = ([Datum::from(0); 4], [true; 4]);
-                for (at, &attribute) in attributes.iter().enumerate() {
-                    let column = attribute as usize - 1;
-                    (keys[at], are_null[at]) = (values[column], nulls[column]);
-                }
-                let unique = if is_unique {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
-                } else {
-                    pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
-                };
-                let mut info = std::mem::zeroed::<pg_sys::IndexInfo>();
-                let index = index_open(oid, LOCK);
-                let (keys, are_null, at) = (keys.as_ptr(), are_null.as_ptr(), &raw mut (*tuple).t_self);
-                index_insert(index, keys, are_null, at, relation, unique, false, &mut info);
-                index_close(index, KEPT);
-            };
             for index in narrow {
-                enter(index.oid, index.is_unique, &index.attributes);
+                index.enter(relation, tuple, &values, &nulls, false);
             }
             for index in wide {
-                enter(index.oid, index.is_unique, &index.attributes);
+                index.enter(relation, tuple, &values, &nulls, false);
             }
             let row = heap_copy_tuple_as_datum(tuple, descriptor);
             table_close(relation, KEPT);
             CommandCounterIncrement();
             row
         })
+    }
+}
+
+impl<const KEYS: usize> Index<KEYS> {
+    /// Enters a row of these values. `is_unchanged` is true for an update that has left the key as it was.
+    ///
+    /// # Safety
+    /// Within the closure of [`catch`], the table being open and the tuple in it.
+    unsafe fn enter(
+        &self,
+        relation: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        values: &[Datum],
+        nulls: &[bool],
+        is_unchanged: bool,
+    ) {
+        let keys = self.attributes.map(|attribute| values[attribute as usize - 1]);
+        let are_null = self.attributes.map(|attribute| nulls[attribute as usize - 1]);
+        let unique = if self.is_unique {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
+        } else {
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
+        };
+        // SAFETY: as in `insert`.
+        unsafe {
+            let mut info = std::mem::zeroed::<pg_sys::IndexInfo>();
+            let index = index_open(self.oid, LOCK);
+            let (keys, are_null, at) = (keys.as_ptr(), are_null.as_ptr(), &raw mut (*tuple).t_self);
+            index_insert(index, keys, are_null, at, relation, unique, is_unchanged, &mut info);
+            index_close(index, KEPT);
+        }
     }
 }
 
@@ -308,6 +342,106 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
             systable_endscan(scan);
             table_close(relation, KEPT);
             found
+        })
+    }
+}
+
+/// A row that was found, as it lies in its table.
+pub struct Version {
+    /// The row as a composite, in the memory context that was current. What is stored apart from it (TOAST) is not read:
+    /// it is good for looking at other columns only.
+    pub row: Datum,
+    tuple: pg_sys::HeapTuple,
+}
+
+impl Version {
+    /// Returns what [`delete`] takes.
+    pub fn found(&self) -> Found {
+        // SAFETY: a tuple that `find_version` has copied.
+        Found { row: self.row, at: unsafe { (*self.tuple).t_self } }
+    }
+}
+
+/// Does what [`find`] does, for a row that is only looked at, may be [`update`]d, or deleted.
+pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version>, PgError> {
+    // SAFETY: as in `insert`. A copy of a row is a composite once its header says so, and the rest of it stays a tuple.
+    unsafe {
+        catch(|| {
+            let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
+            ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
+            let relation = table_open(table, LOCK);
+            let scan = systable_beginscan(relation, index, true, pg_sys::GetActiveSnapshot(), 1, &mut key);
+            let tuple = systable_getnext(scan);
+            let found = (!tuple.is_null()).then(|| {
+                let (tuple, descriptor) = (heap_copytuple(tuple), (*relation).rd_att);
+                let header = (*tuple).t_data;
+                pgrx::varlena::set_varsize_4b(header.cast(), (*tuple).t_len as i32);
+                (*header).t_choice.t_datum.datum_typeid = (*descriptor).tdtypeid;
+                (*header).t_choice.t_datum.datum_typmod = (*descriptor).tdtypmod;
+                Version { row: Datum::from(header), tuple }
+            });
+            systable_endscan(scan);
+            table_close(relation, KEPT);
+            found
+        })
+    }
+}
+
+/// Changes columns of a row, and returns it as a composite in the current memory context; `None` if another transaction
+/// has changed or locked it. Never waits. The rest is as for [`insert`]: `unchanged` and `changed` are the indexes that
+/// the row belongs in, of which the former have only columns that keep their values.
+pub fn update<const COLUMNS: usize>(
+    table: Oid,
+    version: &Version,
+    changes: &[(i16, Value)],
+    unchanged: &[Index<1>],
+    changed: &[Index<4>],
+) -> Result<Option<Datum>, PgError> {
+    let (mut values, mut nulls, mut replaces) = ([Datum::from(0); COLUMNS], [false; COLUMNS], [false; COLUMNS]);
+    for &(attribute, value) in changes {
+        let at = attribute as usize - 1;
+        (values[at], nulls[at], replaces[at]) = (value.unwrap_or(Datum::from(0)), value.is_none(), true);
+    }
+    // SAFETY: as in `insert`; the tuple was copied, and the table has as many columns as the caller says.
+    unsafe {
+        catch(|| {
+            let relation = table_open(table, LOCK);
+            let descriptor = (*relation).rd_att;
+            let mut at = (*version.tuple).t_self;
+            let tuple =
+                heap_modify_tuple(version.tuple, descriptor, values.as_ptr(), nulls.as_ptr(), replaces.as_ptr());
+            let mut failure = std::mem::zeroed::<pg_sys::TM_FailureData>();
+            let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;
+            #[cfg(not(feature = "pg15"))]
+            let mut indexes = pg_sys::TU_UpdateIndexes::TU_All;
+            let outcome = heap_update(
+                relation,
+                &mut at,
+                tuple,
+                GetCurrentCommandId(true),
+                std::ptr::null_mut(),
+                false,
+                &mut failure,
+                &mut lock,
+                #[cfg(not(feature = "pg15"))]
+                &mut indexes,
+            );
+            let row = (outcome == pg_sys::TM_Result::TM_Ok).then(|| {
+                let is_heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
+                if !is_heap_only {
+                    heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+                    for index in unchanged {
+                        index.enter(relation, tuple, &values, &nulls, true);
+                    }
+                    for index in changed {
+                        index.enter(relation, tuple, &values, &nulls, false);
+                    }
+                }
+                heap_copy_tuple_as_datum(tuple, descriptor)
+            });
+            table_close(relation, KEPT);
+            CommandCounterIncrement();
+            row
         })
     }
 }

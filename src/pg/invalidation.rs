@@ -125,3 +125,20 @@ pub fn functions_version() -> u64 {
     }
     HANDLERS_CHANGED.get()
 }
+
+thread_local! {
+    static RELATIONS_CHANGED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Returns a number that grows whenever any relation may have changed.
+pub fn relations_version() -> u64 {
+    unsafe extern "C-unwind" fn call(_: Datum, _: Oid) {
+        RELATIONS_CHANGED.set(RELATIONS_CHANGED.get() + 1);
+    }
+    if RELATIONS_CHANGED.get() == 0 {
+        RELATIONS_CHANGED.set(1);
+        // SAFETY: registered once for the life of the backend.
+        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(call), Datum::from(0)) }
+    }
+    RELATIONS_CHANGED.get()
+}

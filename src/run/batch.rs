@@ -1,11 +1,15 @@
-//! A batch: several jobs of a task in one transaction, each in a subtransaction of its own.
+//! A batch: several jobs of a task in one transaction.
+//!
+//! It is run first as if none of its jobs could fail (unguarded.rs). If one does, all is rolled back, and the jobs run
+//! again guarded: each in a subtransaction of its own, which is all that its failure undoes. For a while, the batches
+//! of a task that has failed so are guarded from the beginning.
 //!
 //! What a job did stays, with its locks, until all have run. So no job may wait for a lock, and no job begins after the
 //! time budget is spent. A job that would have waited, or met a deadlock or a serialization failure, runs again alone:
 //! the others of its batch may be at fault. If the commit is cancelled, all of them have failed.
 
 use super::marks::AfterFailure;
-use super::set::Part;
+use super::unguarded::Unguarded;
 use super::{Attempt, Clock, Failed, FailedAttempt, RunMode, Runner, TakenJobs, marks};
 use crate::error::Error;
 use crate::jobs::runs::Ended;
@@ -20,131 +24,119 @@ use crate::tasks::registry::Keep;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How many jobs may share a transaction: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each takes one. If a handler
-/// makes subtransactions of its own (in plpgsql, a block with EXCEPTION), fewer jobs share it.
-pub const MOST: usize = 60;
+/// How many jobs may share a transaction.
+pub const MOST: usize = 1000;
+
+/// How many jobs may share a transaction that guards each of them: fewer than [`xact::MOST_SUBTRANSACTIONS`], as each
+/// takes one. If a handler makes subtransactions of its own (in plpgsql, a block with EXCEPTION), fewer jobs share it.
+const MOST_GUARDED: usize = 60;
 
 /// No job begins once the transaction has taken this long.
-const BUDGET: Duration = Duration::from_millis(10);
+pub(super) const BUDGET: Duration = Duration::from_millis(10);
 
 /// How long a statement waits for a lock: the smallest lock_timeout there is.
-const PATIENCE: &std::ffi::CStr = c"1ms";
+pub(super) const PATIENCE: &std::ffi::CStr = c"1ms";
 
 /// The outcomes of the jobs of a batch.
 #[derive(Default)]
-struct Outcomes<'j> {
+pub(super) struct Outcomes<'j> {
     /// Each with the time after which it is due again, if its handler has asked for that.
-    done: Vec<(&'j Job, Option<Interval>)>,
+    pub(super) done: Vec<(&'j Job, Option<Interval>)>,
     failed: Vec<(&'j Job, FailedAttempt)>,
-    /// True if the last of those failed because a session has cancelled it, or its call was cancelled, terminated or
-    /// timed out.
-    interrupted: bool,
     /// The jobs to run alone.
     alone: Vec<&'j Job>,
     /// The jobs that did not begin.
     left: Vec<&'j Job>,
 }
 
-/// The result of running jobs as if none of them could fail.
-enum Together {
-    /// All jobs were committed, or all have failed.
-    Done,
-    /// Nothing was committed. One job was interrupted: its failure is recorded, and it does not run again for the
-    /// others' sake.
-    Interrupted(i64),
-    /// Nothing was committed.
-    Failed,
-}
-
 impl Runner {
     /// Runs jobs as a batch. Returns those that did not begin in time.
     pub(super) fn batch(&mut self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
-        if mode == RunMode::Claimed || self.is_careful(taken.task.tag) {
-            return self.one_by_one(taken, mode);
+        let is_careful = self.is_careful(taken.task.tag);
+        match mode {
+            RunMode::InPlace => self.batch_in_place(taken, is_careful),
+            RunMode::Claimed => self.batch_claimed(taken, is_careful),
         }
-        let left = match self.all_well(taken)? {
-            Together::Done => return Ok(Vec::new()),
-            Together::Interrupted(id) => &taken.those(|other| other != id),
-            Together::Failed => taken,
-        };
-        self.recently_failed.insert(taken.task.tag, Instant::now());
-        self.one_by_one(left, mode)
     }
 
-    /// Returns true if jobs of the task have lately failed, or taken long, in a batch.
+    fn batch_in_place(&mut self, taken: &TakenJobs, is_careful: bool) -> Result<Vec<Hint>, Error> {
+        let mut hints = taken.hints.clone();
+        if !is_careful {
+            match self.unguarded(taken, None)? {
+                Unguarded::Settled(begun) => return Ok(hints.split_off(begun)),
+                Unguarded::Interrupted(id) => hints.retain(|hint| hint.position.id != id),
+                Unguarded::Failed => (),
+            }
+            self.recently_failed.insert(taken.task.tag, Instant::now());
+        }
+        let later = hints.split_off(MOST_GUARDED.min(hints.len()));
+        let mut left = self.guarded_in_place(&taken.with(hints))?;
+        left.extend(later);
+        Ok(left)
+    }
+
+    fn batch_claimed(&mut self, taken: &TakenJobs, is_careful: bool) -> Result<Vec<Hint>, Error> {
+        let mut hints = taken.hints.clone();
+        let later = if is_careful { hints.split_off(MOST_GUARDED.min(hints.len())) } else { Vec::new() };
+        let mut jobs = self.claim(&taken.with(hints))?;
+        if !is_careful {
+            match self.unguarded(taken, Some(&jobs))? {
+                Unguarded::Settled(begun) => {
+                    self.release_left(&jobs[begun..].iter().collect::<Vec<_>>())?;
+                    return Ok(later);
+                }
+                Unguarded::Interrupted(id) => jobs.retain(|job| job.id != id),
+                Unguarded::Failed => (),
+            }
+            self.recently_failed.insert(taken.task.tag, Instant::now());
+        }
+        let left = self.guarded(taken, &jobs, RunMode::Claimed)?;
+        self.release_left(&left)?;
+        Ok(later)
+    }
+
+    /// Releases claimed jobs that did not begin. The trigger on `jobs` puts them back on the ready list.
+    fn release_left(&self, jobs: &[&Job]) -> Result<(), Error> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())
+    }
+
+    /// Returns true if jobs of the task have lately failed in a batch.
     fn is_careful(&self, task: u32) -> bool {
         const LATELY: Duration = Duration::from_secs(10);
         self.recently_failed.get(&task).is_some_and(|since| since.elapsed() < LATELY)
     }
 
-    /// Deletes the jobs and runs them as if none could fail, which saves locking each row first.
-    fn all_well(&self, taken: &TakenJobs) -> Result<Together, Error> {
+    /// Locks the rows of jobs, and runs them guarded. Returns those that did not begin in time.
+    fn guarded_in_place(&self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.begin();
-        let attempt = Attempt { task: &taken.task, mode: RunMode::InPlace };
-        let Ok(jobs) = self.delete(taken, &taken.ids()) else {
-            xact::abort();
-            return Ok(Together::Failed);
-        };
-        match self.run_while_well(&jobs, &attempt) {
-            Ok(None) => Ok(Together::Done),
-            // They were cancelled while they were committed: a cancel of the commit concerns all of them.
-            Err(error) if Runner::was_cancelled(&error) => {
-                let failure = FailedAttempt { error: error.read(), then: AfterFailure::Backoff };
-                xact::abort();
-                self.fail_part(taken, Part::InPlace(&taken.hints), &failure)?;
-                Ok(Together::Done)
-            }
-            attempted => {
-                xact::abort();
-                let interrupted = attempted.ok().flatten().filter(|outcomes| outcomes.interrupted);
-                let Some((job, failure)) = interrupted.and_then(|mut outcomes| outcomes.failed.pop()) else {
-                    return Ok(Together::Failed);
-                };
-                self.record_one_failure(job, &attempt, &failure)?;
-                Ok(Together::Interrupted(job.id))
-            }
-        }
+        let ids = taken.ids();
+        let jobs = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
+        let left = self.guarded_here(taken, &jobs, RunMode::InPlace)?;
+        let left: Vec<i64> = left.iter().map(|job| job.id).collect();
+        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())
     }
 
-    /// Runs jobs until one fails. Returns `None` if none did and all are committed.
-    fn run_while_well<'j>(&self, jobs: &'j [Job], attempt: &Attempt) -> Result<Option<Outcomes<'j>>, Error> {
-        let Some(handler) = self.handler(attempt.task, None)? else { return Ok(Some(Outcomes::default())) };
-        let outcomes = self.run_each(jobs, attempt, &handler, |outcomes| outcomes.done.len() == outcomes.begun())?;
-        if outcomes.done.len() < jobs.len() || self.is_one_cancelled(&outcomes) {
-            return Ok(Some(outcomes));
-        }
-        for (job, delay) in outcomes.snoozed() {
-            self.snooze(job, attempt.mode, delay)?;
-        }
-        self.keep_done(&outcomes, attempt)?;
-        self.commit()?;
-        self.tell_done(&outcomes, attempt);
-        Ok(None)
+    fn guarded<'j>(&self, taken: &TakenJobs, jobs: &'j [Job], mode: RunMode) -> Result<Vec<&'j Job>, Error> {
+        self.begin();
+        self.guarded_here(taken, jobs, mode)
     }
 
-    fn one_by_one(&self, taken: &TakenJobs, mode: RunMode) -> Result<Vec<Hint>, Error> {
-        let jobs = match mode {
-            RunMode::InPlace => {
-                self.begin();
-                let ids = taken.ids();
-                self.arena.within(|| take::lock(&self.take(taken, &ids)))?
-            }
-            RunMode::Claimed => {
-                let jobs = self.claim(taken)?;
-                self.begin();
-                jobs
-            }
-        };
+    /// Runs jobs in the transaction that has begun, each in a subtransaction, and those alone that need it. Returns the
+    /// jobs that did not begin in time.
+    fn guarded_here<'j>(&self, taken: &TakenJobs, jobs: &'j [Job], mode: RunMode) -> Result<Vec<&'j Job>, Error> {
         let Some(handler) = self.handler(&taken.task, None).transpose() else {
             xact::abort();
             if mode == RunMode::Claimed {
-                self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())?;
+                self.release_left(&jobs.iter().collect::<Vec<_>>())?;
             }
             return Ok(Vec::new());
         };
         let attempt = Attempt { task: &taken.task, mode };
         let outcomes = match handler {
-            Ok(handler) => self.together(&jobs, &attempt, &handler)?,
+            Ok(handler) => self.together(jobs, &attempt, &handler)?,
             // Each of them is to record that failure.
             Err(_) => {
                 xact::abort();
@@ -159,17 +151,11 @@ impl Runner {
             }
             background::report_statistics(false);
         }
-        let left: Vec<i64> = outcomes.left.iter().map(|job| job.id).collect();
-        if mode == RunMode::Claimed && !left.is_empty() {
-            // The trigger on `jobs` puts them back on the ready list.
-            self.release(&left)?;
-            return Ok(Vec::new());
-        }
-        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())
+        Ok(outcomes.left)
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
-        let mut outcomes = match self.run_each(jobs, attempt, handler, |_| true) {
+        let mut outcomes = match self.run_each(jobs, attempt, handler) {
             Ok(outcomes) => outcomes,
             // The handler cannot be prepared.
             Err(_) => {
@@ -205,14 +191,8 @@ impl Runner {
         Ok(outcomes)
     }
 
-    /// Runs jobs until the time budget is spent, or `goes_on` returns false.
-    fn run_each<'j>(
-        &self,
-        jobs: &'j [Job],
-        attempt: &Attempt,
-        handler: &Handler,
-        goes_on: impl Fn(&Outcomes) -> bool,
-    ) -> Result<Outcomes<'j>, Error> {
+    /// Runs jobs until the time budget is spent.
+    fn run_each<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
         let mut outcomes = Outcomes::default();
         let begun = Instant::now();
         xact::set_local(c"lock_timeout", PATIENCE);
@@ -224,22 +204,18 @@ impl Runner {
         for job in jobs {
             let before = xact::subtransactions();
             let is_full = before + subtransactions > xact::MOST_SUBTRANSACTIONS || begun.elapsed() > BUDGET;
-            if is_full || !goes_on(&outcomes) || latch::stop_asked() || self.me.is_to_end() {
+            if is_full || latch::stop_asked() || self.me.is_to_end() {
                 outcomes.left.push(job);
                 continue;
             }
             self.now_runs(job.id);
             if let Some(failure) = self.cancelled(job.id) {
                 outcomes.failed.push((job, failure));
-                outcomes.interrupted = true;
                 continue;
             }
             let clock = Clock::start();
             let result = xact::in_subtransaction(|| {
-                self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| {
-                    let by_itself = matches!(error, Error::TimedOut(..) | Error::EndedItself(_));
-                    (error.read(), by_itself || Runner::was_cancelled(&error))
-                })
+                self.call(attempt.task, handler, || prepared.call(job)).map_err(|error| error.read())
             });
             self.ran(std::slice::from_ref(job), &clock);
             match result {
@@ -247,17 +223,15 @@ impl Runner {
                     subtransactions = subtransactions.max(xact::subtransactions().saturating_sub(before));
                     outcomes.done.push((job, marks::snoozed()));
                 }
-                Err((error, is_interrupted)) => {
+                Err(error) => {
                     // It may have kept something of the call that failed.
                     prepared = handler.prepare(attempt.task.keep == Keep::All)?;
                     if let Some(failure) = self.cancelled(job.id) {
                         outcomes.failed.push((job, failure));
-                        outcomes.interrupted = true;
                     } else if may_be_its_companions_fault(&error) {
                         outcomes.alone.push(job);
                     } else {
                         outcomes.failed.push((job, FailedAttempt::of_call(error)));
-                        outcomes.interrupted = is_interrupted;
                     }
                 }
             }
@@ -266,13 +240,13 @@ impl Runner {
     }
 
     /// Returns true if a session has cancelled a job that is done, but for the commit.
-    fn is_one_cancelled(&self, outcomes: &Outcomes) -> bool {
+    pub(super) fn is_one_cancelled(&self, outcomes: &Outcomes) -> bool {
         outcomes.done.iter().any(|(job, _)| self.cancel_of(job.id).is_some())
     }
 
     /// Completes the jobs that are done, records those that failed, and commits. Returns what to log, or `None` if a
     /// lock was lost, or a session has cancelled a job, and nothing was committed.
-    fn settle(&self, outcomes: &mut Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
+    pub(super) fn settle(&self, outcomes: &mut Outcomes, attempt: &Attempt) -> Result<Option<Vec<Failed>>, Error> {
         if self.is_one_cancelled(outcomes) {
             return Ok(None);
         }
@@ -303,7 +277,7 @@ impl Runner {
     }
 
     /// Writes the rows of the jobs that are done.
-    fn keep_done(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<(), Error> {
+    pub(super) fn keep_done(&self, outcomes: &Outcomes, attempt: &Attempt) -> Result<(), Error> {
         self.keep(attempt.task, outcomes.done.iter().map(|(job, delay)| (*job, Ended::of_return(delay.is_some()))))
     }
 
@@ -313,7 +287,7 @@ impl Runner {
     }
 
     /// Counts and logs the jobs that are done, once that is committed.
-    fn tell_done(&self, outcomes: &Outcomes, attempt: &Attempt) {
+    pub(super) fn tell_done(&self, outcomes: &Outcomes, attempt: &Attempt) {
         let completed = outcomes.done.iter().filter(|(_, delay)| delay.is_none()).map(|&(job, _)| job);
         self.succeeded(completed, attempt.task);
         self.snoozed(outcomes.snoozed().map(|(job, _)| job), attempt.task);
@@ -322,13 +296,8 @@ impl Runner {
 
 impl<'j> Outcomes<'j> {
     /// Returns the jobs that are due again later, each with the time.
-    fn snoozed(&self) -> impl Iterator<Item = (&'j Job, Interval)> {
+    pub(super) fn snoozed(&self) -> impl Iterator<Item = (&'j Job, Interval)> {
         self.done.iter().filter_map(|&(job, delay)| Some((job, delay?)))
-    }
-
-    /// Returns how many jobs have begun.
-    fn begun(&self) -> usize {
-        self.done.len() + self.failed.len() + self.alone.len()
     }
 }
 

@@ -9,9 +9,9 @@
 //!  procedure ─────────── claimed ──► begin ─► claim ─► commit ─► begin ─► CALL, which ─► delete ─► commit
 //!   (procedure.rs)                                                        may COMMIT
 //!
-//!                      ┌─ in place ─► begin ─► lock ──────────────────► handler × n ─► delete ─► commit
-//!  batch (batch.rs) ───┤   (or delete, as if none of them could fail)   └ each in a subtransaction
-//!                      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
+//!                      ┌─ in place ─► begin ─► (delete ─► handler) × n ──────────────► commit
+//!  batch (batch.rs,  ──┤   after a failure: lock ─► handler × n, each in a subtransaction ─► delete
+//!   unguarded.rs)      └─ claimed ──► begin ─► claim ─► commit ─► begin ─► handler × n ─► delete ─► commit
 //!
 //!                      ┌─ in place ─► begin ─► delete ────────────────► handler, once ───────► commit
 //!  set (set.rs) ───────┤
@@ -30,6 +30,7 @@ pub mod limits;
 mod single;
 mod queue;
 mod procedure;
+mod unguarded;
 mod batch;
 mod set;
 
@@ -123,6 +124,11 @@ impl TakenJobs {
     /// Returns the jobs whose ids match.
     fn those(&self, which: impl Fn(i64) -> bool) -> TakenJobs {
         let hints = self.hints.iter().filter(|hint| which(hint.position.id)).copied().collect();
+        self.with(hints)
+    }
+
+    /// Returns other jobs of the same task.
+    fn with(&self, hints: Vec<Hint>) -> TakenJobs {
         TakenJobs { hints, task: self.task.clone(), forbidden_flags: self.forbidden_flags.clone() }
     }
 
@@ -210,7 +216,10 @@ impl Runner {
         if first.kind == Kind::Queued {
             self.next_of_queue(taken, first.position.id)?;
         } else if let [_] = taken.hints[..] {
-            self.run_single(taken, mode)?;
+            match mode {
+                RunMode::InPlace => self.run_single(taken, mode)?,
+                RunMode::Claimed => self.single_claimed(taken)?,
+            }
         } else if taken.task.takes_sets() {
             self.set(taken, mode)?;
         } else {

@@ -1,12 +1,15 @@
-//! Working a queue down: the transaction that completes a job of a queue also claims the queue's next job, if that is
-//! what the worker would take next anyway. So each job costs one commit, the queue's lock is written once for many.
+//! Going on: the transaction that completes a claimed job also claims the one that the worker would take next anyway.
+//! So each job costs one commit.
 //!
-//! Otherwise the queue is released with its job, as external workers release it, and its next job goes to the ready
-//! list.
+//! - After a job of a queue, that is the queue's next job. The queue's lock is written once for many. If the worker does not
+//!   go on, the queue is released with its job, as external workers release it, and its next job goes to the ready list.
+//! - Otherwise, it is the first on the ready list, if that is to be claimed: a job, or the next one of a queue.
 
-use super::{Attempt, RunMode, Runner};
+use super::{Attempt, RunMode, Runner, TakenJobs};
 use crate::error::Error;
-use crate::jobs::{complete, queues, take};
+use crate::jobs::complete;
+use crate::jobs::queue_search::NextJob;
+use crate::jobs::take::{self, Next};
 use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
 use crate::schema;
@@ -14,36 +17,43 @@ use crate::schema::job_row::Job;
 use crate::settings;
 use crate::shared::ready_list::{Hint, Kind};
 use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
-use crate::tasks::registry::{self, Task};
+use crate::tasks::registry::{self, Task, Tasks};
 use std::rc::Rc;
 
-/// A queue that a worker works down.
-pub(super) struct QueueRun {
+/// Claimed jobs that a worker runs one after the other.
+pub(super) struct ClaimedRun {
     forbidden_flags: Vec<DbText>,
-    /// The queue's next job, which the current transaction has claimed.
+    /// The next job, which the current transaction has claimed.
     next: Option<(Job, Rc<Task>, Hint)>,
+    /// What stood for it on the ready list, if it was taken off for that.
+    taken_off: Option<Hint>,
 }
 
-impl QueueRun {
-    pub(super) fn new(forbidden_flags: &[DbText]) -> QueueRun {
-        QueueRun { forbidden_flags: forbidden_flags.to_vec(), next: None }
+impl ClaimedRun {
+    pub(super) fn new(forbidden_flags: &[DbText]) -> ClaimedRun {
+        ClaimedRun { forbidden_flags: forbidden_flags.to_vec(), next: None, taken_off: None }
     }
 }
 
 impl Runner {
-    /// Runs a job whose queue this worker has locked, and goes on with the queue's next jobs.
-    pub(super) fn work_down(&mut self, job: Job, task: Rc<Task>, mut run: QueueRun) -> Result<(), Error> {
+    /// Runs a claimed job, whose queue this worker has locked if it is in one, and goes on.
+    pub(super) fn run_claimed(&mut self, job: Job, task: Rc<Task>, mut run: ClaimedRun) -> Result<(), Error> {
         let mut current = Some((job, task));
         while let Some((job, task)) = current.take() {
             self.begin();
             let attempt = Attempt { task: &task, mode: RunMode::Claimed };
             let is_completed = self.attempt(&job, &attempt, Some(&mut run))?;
-            if let Some((next, task, hint)) = run.next.take().filter(|_| is_completed) {
+            let (next, taken_off) = (run.next.take(), run.taken_off.take());
+            if !is_completed {
+                // With the claim rolled back, that job is as it was.
+                taken_off.into_iter().for_each(|hint| self.offer(hint));
+            } else if let Some((next, task, hint)) = next {
                 fault::point("claimed")?;
                 // The row of the job that is completed goes, and that of the next one stays.
                 self.arena.empty();
                 std::mem::swap(&mut self.arena, &mut self.spare_arena);
                 self.hold_for(&[hint], &task);
+                self.jobs_run.set(self.jobs_run.get() + 1);
                 self.me.enter(State::Running);
                 background::report_statistics(false);
                 current = Some((next, task));
@@ -52,24 +62,27 @@ impl Runner {
         Ok(())
     }
 
-    /// Completes a claimed job, and claims the next one of its queue if the worker is to go on with it.
+    /// Completes a claimed job, and claims the next one if the worker is to go on with it.
     pub(super) fn complete_claimed(
         &self,
         job: &Job,
         attempt: &Attempt,
-        run: Option<&mut QueueRun>,
+        run: Option<&mut ClaimedRun>,
     ) -> Result<complete::Found, Error> {
-        if let Some(run) = run
-            && self.may_go_on()?
-            && complete::complete_and_keep_queue(job, self.worker_id())?
-        {
-            run.next = self.claim_following(job, attempt, run)?;
+        let run = if self.may_go_on()? { run } else { None };
+        let Some(run) = run else { return complete::complete_one_held(job, self.worker_id()) };
+        if job.queue_name().is_some() && complete::complete_and_keep_queue(job, self.worker_id())? {
+            run.next = self.claim_following(job, attempt, run)?.map(with_hint);
             if run.next.is_none() {
-                queues::release(job.queue_name(), self.worker_id())?;
+                self.claim_from_list(job, attempt, run)?;
             }
             return Ok(complete::Found::Held);
         }
-        complete::complete_one_held(job, self.worker_id())
+        let found = complete::complete_one_held(job, self.worker_id())?;
+        if matches!(found, complete::Found::Held) {
+            self.claim_from_list(job, attempt, run)?;
+        }
+        Ok(found)
     }
 
     /// Returns true if nothing asks the worker to look around before its next job.
@@ -82,41 +95,122 @@ impl Runner {
             && !latch::is_reload_asked()
             && !self.me.is_to_end()
             && !self.is_spent()
+            // The scheduler is told that the job has ended once the worker does not go on.
+            && !shared::board().is_some_and(|board| board.cancels().has_any())
             && settings::forbidden_flags_function().is_none()
             && !is_held())
     }
 
-    /// Claims the job that comes next in the queue of a completed job.
+    /// Claims the job that comes next in the queue of a completed job, or releases the queue.
     fn claim_following(
         &self,
         job: &Job,
         attempt: &Attempt,
-        run: &QueueRun,
-    ) -> Result<Option<(Job, Rc<Task>, Hint)>, Error> {
+        run: &ClaimedRun,
+    ) -> Result<Option<(Job, Rc<Task>)>, Error> {
         let tasks = registry::tasks()?;
-        self.jobs_run.set(self.jobs_run.get() + 1);
-        let next = self.spare_arena.within(|| {
+        self.spare_arena.within(|| {
             take::claim_following(job.queue_name(), self.worker_id(), &tasks, &run.forbidden_flags, |next| {
                 let position = next.hint.position;
-                let goes_on = next.task.role == self.role
+                let goes_on = self.may_follow(next)
                     // Others may wait for the room that this one gives back.
                     && attempt.task.limits.is_empty()
-                    && next.task.limits.is_empty()
-                    && !crash_records::is_charged(self.database, position.id)
                     && self.list.with(|ready| ready.goes_on_at(position));
                 if goes_on {
-                    // Before the commit: one of the two is to be released if the process ends.
-                    let completed = Hint { position: job.position(), task: attempt.task.tag, kind: Kind::Queued };
-                    self.me.hold(TakenRange::of(&[completed, next.hint]), &next.task.identifier);
-                    // A cancel of the next job must not interrupt this transaction.
-                    self.me.run(job.id);
+                    self.hold_with_next(job, attempt, &[next.hint], &next.task);
+                }
+                goes_on
+            })
+        })
+    }
+
+    /// Returns true if a worker may go on with the next job of a queue.
+    fn may_follow(&self, next: &NextJob) -> bool {
+        next.task.role == self.role
+            && next.task.limits.is_empty()
+            && !crash_records::is_charged(self.database, next.hint.position.id)
+    }
+
+    /// Publishes that one of some jobs is about to be claimed in the transaction that completes another. Before the commit:
+    /// one of the two is to be released if the process ends.
+    fn hold_with_next(&self, job: &Job, attempt: &Attempt, next: &[Hint], task: &Task) {
+        let completed = claimed_hint(job, attempt.task);
+        self.me.hold(TakenRange::of(&[&[completed], next].concat()), &task.identifier);
+        // A cancel of the next job must not interrupt this transaction.
+        self.me.run(job.id);
+    }
+
+    /// Takes the first job off the ready list after a completed one, and claims it, or the next one of its queue.
+    fn claim_from_list(&self, job: &Job, attempt: &Attempt, run: &mut ClaimedRun) -> Result<(), Error> {
+        let tasks = registry::tasks()?;
+        // Others may wait for the room that the completed job gives back.
+        if !attempt.task.limits.is_empty() || !tasks.pauses.is_empty() {
+            return Ok(());
+        }
+        let task_of = |hint: &Hint| tasks.tagged(self.role, hint.task);
+        let goes_on = |hint: &Hint| {
+            let is_claimed = |task: &Rc<Task>| {
+                task.max_batch == 1 && task.limits.is_empty() && (hint.kind == Kind::Claimed || !task.in_place)
+            };
+            (hint.kind == Kind::Queued || task_of(hint).is_some_and(is_claimed))
+                && !crash_records::is_charged(self.database, hint.position.id)
+        };
+        let Some(hint) = self.list.with(|ready| ready.take_first_if(goes_on)) else { return Ok(()) };
+        run.taken_off = Some(hint);
+        // From here on, it is looked for if this process ends.
+        self.hold_with_next(job, attempt, &[hint], task_of(&hint).map_or(attempt.task, Rc::as_ref));
+        let next = if hint.kind == Kind::Queued {
+            self.claim_next_of(hint, job, attempt, run, &tasks)?
+        } else if let Some(task) = task_of(&hint).cloned() {
+            let taken = TakenJobs { hints: vec![hint], task, forbidden_flags: run.forbidden_flags.clone() };
+            let ids = taken.ids();
+            let next = self.spare_arena.within(|| take::claim(&self.take(&taken, &ids), self.worker_id()))?.pop();
+            if next.is_none() {
+                self.see_what_was_skipped(&ids)?;
+            }
+            next.map(|next| (next, taken.task))
+        } else {
+            None
+        };
+        run.next = next.map(with_hint);
+        Ok(())
+    }
+
+    /// Locks the queue that a job on the ready list is in, and claims its next job.
+    fn claim_next_of(
+        &self,
+        hint: Hint,
+        job: &Job,
+        attempt: &Attempt,
+        run: &ClaimedRun,
+        tasks: &Tasks,
+    ) -> Result<Option<(Job, Rc<Task>)>, Error> {
+        let next = self.spare_arena.within(|| {
+            take::claim_next(hint.position.id, self.worker_id(), tasks, &run.forbidden_flags, |next| {
+                let goes_on = self.may_follow(next);
+                if goes_on {
+                    self.hold_with_next(job, attempt, &[hint, next.hint], &next.task);
                 }
                 goes_on
             })
         })?;
-        Ok(next.map(|(next, task)| {
-            let hint = Hint { position: next.position(), task: task.tag, kind: Kind::Queued };
-            (next, task, hint)
-        }))
+        Ok(match next {
+            Next::Taken(next, task) => Some((next, task)),
+            other => {
+                self.leave_queue(other);
+                None
+            }
+        })
     }
+}
+
+/// Returns what stands for a claimed job. To be called within a transaction, as it reads the job's row.
+fn claimed_hint(job: &Job, task: &Task) -> Hint {
+    let kind = if job.queue_name().is_some() { Kind::Queued } else { Kind::Claimed };
+    Hint { position: job.position(), task: task.tag, kind }
+}
+
+fn with_hint((job, task): (Job, Rc<Task>)) -> (Job, Rc<Task>, Hint) {
+    let hint = claimed_hint(&job, &task);
+    (job, task, hint)
 }

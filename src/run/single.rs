@@ -1,7 +1,7 @@
 //! One job, in a transaction of its own.
 
 use super::marks::AfterFailure;
-use super::queue::QueueRun;
+use super::queue::ClaimedRun;
 use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::{Error, last_error};
 use crate::jobs::runs::{self, Ended};
@@ -45,6 +45,14 @@ impl Runner {
         }
     }
 
+    /// Claims a job that is in no queue, if it can still be taken, and runs it and what the worker goes on with.
+    pub(super) fn single_claimed(&mut self, taken: &TakenJobs) -> Result<(), Error> {
+        match self.claim(taken)?.pop() {
+            Some(job) => self.run_claimed(job, taken.task.clone(), ClaimedRun::new(&taken.forbidden_flags)),
+            None => Ok(()),
+        }
+    }
+
     /// Runs a job that is claimed already.
     pub(super) fn claimed(&self, job: &Job, taken: &TakenJobs) -> Result<(), Error> {
         self.begin();
@@ -80,31 +88,33 @@ impl Runner {
             // Whoever gives back room searches for it.
             Next::NotOurs(_) if waits => Ok(xact::commit()?),
             Next::Taken(job, task) => {
-                let run = QueueRun::new(&taken.forbidden_flags);
+                let run = ClaimedRun::new(&taken.forbidden_flags);
                 xact::commit()?;
-                self.work_down(job, task, run)
+                self.run_claimed(job, task, run)
             }
-            Next::NotOurs(next) => {
-                // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that
-                // has a charge.
-                commit_notes::note_job(next.task.role, next.hint);
-                Ok(xact::commit()?)
-            }
-            Next::None => {
-                // While this worker had the queue's lock, searches skipped what fell due in the queue.
-                commit_notes::note_due(clock::transaction_start());
-                Ok(xact::commit()?)
-            }
-            Next::Locked => {
-                self.skipped();
+            next => {
+                self.leave_queue(next);
                 Ok(xact::commit()?)
             }
         }
     }
 
+    /// Notes for the commit what becomes of a queue whose next job this worker has not taken.
+    pub(super) fn leave_queue(&self, next: Next) {
+        match next {
+            // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that has a
+            // charge.
+            Next::NotOurs(next) => commit_notes::note_job(next.task.role, next.hint),
+            // While this worker had the queue's lock, searches skipped what fell due in the queue.
+            Next::None => commit_notes::note_due(clock::transaction_start()),
+            Next::Locked => self.skipped(),
+            Next::Taken(..) => (),
+        }
+    }
+
     /// Calls the handler, completes the job and commits, in the transaction that has begun. Returns true if the job was
-    /// completed. `run` is given where the worker has locked the job's queue.
-    pub(super) fn attempt(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<bool, Error> {
+    /// completed. `run` is given where the worker may go on.
+    pub(super) fn attempt(&self, job: &Job, attempt: &Attempt, run: Option<&mut ClaimedRun>) -> Result<bool, Error> {
         let clock = Clock::start();
         job.begins(clock.began_at);
         spi::met_deadlock();
@@ -193,13 +203,13 @@ impl Runner {
     }
 
     /// Puts a job back on the ready list.
-    fn offer(&self, hint: Hint) {
+    pub(super) fn offer(&self, hint: Hint) {
         if let Some(board) = shared::board() {
             wake::offer(board, self.database, self.role, &[hint], None);
         }
     }
 
-    fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut QueueRun>) -> Result<Outcome, Error> {
+    fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut ClaimedRun>) -> Result<Outcome, Error> {
         // A job that runs in place is in no queue.
         let queue_name = if attempt.mode == RunMode::InPlace { None } else { job.queue_name() };
         let Some(handler) = self.handler(attempt.task, queue_name)? else { return Ok(Outcome::NotOurs) };

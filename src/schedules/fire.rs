@@ -157,7 +157,10 @@ impl Schedules {
     /// none is fired, as it may be none any more.
     fn refresh(&mut self, database: &DatabaseEntry) -> Result<bool, Error> {
         const MOMENT: Duration = Duration::from_millis(100);
-        if self.entries.are_current() {
+        // A session tells of a change after its invalidation messages, so the change may have been read by then. It is
+        // taken back all the same: the next change would pass for as old.
+        let is_told = database.schedules_changed.load(SeqCst) != NEVER;
+        if self.entries.are_current() && !is_told {
             return Ok(true);
         }
         // Before the snapshot: what is committed after it is told anew.

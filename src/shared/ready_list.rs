@@ -226,6 +226,14 @@ impl ReadyList {
         taken
     }
 
+    /// Takes the first job, if `goes_on` returns true for it.
+    pub fn take_first_if(&mut self, goes_on: impl FnOnce(&Hint) -> bool) -> Option<Hint> {
+        let first = *self.list().first().filter(|first| goes_on(first))?;
+        self.first += 1;
+        self.count -= 1;
+        Some(first)
+    }
+
     /// Takes all jobs of a task that are in no queue off the list. Returns the positions of the first and the last.
     pub fn remove(&mut self, task: u32) -> Option<(Position, Position)> {
         let (first, end) = (self.first, self.first + self.count);
@@ -445,6 +453,16 @@ mod tests {
         assert_eq!(ready.len(), CAPACITY);
         assert_eq!(taken(&mut ready), (0..CAPACITY as i64).collect::<Vec<_>>());
         assert_eq!(ready.begin_search(1), Some(hint(i64::from(u32::MAX)).position));
+    }
+
+    #[test]
+    fn the_first_job_is_taken_only_if_it_is_wanted() {
+        let mut ready = ready();
+        assert_eq!(ready.take_first_if(|_| true), None);
+        scanned(&mut ready, &[hint(2), hint(3)], Position::END);
+        assert_eq!(ready.take_first_if(|first| first.position.id == 3), None);
+        assert_eq!(ready.take_first_if(|first| first.position.id == 2), Some(hint(2)));
+        assert_eq!(taken(&mut ready), [3]);
     }
 
     #[test]

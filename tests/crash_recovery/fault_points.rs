@@ -133,6 +133,28 @@ fn everything_is_done_once_although_processes_are_cancelled() {
     everything_is_done_once_although_processes("cancel");
 }
 
+/// It logs a failure, at which a process would serve that interrupt, before it comes to count what was done.
+#[test]
+fn a_worker_that_is_terminated_as_it_commits_a_batch_counts_all_of_it() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(
+        "create function some_fail(p json) returns void language plpgsql as $$ begin
+           if p::text = '1' then raise 'the first'; end if;
+         end $$;
+         select kongtask.register_task('some', 'some_fail(json)', max_batch := 20)",
+    );
+    cluster.wait_for(IDLE, "1");
+    cluster.arm("completed", "stop");
+    cluster.sql("select graphile_worker.add_job('some', to_json(n), max_attempts := 1) from generate_series(1, 10) n");
+    let mut db = connect(&cluster);
+    let worker = stopped(&cluster, &mut db);
+    db.execute("select pg_terminate_backend($1)", &[&worker]).expect("terminate");
+    go_on(worker);
+    cluster.wait_for(&format!("select count(*) from pg_stat_activity where pid = {worker}"), "0");
+    let counted = "select concat_ws(' ', succeeded, failed) from kongtask.stat_tasks where task = 'some'";
+    assert_eq!(text(&mut db, counted), "9 1");
+}
+
 /// It was the handler's, which did not come to serve it, and nobody else's.
 #[test]
 fn a_cancel_that_comes_as_a_handler_ends_is_a_failed_attempt() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 fn a_release_that_has_to_wait_stops_nothing_else() {
     let cluster = with_note_and_nap(&["kongtask.poll_interval = '200ms'", "kongtask.workers = 2"]);
     cluster.sql("select graphile_worker.add_job('nap', '60', job_key := 'k')");
-    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for("select count(*) from graphile_worker.jobs where locked_by is not null", "1");
     let mut db = cluster.connect();
     db.batch_execute("begin; select from graphile_worker.jobs for update").expect("lock");
     cluster.sql("select pg_terminate_backend(pid) from kongtask.workers where state = 'running'");

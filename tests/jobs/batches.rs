@@ -1,4 +1,4 @@
-//! Batches: jobs that share a transaction, each in a subtransaction of its own (`max_batch`).
+//! Batches: jobs that share a transaction (`max_batch`); after a failure, each in a subtransaction of its own.
 
 use kongtask_tests::fixtures::{add, without_polling};
 use kongtask_tests::{JOBS, RUNNING, rows, say, text};
@@ -34,6 +34,93 @@ fn jobs_share_a_transaction_and_a_failure_leaves_the_others() {
         text(&mut db, "select count(*) || ' ' || min(n) || ' ' || max(n) from done where n > 1000"),
         "20 2010 2200"
     );
+}
+
+#[test]
+fn a_batch_of_which_no_job_fails_has_one_transaction_id() {
+    let cluster = without_polling(&["kongtask.workers = 1"]);
+    cluster.sql("select kongtask.register_task('many', 'note(json)', max_batch := 1000)");
+    for key in ["null", "n::text"] {
+        cluster.sql(&format!(
+            "truncate done;
+             select count(graphile_worker.add_job('many', to_json(n), job_key := {key})) from generate_series(1, 1000) n"
+        ));
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "1000 1000");
+        // A subtransaction that writes would have one of its own.
+        assert_eq!(cluster.text("select count(*) from done where xmin <> xid::xid"), "0");
+        let shared = cluster.text("select max(count) from (select count(*) from done group by xid) shared");
+        assert!(shared.parse::<usize>().expect("a number") > 60, "{shared}");
+    }
+}
+
+#[test]
+fn a_job_of_a_batch_sees_what_those_before_it_have_defined() {
+    let cluster = without_polling(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create table seen (n int, version int, xid xid8 default pg_current_xact_id());
+         create view current_version as select 0 as version;
+         create function define(n int) returns void language plpgsql as $$ begin
+           if n % 10 = 0 then execute format('create or replace view current_version as select %s as version', n / 10); end if; end $$;
+         create function see(p json) returns void language sql as $$
+           select define((p #>> '{}')::int);
+           insert into seen (n, version) select (p #>> '{}')::int, version from current_version $$;
+         select kongtask.register_task('see', 'see(json)', max_batch := 1000)",
+    );
+    cluster.sql(&add("see", 200));
+    cluster.wait_for(JOBS, "0");
+    // Each that defines was parsed before it began.
+    assert_eq!(cluster.text("select count(*) from seen where version = (n - 1) / 10"), "200");
+    assert_eq!(cluster.text("select count(distinct xid) < 100 from seen"), "t");
+}
+
+#[test]
+fn a_job_of_a_batch_begins_as_if_it_were_alone() {
+    let cluster = without_polling(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create function meddle(p json) returns void language plpgsql as $$ begin
+           insert into done (n) values (case when
+             current_setting('transaction_read_only') = 'off' and current_setting('work_mem') = '4MB'
+             and current_setting('search_path') = '\"$user\", public' and current_setting('timezone') <> 'Asia/Tokyo'
+             then (p #>> '{}')::int end);
+           perform set_config('work_mem', '5MB', true), set_config('search_path', 'pg_catalog', false);
+           set local timezone = 'Asia/Tokyo';
+           set transaction read only; end $$;
+         select kongtask.register_task('meddle', 'meddle(json)', max_batch := 50)",
+    );
+    for key in ["null", "n::text"] {
+        cluster.sql(&format!(
+            "truncate done;
+             select count(graphile_worker.add_job('meddle', to_json(n), job_key := {key})) from generate_series(1, 200) n"
+        ));
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "200 200");
+        assert_eq!(cluster.text("select count(distinct xid) < 100 from done"), "t");
+    }
+    assert!(!cluster.log().contains("failed"), "{}", cluster.log());
+}
+
+#[test]
+fn a_job_that_another_of_its_batch_has_completed_does_not_run() {
+    let cluster = without_polling(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create function picks(p json) returns void language plpgsql as $$ begin
+           insert into done (n) values ((p #>> '{}')::int);
+           if p #>> '{}' = '2' then
+             perform graphile_worker.complete_jobs(array(select id from graphile_worker.jobs where payload #>> '{}' = '4'));
+             perform graphile_worker.reschedule_jobs(
+               array(select id from graphile_worker.jobs where payload #>> '{}' = '6'), run_at := now() + interval '1 hour');
+           end if; end $$;
+         select kongtask.register_task('picks', 'picks(json)', max_batch := 50)",
+    );
+    cluster.sql(&add("picks", 8));
+    cluster.wait_for(JOBS, "1");
+    assert_eq!(cluster.text("select string_agg(n::text, ',' order by at) from done"), "1,2,3,5,7,8");
+    assert_eq!(
+        cluster.text("select payload || ' ' || attempts || ' ' || (run_at > now()) from graphile_worker.jobs"),
+        "6 0 true"
+    );
+    assert!(!cluster.log().contains("failed"), "{}", cluster.log());
 }
 
 #[test]
@@ -112,13 +199,14 @@ fn a_batch_that_cannot_commit_is_run_one_by_one() {
 fn no_job_is_begun_in_a_batch_whose_time_is_up() {
     let cluster = without_polling(&["kongtask.workers = 1"]);
     cluster.sql(
-        "create function nap(p json) returns void language plpgsql as $$ begin
-           perform pg_sleep(0.03); insert into done (n) values ((p #>> '{}')::int); end $$;
+        "create sequence calls;
+         create function nap(p json) returns void language plpgsql as $$ begin
+           perform nextval('calls'), pg_sleep(0.03); insert into done (n) values ((p #>> '{}')::int); end $$;
          select kongtask.register_task('nap', 'nap(json)', max_batch := 50)",
     );
     for key in ["null", "n::text"] {
         cluster.sql(&format!(
-            "truncate done;
+            "truncate done; alter sequence calls restart;
              select count(graphile_worker.add_job('nap', to_json(n), job_key := {key})) from generate_series(1, 20) n"
         ));
         cluster.wait_for("select count(*) || ' ' || count(distinct xid) from done", "20 20");
@@ -127,6 +215,8 @@ fn no_job_is_begun_in_a_batch_whose_time_is_up() {
             cluster.text("select string_agg(n::text, ',' order by at) = string_agg(n::text, ',' order by n) from done"),
             "t"
         );
+        // What has run when the time is up is committed.
+        assert_eq!(cluster.text("select last_value from calls"), "20");
     }
     assert!(!cluster.log().contains("failed"), "{}", cluster.log());
 }
@@ -170,18 +260,21 @@ fn a_batch_never_has_more_subtransactions_than_others_can_be_told_of() {
            insert into seen (subtransactions, overflowed)
              select s.* from pg_stat_get_backend_idset() b, pg_stat_get_backend_subxact(b) s
              where pg_stat_get_backend_pid(b) = pg_backend_pid(); end $$;
-         create function plain(p json) returns void language plpgsql as $$ begin perform note(p), look(); end $$;
+         create function plain(p json) returns void language plpgsql as $$ begin
+           if p #>> '{}' = '1' then raise 'the first'; end if; perform note(p), look(); end $$;
          create function in_blocks(p json) returns void language plpgsql as $$ begin
            begin perform note(p); exception when division_by_zero then null; end;
            begin perform look(); exception when division_by_zero then null; end; end $$;
-         select kongtask.register_task('plain', 'plain(json)', max_batch := 60),
-           kongtask.register_task('in_blocks', 'in_blocks(json)', max_batch := 60)",
+         select kongtask.register_task('plain', 'plain(json)', max_batch := 1000),
+           kongtask.register_task('in_blocks', 'in_blocks(json)', max_batch := 1000)",
     );
     for task in ["plain", "in_blocks"] {
         cluster.sql("truncate done, seen");
         cluster.sql(&add(task, 600));
-        cluster.wait_for(JOBS, "0");
-        assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "600 600");
+        // One that fails, so that the others are guarded.
+        let done = if task == "plain" { "599" } else { "600" };
+        cluster.wait_for("select count(*) from graphile_worker.jobs where attempts = 0", "0");
+        assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), format!("{done} {done}"));
         assert_eq!(cluster.text("select bool_or(overflowed) from seen"), "f", "{task}");
         let shared = "select max(subtransactions) between 10 and 64 and count(distinct xid) < 300 from seen";
         assert_eq!(cluster.text(shared), "t", "{task}: {:?}", cluster.text("select max(subtransactions) from seen"));

@@ -9,9 +9,9 @@ fn register_task_says_what_is_wrong_with_its_options() {
     let cluster = without_polling(&[]);
     let mut db = cluster.connect();
     for (handler, max_batch, most) in [
-        ("note(json)", "61", "60"),
-        ("note(json)", "0", "60"),
-        ("note(json)", "-1", "60"),
+        ("note(json)", "1001", "1000"),
+        ("note(json)", "0", "1000"),
+        ("note(json)", "-1", "1000"),
         ("note_all(json[])", "10001", "10000"),
     ] {
         let statement = format!("select kongtask.register_task('t', '{handler}', max_batch := {max_batch})");

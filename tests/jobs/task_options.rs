@@ -192,7 +192,7 @@ fn what_is_wrong_with_an_option_is_said_and_changes_nothing() {
         ("backoff := array_fill('1 s'::interval, array[101])", "22023", backoff),
         ("max_attempts := -1", "GWBMA", "Job maximum attempts must be at least 1."),
         ("timeout := '-1 s'", "22023", "timeout must be between 1 millisecond and 24 days"),
-        ("max_batch := 61", "22023", "max_batch must be between 1 and 60 for this handler"),
+        ("max_batch := 1001", "22023", "max_batch must be between 1 and 1000 for this handler"),
     ] {
         let expected = (sqlstate.to_string(), message.to_string());
         for call in ["register_task('t', 'bad()'", "alter_task('t'"] {

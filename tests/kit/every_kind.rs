@@ -9,15 +9,19 @@ pub const ONCE: &str = "select count(*) || ' ' || count(distinct n) from done";
 
 /// Makes `done`, the role alice and her tasks. `rest` sleeps for as long as `naps` says when it begins.
 pub fn prepare(cluster: &Cluster) {
-    cluster.sql(
-        "create role alice login; grant create on schema public to alice;
+    prepare_in(&mut cluster.connect());
+}
+
+/// The same in a superuser's session.
+pub fn prepare_in(db: &mut Client) {
+    let mut run = |statements: &str| db.batch_execute(statements).unwrap_or_else(|e| panic!("{}", describe(&e)));
+    run("create role alice login; grant create on schema public to alice;
          grant usage on schema kongtask, graphile_worker to alice;
          grant execute on function kongtask.register_task, kongtask.unregister_task, kongtask.current_job to alice;
          create table done (at bigserial, n bigint); grant insert on done to alice;
          grant usage on sequence done_at_seq to alice;
-         create table naps (seconds float8); grant select on naps to alice; insert into naps values (0);",
-    );
-    cluster.connect_as("alice", "postgres").batch_execute(TASKS).unwrap_or_else(|e| panic!("{}", describe(&e)));
+         create table naps (seconds float8); grant select on naps to alice; insert into naps values (0);");
+    run(&format!("set role alice; {TASKS}; reset role"));
 }
 
 const TASKS: &str = "

@@ -2,10 +2,12 @@
 
 pub mod docs;
 pub mod every_kind;
+pub mod family;
 pub mod fast_clock;
 pub mod fault;
 pub mod fixtures;
 pub mod kongtask;
+pub mod programs;
 pub mod reference;
 pub mod schema;
 pub mod shifted_clock;
@@ -122,18 +124,20 @@ pub fn run_script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) 
 }
 
 /// Gives a folder to the user that servers run as.
-fn hand_over(folder: &Path) {
+pub fn hand_over(folder: &Path) {
     if is_root() {
-        let id = |flag| {
-            let output = run(Command::new("id").args([flag, "postgres"]));
-            String::from_utf8_lossy(&output.stdout).trim().parse().expect("an id")
-        };
-        chown(folder, Some(id("-u")), Some(id("-g"))).expect("chown");
+        chown(folder, Some(user_id("-u")), Some(user_id("-g"))).expect("chown");
     }
 }
 
+/// The id of the user that servers run as (`-u`), or of their group (`-g`), where the tests run as root.
+fn user_id(flag: &str) -> u32 {
+    let output = run(Command::new("id").args([flag, "postgres"]));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("an id")
+}
+
 /// A new folder, of the user that servers run as.
-fn new_folder(prefix: &str) -> TempDir {
+pub fn new_folder(prefix: &str) -> TempDir {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").expect("a folder");
     hand_over(folder.path());
     folder
@@ -243,6 +247,18 @@ impl Cluster {
         standby
     }
 
+    /// Makes a standby of `primary` of this cluster, which was its primary and is not running, by pg_rewind. It is not started.
+    pub fn rewind(&self, primary: &Cluster) {
+        let source = format!("host={} user=postgres dbname=postgres", primary.home.path().display());
+        let mut rewind = self.server.program("pg_rewind");
+        rewind
+            .args(["--write-recovery-conf", "--no-sync", "--source-server", &source, "--target-pgdata"])
+            .arg(self.data());
+        run(&mut rewind);
+        // It has brought the other's postgresql.conf.
+        self.configure(&[&format!("unix_socket_directories = '{}'", self.home.path().display())]);
+    }
+
     /// A copy of this cluster, made by a base backup, that has not been started.
     pub fn copy(&self) -> Cluster {
         let copy = Cluster::empty(self.server.clone());
@@ -318,22 +334,12 @@ impl Cluster {
 
     /// Kills the postmaster, and waits until it is gone and all its children have seen that.
     pub fn kill_postmaster(&self) {
-        let postmaster = self.postmaster();
-        // It is to have no further children.
-        // SAFETY: a process of this cluster's.
-        unsafe { libc::kill(postmaster, libc::SIGSTOP) };
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"))
-            .expect("the kernel lists children");
-        let mut family: Vec<i32> = children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
-        family.push(postmaster);
-        self.kill_9(postmaster);
-        let gone = wait_until(SOON, || family.iter().all(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)));
+        let gone = family::Family::of(self.postmaster()).lose_postmaster();
         assert!(gone, "a process outlives the postmaster\n{}", self.log());
     }
 
     pub fn postmaster(&self) -> i32 {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("postmaster.pid");
-        text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
+        family::postmaster_of(&self.data()).expect("a pid in postmaster.pid")
     }
 
     /// The server's log so far. A database's text is there in its encoding.

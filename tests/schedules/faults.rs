@@ -126,3 +126,31 @@ fn a_process_that_races_for_each_instant_fires_none_twice() {
     cluster.wait_for("select count(*) from graphile_worker.jobs where task_identifier = 'note'", "0");
     assert_eq!(text(&mut db, "select count(*) - count(distinct (name, ts)) from done"), "0");
 }
+
+#[test]
+fn a_change_that_a_session_tells_of_late_makes_no_later_one_fire_for_the_past() {
+    let cluster = Cluster::with_faults(&["kongtask.workers = 1"]);
+    cluster.sql(PREPARE);
+    schedule(&cluster, "far", "0 0 1 1 *", "");
+    let mut db = cluster.connect();
+    std::thread::scope(|scope| {
+        cluster.arm("committed", "stop");
+        let changing = scope.spawn(|| cluster.sql("select kongtask.unschedule('far')"));
+        let changed = stopped(&cluster, &mut db);
+        // The scheduler reads that change together with this one, of which it is told.
+        schedule(&cluster, "ticks", "* * * * * *", "");
+        cluster.wait_for("select count(*) > 0 from done", "t");
+        go_on(changed);
+        changing.join().expect("a change");
+    });
+    cluster.sql("truncate done");
+    cluster.wait_for("select count(*) > 0 from done", "t");
+    db.batch_execute(
+        "begin; select kongtask.schedule('new', '* * * * * *', 'note', '{\"name\": \"new\"}', missed := 'all');
+         select pg_sleep(2.5); create table committing as select clock_timestamp() as at; commit",
+    )
+    .expect("a schedule");
+    cluster.wait_for("select count(*) > 1 from done where name = 'new'", "t");
+    let early = "select ts from done, committing where name = 'new' and ts <= committing.at";
+    assert_eq!(rows(&mut db, early), [""; 0]);
+}
