@@ -56,7 +56,7 @@ impl Nodes {
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
         let mut etcd = debian_program("usr/bin/etcd", home.path());
         etcd.args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url, "--data-dir"]);
-        etcd.arg(home.path().join("etcd"));
+        etcd.arg(home.path().join("etcd")).arg("--enable-v2=true");
         etcd.args(["--listen-peer-urls", &format!("http://127.0.0.1:{}", free_port())]);
         let etcd = Running::start(&mut etcd, &home.path().join("etcd.log"));
         let nodes = (1..=3).map(|number| {

@@ -5,7 +5,7 @@ use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::search::{self, Search, SearchResult};
 use crate::jobs::{limited, queues};
-use crate::pg::clock::{self, NEVER, Tick, Timestamp, after};
+use crate::pg::clock::{self, Tick, Timestamp, after};
 use crate::pg::fault;
 use crate::processes::pool::Understaffed;
 use crate::settings;
@@ -26,8 +26,8 @@ impl Scheduler {
         let has_unlisted = self.entry.has_unlisted_jobs.swap(false, SeqCst) || self.has_unlisted_jobs;
         self.has_unlisted_jobs = false;
         let scope = self.scope(now, time);
-        let begun = Instant::now();
         fault::point("looking")?;
+        let begun = Instant::now();
         let mut understaffed = Vec::new();
         for &role in roles {
             let list = self.board.list(self.database, role);
@@ -40,16 +40,14 @@ impl Scheduler {
                 (Some(list), Scope::All(since)) => {
                     let known = list.with(|ready| ready.begins());
                     let found = self.search(tasks, role, search::search)?;
-                    if self.add_to_ready_list(list, found, known).is_unsure {
-                        self.entry.has_skipped_rows.store(true, SeqCst);
-                    }
+                    self.add_to_ready_list(list, found, known);
                     // Jobs that fell due behind the first one on the list are on no list yet.
                     let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
-                    self.add_to_ready_list(list, found, Position::END).waiting
+                    self.add_to_ready_list(list, found, Position::END)
                 }
                 (Some(list), Scope::DueSince(since)) => {
                     let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
-                    self.add_to_ready_list(list, found, Position::END).waiting
+                    self.add_to_ready_list(list, found, Position::END)
                 }
                 (Some(list), Scope::Nothing) => list.with(|ready| waiting(ready)),
             };
@@ -115,6 +113,8 @@ impl Scheduler {
 
     /// If a worker skipped a locked row, schedules another table search soon: the lock may be gone by then.
     fn search_skipped_rows_again(&mut self, now: Tick) {
+        // A row that stays locked for long is not tried more often than that.
+        const SOON: Duration = Duration::from_millis(100);
         if self.entry.has_skipped_rows.swap(false, SeqCst) {
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
         }
@@ -123,17 +123,12 @@ impl Scheduler {
     /// Returns what to search for now.
     fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
         let all = now >= self.search_at;
-        let may_have_ended = now >= self.unsure_at;
-        if !all && !may_have_ended && time < self.entry.next_due.get() {
+        if !all && time < self.entry.next_due.get() {
             return Scope::Nothing;
         }
         // Before the snapshot, as a commit that the snapshot does not show reports again.
         let told = self.entry.next_due.take();
-        let mut since = told.min(self.searched);
-        if may_have_ended {
-            since = since.min(self.unsure_since);
-            (self.unsure_since, self.unsure_at) = (NEVER, NEVER);
-        }
+        let since = told.min(self.searched);
         if all { Scope::All(since) } else { Scope::DueSince(since) }
     }
 
@@ -167,45 +162,29 @@ impl Scheduler {
         Ok(found)
     }
 
-    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. A job that may
-    /// be among several that a worker has taken is left out; if it has fallen due, it is searched for again soon.
-    fn add_to_ready_list(&mut self, list: &SharedReadyList, found: SearchResult, known: Position) -> Added {
+    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. Returns how
+    /// many jobs wait there. A job that may be among several that a worker has taken is searched for again later.
+    fn add_to_ready_list(&self, list: &SharedReadyList, found: SearchResult, known: Position) -> usize {
         let held: Vec<TakenRange> =
             self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
-        let (mut hints, mut unsure_since) = (Vec::new(), NEVER);
+        let (mut hints, mut unsure) = (Vec::new(), false);
         for hint in found.hints.into_iter().filter(|hint| hint.position < known) {
             match held.iter().filter(|held| held.may_be(&hint)).map(TakenRange::is_one).max() {
                 None => hints.push(hint),
-                Some(true) => {}
-                Some(false) => unsure_since = unsure_since.min(hint.position.run_at),
+                Some(is_run) => unsure |= !is_run,
             }
         }
-        let is_unsure = unsure_since != NEVER;
-        if is_unsure {
-            self.unsure_since = self.unsure_since.min(unsure_since);
-            self.unsure_at = self.unsure_at.min(after(clock::tick(), SOON));
+        if unsure {
+            self.entry.has_skipped_rows.store(true, SeqCst);
         }
-        let waiting = list.with(|ready| {
+        list.with(|ready| {
             hints.into_iter().for_each(|hint| ready.offer(hint));
             if found.to < known {
                 ready.lower(found.to);
             }
             waiting(ready)
-        });
-        Added { waiting, is_unsure }
+        })
     }
-}
-
-/// How soon a search is made again for jobs that another process has. One that stays locked for long is not tried more
-/// often than that.
-const SOON: Duration = Duration::from_millis(100);
-
-/// What came of adding jobs to a ready list.
-struct Added {
-    /// How many jobs wait there.
-    waiting: usize,
-    /// True if a job was left out that may be among several that a worker has taken.
-    is_unsure: bool,
 }
 
 /// The scope of a search.
