@@ -24,7 +24,8 @@ pub fn writing(server: &Server, section: &mut Section) {
     section.note(HOW);
     let queue = Queue::create(server, "kong_writing");
     let peers = install(server, PEERS, section);
-    let tasks = [Task::new("write", 1), Task::new("write", 50), Task::new("write_set", 10_000)];
+    let tasks =
+        [Task::new("write", 1), Task::new("write", 50), Task::new("write", 500), Task::new("write_set", 10_000)];
     limits::prepare(&queue);
     for (mode, single, batch) in [("on", 3.0, 20.0), ("off", 6.0, 15.0)] {
         section.heading(&format!("A handler that writes a row, synchronous_commit = {mode} for all"));
@@ -36,7 +37,7 @@ pub fn writing(server: &Server, section: &mut Section) {
         contenders.extend(boss.map(|boss| theirs(boss, "write_set", Order::Any, boss.peer.trial)));
         contenders.extend(limits::contenders(&queue));
         let standings = compete(section, contenders);
-        for (task, least) in tasks.iter().zip([single, batch, 40.0]) {
+        for (task, least) in tasks.iter().zip([single, batch, batch, 40.0]) {
             against_workers(section, &standings, "writing handler", mode, task, least);
         }
     }
@@ -49,14 +50,16 @@ pub fn empty(server: &Server, section: &mut Section) {
     section.note(HOW);
     let queue = Queue::create(server, "kong_empty");
     let peers = install(server, PEERS, section);
-    let tasks = [Task::new("empty", 1), Task::new("empty", 50)];
+    let tasks = [Task::new("empty", 1), Task::new("empty", 50), Task::new("empty", 500)];
     section.heading("A handler that does nothing, synchronous_commit = on for all");
     server.synchronous_commit("on");
     let mut contenders: Vec<Contender> =
         tasks.iter().map(|task| ours(&queue, task, ours_name(task), WORKERS)).collect();
     contenders.extend(peers.iter().map(|peer| theirs(peer, "empty", Order::Any, peer.peer.trial)));
     let standings = compete(section, contenders);
-    against_workers(section, &standings, "empty handler", "on", &tasks[1], 6.0);
+    for task in &tasks[1..] {
+        against_workers(section, &standings, "empty handler", "on", task, 6.0);
+    }
     server.serve_nobody();
     peers.iter().for_each(|peer| server.drop(peer.peer.database));
     server.drop(&queue.database);
@@ -91,7 +94,7 @@ pub fn ours<'a>(queue: &'a Queue, task: &'a Task, name: String, workers: &'stati
     Contender {
         name,
         settings: workers.iter().map(|workers| format!("kongtask.workers {workers}")).collect(),
-        trial: if task.max_batch > 60 { 100_000 } else { 10_000 },
+        trial: if task.handler == "write_set" { 100_000 } else { 10_000 },
         settled: Rc::default(),
         run: Box::new(move |setting, jobs| {
             registered.clone()?;
@@ -104,14 +107,15 @@ pub fn ours<'a>(queue: &'a Queue, task: &'a Task, name: String, workers: &'stati
 /// Another queue with jobs of a kind that its program knows.
 pub fn theirs<'a>(peer: &'a Installed, kind: &'a str, order: Order, trial: usize) -> Contender<'a> {
     let what = if kind == "write_set" { ", sets" } else { "" };
+    let settings = if order == Order::Any { peer.peer.settings } else { peer.peer.for_queues };
     Contender {
         name: format!("{}{what}", peer.told),
-        settings: peer.peer.settings.iter().map(crate::peers::Settings::told).collect(),
+        settings: settings.iter().map(crate::peers::Settings::told).collect(),
         trial,
         settled: peer.settled(&format!("{kind}{}", order.arguments())),
         run: Box::new(move |setting, jobs| {
             peer.server().serve_nobody();
-            peer.drain(kind, order, jobs, &peer.peer.settings[setting])
+            peer.drain(kind, order, jobs, &settings[setting])
         }),
     }
 }

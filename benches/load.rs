@@ -117,7 +117,7 @@ pub fn measure(server: &Server, section: &mut Section) {
 
 impl Side<'_> {
     fn greatest_rate(&self) -> Outcome<Waits> {
-        let jobs = scaled(JOBS) / CONNECTIONS * CONNECTIONS;
+        let jobs = scaled(JOBS).max(2000) / CONNECTIONS * CONNECTIONS;
         let greatest = self.working(|db| {
             let begun = Instant::now();
             self.add(Until::Statements(jobs))?;

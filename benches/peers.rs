@@ -23,6 +23,9 @@ pub struct Peer {
     /// How many jobs it takes to tell its settings apart.
     pub trial: usize,
     pub settings: &'static [Settings],
+    /// What serves jobs in queues and with keys: those of a queue run one after another, so that fetching many at once
+    /// does not help. Empty for those that are not compared in this.
+    pub for_queues: &'static [Settings],
 }
 
 const fn one(options: &'static str) -> Settings {
@@ -42,6 +45,8 @@ pub const PLAIN: &str = r#"{"concurrentJobs":24,"maxPoolSize":25}"#;
 
 const BY_LOCAL_QUEUE: &[Settings] = &[one(LOCAL_QUEUE), one(LONG_LOCAL_QUEUE), two(LOCAL_QUEUE), two(LONG_LOCAL_QUEUE)];
 
+const BY_LOCAL_QUEUE_OR_NOT: &[Settings] = &[one(LOCAL_QUEUE), one(PLAIN), two(PLAIN)];
+
 pub const WORKER_0_17: Peer = Peer {
     name: "graphile-worker 0.17.3",
     database: "graphile_worker_0_17",
@@ -50,6 +55,7 @@ pub const WORKER_0_17: Peer = Peer {
     has_add_job: true,
     trial: 6_000,
     settings: BY_LOCAL_QUEUE,
+    for_queues: BY_LOCAL_QUEUE_OR_NOT,
 };
 
 pub const WORKER_0_18: Peer = Peer {
@@ -60,6 +66,7 @@ pub const WORKER_0_18: Peer = Peer {
     has_add_job: true,
     trial: 6_000,
     settings: BY_LOCAL_QUEUE,
+    for_queues: BY_LOCAL_QUEUE_OR_NOT,
 };
 
 pub const WORKER_0_9: Peer = Peer {
@@ -70,6 +77,7 @@ pub const WORKER_0_9: Peer = Peer {
     has_add_job: true,
     trial: 4_000,
     settings: &[one(r#"{"concurrency":24,"maxPoolSize":25}"#), two(r#"{"concurrency":10,"maxPoolSize":11}"#)],
+    for_queues: &[],
 };
 
 pub const PG_BOSS: Peer = Peer {
@@ -87,6 +95,7 @@ pub const PG_BOSS: Peer = Peer {
             r#"{"pool":10,"work":{"batchSize":1000,"localConcurrency":2,"burstWhenBatchFull":true,"pollingIntervalSeconds":0.5}}"#,
         ),
     ],
+    for_queues: &[],
 };
 
 pub const PGQUEUER: Peer = Peer {
@@ -101,6 +110,7 @@ pub const PGQUEUER: Peer = Peer {
         one(r#"{"pool":10,"batch_size":1000}"#),
         two(r#"{"pool":10,"batch_size":100}"#),
     ],
+    for_queues: &[],
 };
 
 pub const AWA: Peer = Peer {
@@ -115,6 +125,7 @@ pub const AWA: Peer = Peer {
         one(r#"{"connections":20,"pool":10,"max_workers":256}"#),
         one(r#"{"connections":20,"pool":10,"max_workers":256,"claimers":2}"#),
     ],
+    for_queues: &[],
 };
 
 /// Jobs are fetched one by one, so that more processes may help. What is done is deleted, as by ours, but where that costs
@@ -131,6 +142,11 @@ pub const PROCRASTINATE: Peer = Peer {
         one(r#"{"pool":10,"concurrency":10}"#),
         one(r#"{"pool":20,"concurrency":30,"delete_jobs":"always"}"#),
         two(r#"{"pool":10,"concurrency":10,"delete_jobs":"always"}"#),
+    ],
+    for_queues: &[
+        one(r#"{"pool":4,"concurrency":1}"#),
+        one(r#"{"pool":10,"concurrency":10,"fetch_job_polling_interval":0.05}"#),
+        two(r#"{"pool":4,"concurrency":1}"#),
     ],
 };
 

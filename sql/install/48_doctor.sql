@@ -47,6 +47,29 @@ begin
       from %1$s.jobs as j
       where j.locked_at is not null
     ),
+    limited as (
+      select s.name, s.tasks, s.by, s.concurrency, s.rate, s.per, s.burst from kongtask.limit_settings as s
+      union all
+      select 'task:' || t.identifier, array[t.identifier], null, t.concurrency, null, null, 1
+      from kongtask.tasks as t
+      where t.concurrency is not null
+    ),
+    -- Limits and keys that have had no room for a minute: so long have as many jobs as may run at once been running.
+    saturated as (
+      select limited.name, limited.tasks, limited.by, run.key, max(run.since) as since,
+        array_agg(run.job_id order by run.since) as job_ids
+      from limited
+      cross join lateral (
+        select w.job_id, w.since, case when limited.by is not null then kongtask.limit_key(j.payload, j.queue_name, limited.by) end as key
+        from kongtask.workers as w
+        inner join %1$s.jobs as j on j.id = w.job_id
+        where
+          w.database = current_database() and w.state = 'running'
+          and (limited.tasks is null or j.task_identifier = any(limited.tasks))
+      ) as run
+      group by limited.name, limited.tasks, limited.by, limited.concurrency, run.key
+      having count(*) >= limited.concurrency and max(run.since) < clock_timestamp() - interval '1 min'
+    ),
     finding as (
       select
         'preload' as name,
@@ -242,6 +265,68 @@ begin
       from kongtask.schedules as schedule
       where schedule.problem is not null
       union all
+      select 'limits', 'warning',
+        format('Limit "%%s" names tasks that are not registered: %%s.', limited.name, array_to_string(named.unknown, ', ')),
+        case
+          when named.known is null then format('select kongtask.drop_limit(%%L)', limited.name)
+          else format(
+            'select kongtask.set_limit(%%L, %%L, %%L, %%L, %%L, %%L, %%L)',
+            limited.name, named.known, limited.by, limited.concurrency, limited.rate, limited.per, limited.burst
+          )
+        end
+      from limited
+      cross join lateral (
+        select
+          array_agg(l.task order by l.task) filter (where task.identifier is null) as unknown,
+          array_agg(l.task order by l.task) filter (where task.identifier is not null) as known
+        from unnest(limited.tasks) as l (task)
+        left join task on task.identifier = l.task
+      ) as named
+      where named.unknown is not null
+      union all
+      select 'limits', 'warning',
+        format(
+          'Of %%s jobs that wait under limit "%%s", %%s share one limit, as they have no %%s. Perhaps it is spelt otherwise.',
+          waiting.jobs, limited.name, waiting.without,
+          case when limited.by = 'queue_name' then 'queue' else format('member "%%s"', limited.by) end
+        ),
+        format(
+          'select kongtask.set_limit(%%L, %%L, ''MEMBER'', %%L, %%L, %%L, %%L)',
+          limited.name, limited.tasks, limited.concurrency, limited.rate, limited.per, limited.burst
+        )
+      from limited
+      cross join lateral (
+        select count(*) as jobs, count(*) filter (where kongtask.limit_key(j.payload, j.queue_name, limited.by) is null) as without
+        from (
+          select j.payload, j.queue_name
+          from %1$s.jobs as j
+          where
+            j.attempts < j.max_attempts and j.locked_at is null
+            and (limited.tasks is null or j.task_identifier = any(limited.tasks))
+          limit 1000
+        ) as j
+      ) as waiting
+      where limited.by is not null and waiting.jobs >= 10 and waiting.without * 2 > waiting.jobs
+      union all
+      select 'limits', 'warning',
+        format(
+          'Limit "%%s" has had no room%%s since %%s: %%s jobs wait until one of these ends: %%s.',
+          saturated.name, coalesce(' for key "' || saturated.key || '"', ''), date_trunc('second', saturated.since),
+          waiting.jobs, array_to_string(saturated.job_ids, ', ')
+        ),
+        format('select kongtask.cancel(%%s)', saturated.job_ids[1])
+      from saturated
+      cross join lateral (
+        select count(*) as jobs
+        from %1$s.jobs as j
+        where
+          j.attempts < j.max_attempts and j.locked_at is null and j.run_at <= saturated.since
+          and j.id <> all(saturated.job_ids)
+          and (saturated.tasks is null or j.task_identifier = any(saturated.tasks))
+          and (saturated.by is null or kongtask.limit_key(j.payload, j.queue_name, saturated.by) is not distinct from saturated.key)
+      ) as waiting
+      where waiting.jobs > 0
+      union all
       select 'flags', 'error', format('kongtask.forbidden_flags_function: %%s. No job runs meanwhile.', flags_problem),
         'alter system set kongtask.forbidden_flags_function = ''''; select pg_reload_conf()'
       from server where flags_problem is not null
@@ -254,7 +339,7 @@ begin
     ),
     known (name) as (
       values ('preload'), ('databases'), ('workers'), ('slots'), ('standby'), ('holds'), ('role'), ('task'), ('handler'),
-        ('failing'), ('locks'), ('autovacuum'), ('xmin'), ('clock'), ('run_at'), ('schedules'), ('flags'), ('triggers')
+        ('failing'), ('locks'), ('autovacuum'), ('xmin'), ('clock'), ('run_at'), ('schedules'), ('limits'), ('flags'), ('triggers')
     )
     select found.name, found.status, found.detail, found.hint
     from (
@@ -283,7 +368,7 @@ status is error (no job of the database or of a task runs), warning, or ok
 for a check that has found nothing. hint is a statement that mends it. Where
 that changes a setting that is read at start, the detail says so. A task
 that is not registered needs your handler: put its name in place of
-HANDLER.
+HANDLER, and that of the member that limits jobs in place of MEMBER.
 
 The function works also where the library is not preloaded, and changes
 nothing.

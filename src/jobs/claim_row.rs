@@ -39,7 +39,7 @@ pub(super) fn claim_without_executor(
         let _snapshot = LatestSnapshot::take();
         let Some(version) = heap::find_version(installed.table, installed.primary_key, id)? else { continue };
         let columns = Columns::of(version.row);
-        if columns.locked_at.is_some() {
+        if columns.is_locked {
             // Of an external worker that may be dead.
             claims.left.push(id);
         } else if columns.can_run(task, now, queue_name) {
@@ -50,15 +50,15 @@ pub(super) fn claim_without_executor(
                 (attribute::LOCKED_BY, worker_id),
                 (attribute::UPDATED_AT, updated_at(columns.updated_at)),
             ];
-            let (unchanged, queue) = columns.unchanged(installed);
+            let (narrow, queue) = unchanged(installed);
             let has_attempts_left = attempts < columns.max_attempts;
             let changed: &[Index<4>] = match () {
                 () if !has_attempts_left => &[],
                 () if columns.queue_name.is_some() => &[order(installed), queue],
                 () => &[order(installed)],
             };
-            let unchanged = &unchanged[..if has_attempts_left && columns.is_later { 3 } else { 2 }];
-            if let Some(row) = heap::update::<COLUMNS>(installed.table, &version, &changes, unchanged, changed)? {
+            let narrow = &narrow[..if has_attempts_left && columns.is_later { 3 } else { 2 }];
+            if let Some(row) = heap::update::<COLUMNS>(installed.table, &version, &changes, narrow, changed)? {
                 claims.jobs.push(Job::new(row));
             }
         }
@@ -79,7 +79,7 @@ struct Columns {
     attempts: i32,
     max_attempts: i32,
     updated_at: Value,
-    locked_at: Value,
+    is_locked: bool,
     /// True if it is in the index of jobs that were added to run later, or are to be tried again.
     is_later: bool,
 }
@@ -87,10 +87,11 @@ struct Columns {
 impl Columns {
     fn of(row: Datum) -> Columns {
         use attribute::{
-            ATTEMPTS, CREATED_AT, LOCKED_AT, MAX_ATTEMPTS, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER, UPDATED_AT,
+            ATTEMPTS, CREATED_AT, LOCKED_AT, LOCKED_BY, MAX_ATTEMPTS, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER, UPDATED_AT,
         };
-        let columns = [TASK_IDENTIFIER, QUEUE_NAME, RUN_AT, CREATED_AT, ATTEMPTS, MAX_ATTEMPTS, UPDATED_AT, LOCKED_AT];
-        let [task, queue_name, run_at, created_at, attempts, max_attempts, updated_at, locked_at] =
+        let columns =
+            [TASK_IDENTIFIER, QUEUE_NAME, RUN_AT, CREATED_AT, ATTEMPTS, MAX_ATTEMPTS, UPDATED_AT, LOCKED_AT, LOCKED_BY];
+        let [task, queue_name, run_at, created_at, attempts, max_attempts, updated_at, locked_at, locked_by] =
             Row::new(row).values(columns);
         let number = |value: Value| value.map_or(0, |datum| datum.value() as i32);
         let run_at = timestamp(run_at).unwrap_or(i64::MAX);
@@ -101,7 +102,7 @@ impl Columns {
             attempts: number(attempts),
             max_attempts: number(max_attempts),
             updated_at,
-            locked_at,
+            is_locked: locked_at.is_some() || locked_by.is_some(),
             is_later: timestamp(created_at).is_some_and(|created_at| run_at > created_at),
         }
     }
@@ -117,18 +118,18 @@ impl Columns {
             && self.attempts < self.max_attempts
             && self.task.is_some_and(|its| Text::new(its).is(task))
     }
+}
 
-    /// Returns the indexes whose columns a claim leaves as they are: those of one column, the last of which only has
-    /// jobs for later, and that of queues.
-    fn unchanged(&self, installed: &Installed) -> ([Index<1>; 3], Index<4>) {
-        use attribute::{ID, KEY, PRIORITY, QUEUE_NAME, RUN_AT};
-        (
-            [
-                Index { oid: installed.primary_key, is_unique: true, attributes: [ID] },
-                Index { oid: installed.key, is_unique: true, attributes: [KEY] },
-                Index { oid: installed.run_at, is_unique: false, attributes: [RUN_AT] },
-            ],
-            Index { oid: installed.queue, is_unique: false, attributes: [QUEUE_NAME, PRIORITY, RUN_AT, ID] },
-        )
-    }
+/// Returns the indexes whose columns a claim leaves as they are: those of one column, the last of which only has jobs for
+/// later, and that of queues.
+fn unchanged(installed: &Installed) -> ([Index<1>; 3], Index<4>) {
+    use attribute::{ID, KEY, PRIORITY, QUEUE_NAME, RUN_AT};
+    (
+        [
+            Index { oid: installed.primary_key, is_unique: true, attributes: [ID] },
+            Index { oid: installed.key, is_unique: true, attributes: [KEY] },
+            Index { oid: installed.run_at, is_unique: false, attributes: [RUN_AT] },
+        ],
+        Index { oid: installed.queue, is_unique: false, attributes: [QUEUE_NAME, PRIORITY, RUN_AT, ID] },
+    )
 }

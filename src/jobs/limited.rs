@@ -1,20 +1,25 @@
 //! Jobs that fall under limits: what they are limited by, and the search for those that wait.
 
-use super::plan;
 use super::search::{self, Search};
+use super::{plan, table_shape};
 use crate::error::Error;
 use crate::pg::clock::{self, NEVER, Tick};
+use crate::pg::heap;
+use crate::pg::memory::Arena;
 use crate::pg::spi::Plan;
 use crate::pg::text::DbText;
+use crate::pg::xact::LatestSnapshot;
 use crate::schema;
-use crate::shared::limits::{self, Claim, Opened, Terms};
+use crate::schema::job_row::{Job, attribute};
+use crate::shared::limits::{self, Claim, NO_KEY, Opened, Terms};
 use crate::shared::ready_list::{Hint, Kind, Position};
-use crate::shared::{Board, DatabaseEntry};
+use crate::shared::{Board, DatabaseEntry, TakenRange};
 use crate::signals::wake;
 use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
 use pgrx::pg_sys::Oid;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -40,10 +45,54 @@ fn keyless(task: &Task) -> Vec<Claim<'_>> {
 
 fn claims_of(task: &Task, ids: Vec<i64>) -> Result<HashMap<i64, Vec<Claim<'_>>>, Error> {
     static KEYS: Plan = plan!("limit_keys", INT8ARRAYOID).by_index();
-    let session = schema::session()?;
-    let rows = session.read(&KEYS, &[ids.into_datum()])?;
-    let claims = |row| task.limits.iter().map(|limit| limit.claim(rows.value(row, 1), rows.value(row, 2))).collect();
-    Ok((0..rows.count()).filter_map(|row| Some((rows.get(row, 0)?, claims(row)))).collect())
+    thread_local! {
+        static ROW: RefCell<Arena> = RefCell::new(Arena::new(c"kongtask limited job"));
+    }
+    /// Of few, looking up each costs less than a statement.
+    const FEW: usize = 8;
+    /// So many payloads are in memory at once.
+    const CHUNK: usize = 500;
+    let claims = |payload, queue| task.limits.iter().map(|limit| limit.claim(payload, queue)).collect();
+    let installed = if ids.len() <= FEW && heap::may_write() { table_shape::table()? } else { None };
+    let Some(installed) = installed else {
+        let session = schema::session()?;
+        let mut found = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(CHUNK) {
+            let rows = session.read(&KEYS, &[ids.to_vec().into_datum()])?;
+            let claims = |row| claims(rows.value(row, 1), rows.value(row, 2));
+            found.extend((0..rows.count()).filter_map(|row| Some((rows.get(row, 0)?, claims(row)))));
+            rows.free();
+        }
+        return Ok(found);
+    };
+    let _snapshot = LatestSnapshot::take();
+    let mut found = HashMap::with_capacity(ids.len());
+    for id in ids {
+        let claims = ROW.with_borrow_mut(|arena| {
+            arena.empty();
+            arena.within(|| {
+                let row = heap::find(installed.table, installed.primary_key, id)?.map(|found| Job::new(found.row));
+                let [payload, queue] = [attribute::PAYLOAD, attribute::QUEUE_NAME];
+                Ok::<_, Error>(
+                    row.map(|job| job.columns([payload, queue])).map(|[payload, queue]| claims(payload, queue)),
+                )
+            })
+        })?;
+        found.extend(claims.map(|claims| (id, claims)));
+    }
+    Ok(found)
+}
+
+/// The keys of jobs that room was granted for, by their ids: each in the order of its task's limits. Jobs of tasks without
+/// keys are not among them.
+pub type GrantedKeys = HashMap<i64, Vec<u64>>;
+
+/// Returns false if a job was changed since room was granted for it, and falls under other keys now.
+pub fn has_granted_keys(job: &Job, limits: &[Rc<Limit>], granted: &GrantedKeys) -> bool {
+    granted.get(&job.id).is_none_or(|keys| {
+        let [payload, queue] = job.columns([attribute::PAYLOAD, attribute::QUEUE_NAME]);
+        limits.iter().map(|limit| limit.claim(payload, queue).key).eq(keys.iter().copied())
+    })
 }
 
 /// Returns what one job of a task is limited by. To be called within a transaction.
@@ -80,30 +129,42 @@ pub fn leave_out(board: Board, database: Oid, tasks: &Tasks, names: &mut Vec<DbT
     }
 }
 
-/// Leaves those of a role's jobs out that have no room, and notes that they wait. To be called within a transaction.
+/// Leaves those of a role's jobs out that have no room, and notes that they wait. Of each key, as many stay as may begin, and
+/// some more. To be called within a transaction.
 pub fn sift(board: Board, database: Oid, tasks: &Tasks, role: Oid, hints: &mut Vec<Hint>) -> Result<(), Error> {
+    // What runs in place is found as well. It must not stand for one that may begin.
+    let held: Vec<TakenRange> = board.workers_of(database).filter_map(|(_, worker)| worker.held()).collect();
+    let may_run = |hint: &Hint| held.iter().any(|held| held.may_be(hint));
     let limited =
         |hint: &Hint| tasks.tagged(role, hint.task).filter(|task| hint.kind != Kind::Queued && !task.limits.is_empty());
     let mut by_task: HashMap<u32, (&Rc<Task>, Vec<Hint>)> = HashMap::new();
     for hint in hints.iter() {
-        if let Some(task) = limited(hint) {
+        if let Some(task) = limited(hint).filter(|_| !may_run(hint)) {
             by_task.entry(hint.task).or_insert((task, Vec::new())).1.push(*hint);
         }
     }
-    let mut waiting: Vec<i64> = Vec::new();
+    // All at once, as tasks may share a limit.
+    let mut jobs: Vec<(Position, Vec<Claim>)> = Vec::new();
     for (task, hints) in by_task.values() {
-        let claims = claims(task, hints)?;
-        let jobs: Vec<_> = claims.into_iter().map(|(hint, claims)| (hint.position, claims)).collect();
-        let (full, next_start) = limits::sift(board, database, &jobs);
-        tell_next_start(board.database(database), next_start);
-        waiting.extend(jobs.iter().zip(full).filter(|(_, is_full)| *is_full).map(|((position, _), _)| position.id));
+        jobs.extend(claims(task, hints)?.into_iter().map(|(hint, claims)| (hint.position, claims)));
     }
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    jobs.sort_unstable_by_key(|(position, _)| *position);
+    let (full, next_start) = limits::sift(board, database, &jobs, MORE);
+    tell_next_start(board.database(database), next_start);
+    let mut waiting: Vec<i64> =
+        jobs.iter().zip(full).filter(|(_, is_full)| *is_full).map(|((position, _), _)| position.id).collect();
     if !waiting.is_empty() {
         waiting.sort_unstable();
         hints.retain(|hint| waiting.binary_search(&hint.position.id).is_err());
     }
     Ok(())
 }
+
+/// How many jobs more are put on the list than may begin at once: they are about to be wanted.
+const MORE: u64 = 32;
 
 /// Searches for jobs that wait under limits which have room now, and puts them on the lists of their roles. `mine` is the
 /// role of a worker that takes one of them itself. To be called within a transaction.
@@ -115,9 +176,12 @@ pub fn refill(
     opened: &[Opened],
     mine: Option<Oid>,
 ) -> Result<(), Error> {
-    for opened in opened {
-        if let Some(limit) = tasks.limits.get(opened.limit) {
-            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, opened, rest: Position::END };
+    for limit in tasks.limits.iter() {
+        let mut keys: Vec<Sought> =
+            opened.iter().filter(|opened| opened.limit == limit.terms.id).map(Sought::new).collect();
+        keys.sort_unstable_by_key(|sought| sought.opened.key);
+        if !keys.is_empty() {
+            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, keys };
             let found = refill.find()?;
             refill.put(found, mine);
         }
@@ -125,28 +189,54 @@ pub fn refill(
     Ok(())
 }
 
+/// A key of a limit for whose jobs the table is searched.
+struct Sought<'a> {
+    opened: &'a Opened,
+    /// How many of its jobs were found, of one role.
+    count: usize,
+    /// Where jobs may wait that were not looked at; `Position::END` if there are none.
+    rest: Position,
+}
+
+impl Sought<'_> {
+    fn new(opened: &Opened) -> Sought<'_> {
+        Sought { opened, count: 0, rest: Position::END }
+    }
+
+    /// Returns true if a job at a position may be one that waits.
+    fn reaches(&self, position: Position) -> bool {
+        (self.opened.from..=self.opened.last).contains(&position)
+    }
+}
+
+/// The search for jobs of all keys of a limit that have room: one pass over the table, which leaves out what lies between
+/// those that wait.
 struct Refill<'a> {
     board: Board,
     database: Oid,
     tasks: &'a Tasks,
     forbidden_flags: &'a [DbText],
     limit: &'a Limit,
-    opened: &'a Opened,
-    /// Where jobs may wait that were not looked at; `Position::END` if there are none.
-    rest: Position,
+    keys: Vec<Sought<'a>>,
+}
+
+/// A job that was found: its role, and the place of its key.
+struct Found {
+    role: Oid,
+    key: usize,
+    hint: Hint,
 }
 
 impl Refill<'_> {
-    /// Returns how many jobs are to be found. Where room comes with the end of other jobs, some more than there is room
-    /// for, as those are about to be wanted.
-    fn most(&self) -> usize {
+    /// Returns how many jobs of a key are to be found. Where room comes with the end of other jobs, some more than there
+    /// is room for, as those are about to be wanted.
+    fn most(&self, key: &Sought) -> usize {
         const MOST: usize = 500;
-        const MORE: usize = 32;
-        let more = if self.limit.terms.rate.is_none() && self.limit.by.is_none() { MORE } else { 0 };
-        usize::try_from(self.opened.room).unwrap_or(MOST).saturating_add(more).min(MOST)
+        let more = if self.limit.terms.rate.is_none() && self.limit.by.is_none() { MORE as usize } else { 0 };
+        usize::try_from(key.opened.room).unwrap_or(MOST).saturating_add(more).min(MOST)
     }
 
-    fn find(&mut self) -> Result<Vec<(Oid, Hint)>, Error> {
+    fn find(&mut self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         for role in self.tasks.roles() {
             let mut names = self.tasks.running_of_role(role, clock::now());
@@ -157,7 +247,7 @@ impl Refill<'_> {
             match self.board.list(self.database, role) {
                 Some(list) => {
                     // What the next search will find need not be looked for. One that is under way may leave it out.
-                    let until = self.opened.last.next().min(list.with(|ready| ready.next_search()));
+                    let until = list.with(|ready| ready.next_search());
                     self.find_of_role(role, &names, until, &mut found)?;
                 }
                 // The role's next worker searches the whole table.
@@ -177,38 +267,55 @@ impl Refill<'_> {
         role: Oid,
         names: &[DbText],
         until: Position,
-        found: &mut Vec<(Oid, Hint)>,
+        found: &mut Vec<Found>,
     ) -> Result<(), Error> {
-        /// Of jobs with other keys, so many are passed at once.
-        const CHUNK: usize = 100;
-        let most = self.most();
-        let (mut from, mut count) = (self.opened.from, 0);
-        while count < most && from < until {
+        const MOST_AT_ONCE: usize = 1000;
+        self.keys.iter_mut().for_each(|key| key.count = 0);
+        let mut from = Position::START;
+        // Mostly the first ones have the keys. Where others do, more and more are passed at once.
+        let mut at_once = self.keys.iter().map(|key| self.most(key)).sum::<usize>().min(MOST_AT_ONCE);
+        while let Some((begin, end)) = self.next_span(from, until) {
             let result = search::search(&Search {
                 tasks: names,
                 forbidden_flags: self.forbidden_flags,
                 pauses: &self.tasks.pauses,
-                from,
-                until,
-                most: if self.limit.by.is_some() { CHUNK } else { most },
+                from: begin,
+                until: end,
+                most: at_once,
             })?;
             from = result.to;
+            at_once = (at_once * 4).min(MOST_AT_ONCE);
             let mut hints = result.hints;
             hints.retain(|hint| !self.is_running(hint));
-            if self.limit.by.is_some() {
-                self.keep_those_with_key(role, &mut hints)?;
+            for (hint, key) in self.with_keys(role, &hints)? {
+                self.note(role, hint, key, until, found);
             }
-            if count + hints.len() > most {
-                from = hints[most - count].position;
-                hints.truncate(most - count);
-            }
-            count += hints.len();
-            found.extend(hints.into_iter().map(|hint| (role, hint)));
-        }
-        if from < until {
-            self.rest = self.rest.min(from);
         }
         Ok(())
+    }
+
+    /// Returns where the next jobs may wait, from a position on and up to another.
+    fn next_span(&self, from: Position, until: Position) -> Option<(Position, Position)> {
+        let wanted = |key: &&Sought| key.count < self.most(key) && key.opened.last >= from && key.opened.from < until;
+        let begin = self.keys.iter().filter(wanted).map(|key| key.opened.from.max(from)).min()?;
+        let end = self.keys.iter().filter(wanted).map(|key| key.opened.last.next()).max()?.min(until);
+        (begin < end).then_some((begin, end))
+    }
+
+    /// Notes a job, if it is one of those that are sought.
+    fn note(&mut self, role: Oid, hint: Hint, key: u64, until: Position, found: &mut Vec<Found>) {
+        let Ok(at) = self.keys.binary_search_by_key(&key, |sought| sought.opened.key) else { return };
+        let most = self.most(&self.keys[at]);
+        let sought = &mut self.keys[at];
+        if !sought.reaches(hint.position) || sought.count == most {
+            return;
+        }
+        sought.count += 1;
+        found.push(Found { role, key: at, hint });
+        let next = hint.position.next();
+        if sought.count == most && next < until && next <= sought.opened.last {
+            sought.rest = sought.rest.min(next);
+        }
     }
 
     /// Returns true if a worker runs the job in place, so that its row looks as if it waited.
@@ -217,53 +324,65 @@ impl Refill<'_> {
         held.any(|held| held.is_one() && held.may_be(hint))
     }
 
-    fn keep_those_with_key(&self, role: Oid, hints: &mut Vec<Hint>) -> Result<(), Error> {
-        let mut kept = Vec::new();
+    /// Returns the key that each of some jobs has under the limit, in the order of the jobs.
+    fn with_keys(&self, role: Oid, hints: &[Hint]) -> Result<Vec<(Hint, u64)>, Error> {
+        let Some(id) = self.limit.by.as_ref().map(|_| self.limit.terms.id) else {
+            return Ok(hints.iter().map(|&hint| (hint, NO_KEY)).collect());
+        };
+        let mut keys = Vec::new();
         for name in self.tasks.of_role(role).iter().filter(|name| self.limit.covers(name)) {
             let Some(task) = self.tasks.get(name) else { continue };
             let its: Vec<Hint> = hints.iter().filter(|hint| hint.task == task.tag).copied().collect();
-            let has_key = |claims: &[Claim]| {
-                claims.iter().any(|claim| claim.terms.id == self.opened.limit && claim.key == self.opened.key)
-            };
-            kept.extend(claims(task, &its)?.into_iter().filter(|(_, claims)| has_key(claims)).map(|(hint, _)| hint));
+            let key = |claims: &[Claim]| claims.iter().find(|claim| claim.terms.id == id).map(|claim| claim.key);
+            keys.extend(claims(task, &its)?.into_iter().filter_map(|(hint, claims)| Some((hint, key(&claims)?))));
         }
-        kept.sort_unstable_by_key(|hint| hint.position);
-        *hints = kept;
-        Ok(())
+        keys.sort_unstable_by_key(|(hint, _)| hint.position);
+        Ok(keys)
     }
 
     /// Puts jobs on the lists of their roles, and wakes workers. The rest waits again.
-    fn put(&mut self, mut found: Vec<(Oid, Hint)>, mine: Option<Oid>) {
-        found.sort_unstable_by_key(|(_, hint)| hint.position);
-        let most = self.most();
-        if let Some((_, next)) = found.get(most) {
-            self.rest = self.rest.min(next.position);
-            found.truncate(most);
+    fn put(&mut self, mut found: Vec<Found>, mine: Option<Oid>) {
+        found.sort_unstable_by_key(|found| (found.key, found.hint.position));
+        let mut jobs: Vec<Found> = Vec::with_capacity(found.len());
+        let mut count = 0;
+        for one in found {
+            count = if jobs.last().is_some_and(|last| last.key == one.key) { count + 1 } else { 1 };
+            // Of several roles, more were found than are to begin.
+            let most = self.most(&self.keys[one.key]);
+            if count > most {
+                let sought = &mut self.keys[one.key];
+                sought.rest = sought.rest.min(one.hint.position);
+            } else {
+                jobs.push(one);
+            }
         }
-        if self.rest != Position::END {
-            let claim = Claim { terms: &self.limit.terms, key: self.opened.key };
+        for sought in self.keys.iter().filter(|sought| sought.rest != Position::END) {
             // There is room in the table: the entry was not freed, or another was.
-            if !limits::park(self.database, &claim, self.rest, self.opened.last)
+            if !limits::park(self.database, &self.claim(sought), sought.rest, sought.opened.last)
                 && let Some(entry) = self.board.database(self.database)
             {
                 entry.has_skipped_rows.store(true, SeqCst);
             }
         }
-        let mut roles: Vec<Oid> = found.iter().map(|(role, _)| *role).collect();
+        let mut roles: Vec<Oid> = jobs.iter().map(|found| found.role).collect();
         roles.sort_unstable_by_key(|role| role.to_u32());
         roles.dedup();
         for &role in &roles {
-            let hints: Vec<Hint> = found.iter().filter(|(of, _)| *of == role).map(|(_, hint)| *hint).collect();
+            let mut hints: Vec<Hint> = jobs.iter().filter(|found| found.role == role).map(|found| found.hint).collect();
+            hints.sort_unstable_by_key(|hint| hint.position);
             wake::offer(self.board, self.database, role, &hints, None);
         }
         // Only now: a worker that gives back room from here on finds the jobs on its list.
-        let claim = Claim { terms: &self.limit.terms, key: self.opened.key };
-        let mut room = usize::try_from(limits::room(self.board, self.database, &claim)).unwrap_or(usize::MAX);
+        let mut room: Vec<u64> =
+            self.keys.iter().map(|sought| limits::room(self.board, self.database, &self.claim(sought))).collect();
         for role in roles {
-            let hints: Vec<Hint> = found.iter().filter(|(of, _)| *of == role).map(|(_, hint)| *hint).collect();
-            let begin = hints.len().min(room);
-            room -= begin;
-            let others = begin.saturating_sub(usize::from(mine == Some(role)));
+            let mut begin = 0;
+            for found in jobs.iter().filter(|found| found.role == role) {
+                let begins = u64::from(room[found.key] > 0);
+                room[found.key] -= begins;
+                begin += begins as usize;
+            }
+            let others = begin - usize::from(begin > 0 && mine == Some(role));
             if wake::wake(self.board, self.database, role, others) < others
                 && let Some(entry) = self.board.database(self.database)
                 && entry.can_rebalance.is_set()
@@ -271,5 +390,9 @@ impl Refill<'_> {
                 entry.scheduler.set();
             }
         }
+    }
+
+    fn claim(&self, sought: &Sought) -> Claim<'_> {
+        Claim { terms: &self.limit.terms, key: sought.opened.key }
     }
 }

@@ -2,6 +2,7 @@
 //! another transaction has locked.
 
 use super::claim_row::{Claims, claim_without_executor};
+use super::limited::{self, GrantedKeys};
 use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
@@ -15,6 +16,7 @@ use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
 use crate::schema::job_row::{Job, attribute};
 use crate::settings;
+use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
 use std::rc::Rc;
@@ -24,9 +26,22 @@ pub struct TakeRequest<'a> {
     pub ids: &'a [i64],
     pub task: &'a DbText,
     pub forbidden_flags: &'a [DbText],
+    /// The limits of the task, and the keys that room was granted for. A job that falls under others now is not taken: the
+    /// commit that changed it has put it on the list again.
+    pub limits: &'a [Rc<Limit>],
+    pub granted: Rc<GrantedKeys>,
 }
 
-impl TakeRequest<'_> {
+impl<'a> TakeRequest<'a> {
+    /// Jobs that room was granted for in this transaction, or that need none.
+    fn new(ids: &'a [i64], task: &'a DbText, forbidden_flags: &'a [DbText]) -> TakeRequest<'a> {
+        TakeRequest { ids, task, forbidden_flags, limits: &[], granted: Rc::default() }
+    }
+
+    fn has_room(&self, job: &Job) -> bool {
+        limited::has_granted_keys(job, self.limits, &self.granted)
+    }
+
     fn values(&self) -> [Value; 4] {
         let now = Some(clock::now().into());
         [self.ids.to_vec().into_datum(), text(self.task), now, texts_or_null(self.forbidden_flags)]
@@ -37,13 +52,21 @@ impl TakeRequest<'_> {
 /// without the executor where possible, which also saves locking each row first.
 pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
-    let Some(installed) = table_to_write(take)? else { return rows(&DELETE, &take.values()) };
+    let Some(installed) = table_to_write(take)? else {
+        let values = take.values();
+        if take.granted.is_empty() {
+            return rows(&DELETE, &values);
+        }
+        let ids: Vec<i64> = lock(take)?.iter().map(|job| job.id).collect();
+        let [_, task, now, flags] = values;
+        return rows(&DELETE, &[ids.into_datum(), task, now, flags]);
+    };
     let now = clock::now();
     let mut jobs = Vec::with_capacity(take.ids.len());
     for &id in take.ids {
         if let Some(found) = heap::find(installed.table, installed.primary_key, id)? {
             let job = Job::new(found.row);
-            if job.is_plain_and_due(take.task, now) && heap::delete(installed.table, &found)? {
+            if job.is_plain_and_due(take.task, now) && take.has_room(&job) && heap::delete(installed.table, &found)? {
                 jobs.push(job);
             }
         }
@@ -64,7 +87,9 @@ fn table_to_write(take: &TakeRequest) -> Result<Option<table_shape::Installed>, 
 /// Locks plain jobs until the transaction ends.
 pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static LOCK: Plan = plan!("lock_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
-    rows(&LOCK, &take.values())
+    let mut jobs = rows(&LOCK, &take.values())?;
+    jobs.retain(|job| take.has_room(job));
+    Ok(jobs)
 }
 
 /// Claims jobs that are in no queue. The claim is visible once this transaction commits.
@@ -83,10 +108,14 @@ fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<V
         None => Claims { jobs: Vec::new(), left: take.ids.to_vec() },
     };
     if !left.is_empty() {
-        let [ids, task, now, flags] = TakeRequest { ids: &left, ..*take }.values();
+        let [_, task, now, flags] = take.values();
         let expired = Some(before(clock::now(), settings::job_expiry()).into());
-        jobs.extend(rows(&CLAIM, &[ids, task, now, flags, worker_id, expired, queue_name])?);
+        jobs.extend(rows(&CLAIM, &[left.into_datum(), task, now, flags, worker_id, expired, queue_name])?);
         sort(&mut jobs);
+    }
+    let (jobs, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| take.has_room(job));
+    for job in others {
+        recover::release(worker_id, (job.id, job.id))?;
     }
     Ok(jobs)
 }
@@ -132,7 +161,8 @@ pub fn claim_next(
         return Ok(Next::NotOurs(next));
     }
     fault::point("chosen")?;
-    let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
+    let ids = [next.hint.position.id];
+    let take = TakeRequest::new(&ids, &next.task.identifier, forbidden_flags);
     let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     if !free.lock(worker_id, Some(now.into()), job.id)? {
         // A user has written to the table by hand.
@@ -173,7 +203,8 @@ pub fn claim_following(
             return Ok(None);
         }
     };
-    let take = TakeRequest { ids: &[next.hint.position.id], task: &next.task.identifier, forbidden_flags };
+    let ids = [next.hint.position.id];
+    let take = TakeRequest::new(&ids, &next.task.identifier, forbidden_flags);
     let job = claim_in(&take, worker_id, queue_name)?.pop();
     if job.is_none() {
         queues::release(queue_name, worker_id)?;

@@ -144,8 +144,10 @@ fn run(
             timed_out: Cell::new(false),
             jobs_run: Cell::new(0),
             room: Room::default(),
+            has_begun_early: Cell::new(false),
         },
         looks_at: 1,
+        passes: 1,
     };
     // Not at LOG: workers come and go as jobs do.
     log(Level::Debug, format!("{name} started"));
@@ -199,6 +201,8 @@ struct WorkerLoop {
     /// How many jobs to take off the list to find one that has room: more while none has, as each look costs a
     /// statement. For tasks whose limits have keys.
     looks_at: usize,
+    /// By how much the next search is larger than usual: ever more while searches find hardly any jobs that have room.
+    passes: usize,
     runner: Runner,
 }
 
@@ -287,7 +291,7 @@ impl WorkerLoop {
 
     /// Asks for room for jobs of a task. Returns those that may begin; `None` if none may.
     fn find_room(&mut self, task: &Rc<Task>, hints: Vec<Hint>, most: usize) -> Result<Option<Vec<Hint>>, Error> {
-        const MOST_LOOKS: usize = 256;
+        const MOST_LOOKS: usize = 1024;
         if hints.first().is_some_and(|first| first.kind == Kind::Queued) {
             // For the queue's next job, which may be another one.
             self.runner.asks_for_next_of_queue(&self.tasks);
@@ -298,11 +302,13 @@ impl WorkerLoop {
             self.runner.tell_of_room(self.board, 0);
             return Ok(Some(hints));
         }
-        let granted = self.runner.grant(task, &hints, most)?;
+        let forbidden = self.forbidden.as_deref().unwrap_or_default();
+        let granted = self.runner.grant(&self.tasks, forbidden, task, &hints, most)?;
         if granted.is_empty() {
             self.looks_at = (self.looks_at * 2).min(MOST_LOOKS);
             return Ok(None);
         }
+        fault::point("granted")?;
         self.looks_at = 1;
         self.runner.tell_of_room(self.board, if limited::has_keys(task) { 0 } else { granted.len() as u64 });
         Ok(Some(granted))
@@ -398,17 +404,32 @@ impl WorkerLoop {
             pauses: &self.tasks.pauses,
             from,
             until: Position::END,
-            most: (largest.unwrap_or(1) * self.list.users()).clamp(AT_LEAST, CAPACITY),
+            most: (largest.unwrap_or(1) * self.list.users()).max(AT_LEAST * self.passes).min(CAPACITY),
         })?;
+        let count = found.hints.len();
         if !self.tasks.limits.is_empty() {
             limited::sift(self.board, self.database, &self.tasks, self.runner.role, &mut found.hints)?;
         }
         xact::commit()?;
         fault::point("searched")?;
-        self.list.with(|ready| ready.end_search(&found.hints, found.to));
-        // This worker takes one job, others the rest.
-        let others = found.hints.len().saturating_sub(1);
-        wake::wake(self.board, self.database, self.runner.role, others);
+        // It finds hardly any jobs that have room.
+        let passes = found.hints.len() * 8 < count;
+        self.passes = if passes { (self.passes * 2).min(CAPACITY) } else { 1 };
+        self.list.with(|ready| {
+            ready.end_search(&found.hints, found.to);
+            if passes {
+                ready.passes();
+            }
+        });
+        // This worker takes one job, others the rest. Another one goes on with a search that has passed many.
+        let goes_on = passes && found.to != Position::END;
+        let others = (found.hints.len() + usize::from(goes_on)).saturating_sub(1);
+        if wake::wake(self.board, self.database, self.runner.role, others) < others
+            && goes_on
+            && let Some(entry) = self.board.database(self.database).filter(|entry| entry.can_rebalance.is_set())
+        {
+            entry.scheduler.set();
+        }
         Ok(true)
     }
 

@@ -5,14 +5,14 @@
 
 use super::Runner;
 use crate::error::Error;
-use crate::jobs::limited;
+use crate::jobs::limited::{self, GrantedKeys};
 use crate::jobs::queue_search::NextJob;
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{self, Tick, after};
 use crate::pg::text::DbText;
 use crate::pg::xact;
 use crate::shared::limits::{self, Answer, Claim, NO_KEY, Opened};
-use crate::shared::ready_list::{Hint, Position};
+use crate::shared::ready_list::{Hint, Kind, Position};
 use crate::shared::{self, Board};
 use crate::signals::wake;
 use crate::tasks::limits::Limit;
@@ -29,6 +29,8 @@ type Start = (i64, Vec<(Rc<Limit>, u64)>);
 pub struct Room {
     /// Those of this run.
     starts: RefCell<Vec<Start>>,
+    /// The keys of those of this run, for tasks that have keys.
+    keys: RefCell<Rc<GrantedKeys>>,
     /// True once a handler was called.
     pub(super) has_begun: Cell<bool>,
     /// How many jobs have given back room of which no other worker was told.
@@ -47,6 +49,11 @@ impl Room {
         }
     }
 
+    /// Returns the keys that room was granted for in this run.
+    pub(super) fn granted(&self) -> Rc<GrantedKeys> {
+        self.keys.borrow().clone()
+    }
+
     /// Returns how many jobs have given back room that this worker does not use itself, if it has taken so many jobs of
     /// the same limits since; and forgets them.
     pub fn freed_for_others(&self, taken: u64) -> u64 {
@@ -57,12 +64,27 @@ impl Room {
 impl Runner {
     /// Asks for room for jobs of one task, `most` of them at most. Returns those that may begin. The others are put back,
     /// or wait.
-    pub fn grant(&self, task: &Task, hints: &[Hint], most: usize) -> Result<Vec<Hint>, Error> {
+    pub fn grant(
+        &self,
+        tasks: &Tasks,
+        forbidden_flags: &[DbText],
+        task: &Task,
+        hints: &[Hint],
+        most: usize,
+    ) -> Result<Vec<Hint>, Error> {
         let Some(board) = shared::board() else { return Ok(Vec::new()) };
+        // A job that runs in place alone is looked at by the transaction that runs it.
+        let is_alone = most == 1 && hints.iter().all(|hint| hint.kind == Kind::Plain) && self.is_in_place(task);
         let jobs = if limited::has_keys(task) {
-            xact::begin_for_queue();
+            if is_alone {
+                self.begin();
+            } else {
+                xact::begin_for_queue();
+            }
             let jobs = limited::claims(task, hints)?;
-            xact::commit()?;
+            if !is_alone {
+                xact::commit()?;
+            }
             jobs
         } else {
             limited::claims(task, hints)?
@@ -71,13 +93,35 @@ impl Runner {
         let answers = self.ask(board, task, &asked, most);
         let mut granted = Vec::new();
         let mut left = Vec::new();
+        let mut others = Vec::new();
         for ((hint, claims), answer) in jobs.iter().zip(answers) {
             match answer {
                 Answer::Granted => granted.push(*hint),
                 Answer::Left => left.push(*hint),
-                Answer::Waits(at) if claims[at].key == NO_KEY => self.take_off_list(task, &claims[at]),
-                Answer::Waits(_) | Answer::Full => (),
+                Answer::Waits(at) => {
+                    if claims[at].key == NO_KEY {
+                        self.take_off_list(task, &claims[at]);
+                    }
+                    others.extend(claims.iter().enumerate().filter(|(of, _)| *of != at).map(|(_, claim)| claim.id()));
+                }
+                Answer::Full => (),
             }
+        }
+        // Under the other limits, those that wait leave their room to others. Those that are gone may have been what others
+        // of their keys wait for.
+        let is_one_gone = jobs.len() < hints.len();
+        let searches = is_one_gone || !others.is_empty();
+        if limited::has_keys(task) && is_alone {
+            if granted.is_empty() || searches {
+                xact::commit()?;
+            } else {
+                self.has_begun_early.set(true);
+            }
+        }
+        if searches {
+            others.sort_unstable();
+            others.dedup();
+            self.refill(tasks, forbidden_flags, (!is_one_gone).then_some(&others[..]))?;
         }
         if !left.is_empty() {
             wake::offer(board, self.database, self.role, &left, None);
@@ -104,13 +148,20 @@ impl Runner {
         self.room.has_begun.set(false);
         let (answers, next_start) = limits::grant(board, self.database, self.me, jobs, most);
         limited::tell_next_start(board.database(self.database), next_start);
+        let mut keys = GrantedKeys::new();
         for ((position, claims), answer) in jobs.iter().zip(&answers) {
             match answer {
-                Answer::Granted => self.room.note(position.id, task, claims),
+                Answer::Granted => {
+                    self.room.note(position.id, task, claims);
+                    if limited::has_keys(task) {
+                        keys.insert(position.id, claims.iter().map(|claim| claim.key).collect());
+                    }
+                }
                 Answer::Full => self.warn_of_full_table(),
                 Answer::Waits(_) | Answer::Left => (),
             }
         }
+        self.room.keys.replace(Rc::new(keys));
         answers
     }
 
@@ -142,6 +193,7 @@ impl Runner {
     /// Gives back all room. `left` are jobs that did not begin.
     pub fn give_back(&self, tasks: &Tasks, forbidden_flags: &[DbText], left: &[Hint]) -> Result<(), Error> {
         let has_begun = self.room.has_begun.take();
+        self.room.keys.take();
         for (job, limits) in self.room.starts.borrow_mut().drain(..) {
             if !has_begun || left.iter().any(|hint| hint.position.id == job) {
                 for (limit, key) in limits {

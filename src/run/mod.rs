@@ -90,6 +90,8 @@ pub struct Runner {
     pub jobs_run: Cell<u64>,
     /// What it has been granted under limits.
     pub room: limits::Room,
+    /// True if the transaction of the next handler has begun, for a look at what its job is limited by.
+    pub has_begun_early: Cell<bool>,
 }
 
 /// Measures an attempt.
@@ -245,7 +247,12 @@ impl Runner {
 
     fn run_mode(&self, taken: &TakenJobs) -> RunMode {
         let is_plain = taken.hints.iter().all(|hint| hint.kind == Kind::Plain);
-        if is_plain && taken.task.in_place && xact::defaults_are_plain() { RunMode::InPlace } else { RunMode::Claimed }
+        if is_plain && self.is_in_place(&taken.task) { RunMode::InPlace } else { RunMode::Claimed }
+    }
+
+    /// Returns true if plain jobs of a task run in place.
+    fn is_in_place(&self, task: &Task) -> bool {
+        task.in_place && xact::defaults_are_plain()
     }
 
     /// Claims jobs and commits the claim.
@@ -271,7 +278,13 @@ impl Runner {
     }
 
     fn take<'a>(&self, taken: &'a TakenJobs, ids: &'a [i64]) -> TakeRequest<'a> {
-        TakeRequest { ids, task: &taken.task.identifier, forbidden_flags: &taken.forbidden_flags }
+        TakeRequest {
+            ids,
+            task: &taken.task.identifier,
+            forbidden_flags: &taken.forbidden_flags,
+            limits: &taken.task.limits,
+            granted: self.room.granted(),
+        }
     }
 
     /// If none of the jobs could be taken because another transaction has one locked, has the table searched again
@@ -362,8 +375,11 @@ impl Runner {
         Ok(xact::commit()?)
     }
 
-    /// Begins the transaction of a handler.
+    /// Begins the transaction of a handler, unless it has begun.
     fn begin(&self) {
+        if self.has_begun_early.take() {
+            return;
+        }
         marks::forget();
         xact::begin();
         commit_as_set();

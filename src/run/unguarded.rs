@@ -110,7 +110,9 @@ impl Runner {
             }
             jobs.begun.set(at + 1);
             let Some(job) = jobs.take(self, at)? else {
-                skipped.push(jobs.taken.hints[at].position.id);
+                if !jobs.all_deleted {
+                    skipped.push(jobs.taken.hints[at].position.id);
+                }
                 continue;
             };
             self.now_runs(job.id);
@@ -142,6 +144,8 @@ impl Runner {
         }
         if !skipped.is_empty() {
             self.see_what_was_skipped(&skipped)?;
+            // Triggers that fire at commit are user code too.
+            latch::let_cancel();
         }
         let is_committed = match attempt.mode {
             RunMode::InPlace => self.commit_deleted(&outcomes, attempt)?,

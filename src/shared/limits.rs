@@ -29,6 +29,7 @@ use crate::settings;
 use crate::shared::State;
 use pgrx::pg_sys::Oid;
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -76,6 +77,13 @@ pub const NO_KEY: u64 = 0;
 pub struct Claim<'a> {
     pub terms: &'a Terms,
     pub key: u64,
+}
+
+impl Claim<'_> {
+    /// Returns the hash of the limit, and that of the key.
+    pub fn id(&self) -> (u64, u64) {
+        (self.terms.id, self.key)
+    }
 }
 
 /// How many different limits and keys a worker can hold.
@@ -474,15 +482,20 @@ pub fn grant(
         let now = clock::tick();
         let mut next_start = NEVER;
         let mut granted = 0;
+        // Thousands may have the same key. Where there is no room now, there is none later in this call.
+        let mut without_room: HashSet<(u64, u64)> = HashSet::new();
         me.limits.count.store(0, SeqCst);
         let mut answer = |table: &mut Table, position: Position, claims: &[Claim]| {
             if granted == most {
                 return Answer::Left;
             }
-            let full = claims.iter().position(|claim| table.room(board, database, claim, Some(me), now) == 0);
+            let full = claims.iter().position(|claim| {
+                without_room.contains(&claim.id()) || table.room(board, database, claim, Some(me), now) == 0
+            });
             if let Some(full) = full {
                 let start = table.next_start(database, &claims[full], now);
                 next_start = next_start.min(if start == 0 { NEVER } else { start });
+                without_room.insert(claims[full].id());
                 let is_noted = table.park(database, &claims[full], position, position, now);
                 return if is_noted { Answer::Waits(full) } else { Answer::Full };
             }
@@ -627,18 +640,30 @@ pub fn leave_out(board: Board, database: Oid, terms: &[&Terms], from: Position) 
     with(leave_out).unwrap_or((vec![false; terms.len()], NEVER))
 }
 
-/// Notes for each of the jobs that has no room that it waits. Returns which these are, and the tick at which one of them
-/// may have room. Takes no room for the others.
-pub fn sift(board: Board, database: Oid, jobs: &[(Position, Vec<Claim>)]) -> (Vec<bool>, Tick) {
+/// Notes for each of the jobs that has no room that it waits: of those of one key, in their order, for all but as many as may
+/// begin, and `more` of them. Returns which these are, and the tick at which one of them may have room. Takes no room for
+/// the others: as each of them asks for it, and gives it back, it has those that wait searched for.
+pub fn sift(board: Board, database: Oid, jobs: &[(Position, Vec<Claim>)], more: u64) -> (Vec<bool>, Tick) {
     let sift = |table: &mut Table| {
         let (now, mut next_start) = (clock::tick(), NEVER);
+        let mut rooms: HashMap<(u64, u64), u64> = HashMap::new();
         let full = jobs.iter().map(|(position, claims)| {
-            let full = claims.iter().find(|claim| table.room(board, database, claim, None, now) == 0);
-            full.is_some_and(|claim| {
-                let start = table.next_start(database, claim, now);
-                next_start = next_start.min(if start == 0 { NEVER } else { start });
-                table.park(database, claim, *position, *position, now)
-            })
+            let full = claims.iter().find(|claim| {
+                let room = || match table.room(board, database, claim, None, now) {
+                    0 => 0,
+                    room => room.saturating_add(more),
+                };
+                *rooms.entry(claim.id()).or_insert_with(room) == 0
+            });
+            let Some(claim) = full else {
+                for claim in claims {
+                    rooms.entry(claim.id()).and_modify(|room| *room -= 1);
+                }
+                return false;
+            };
+            let start = table.next_start(database, claim, now);
+            next_start = next_start.min(if start == 0 { NEVER } else { start });
+            table.park(database, claim, *position, *position, now)
         });
         (full.collect(), next_start)
     };

@@ -18,6 +18,10 @@
 //! session offers its job after its commit: either the search has begun by then, and the offer is noted; or it has not,
 //! and its snapshot shows the job. `models/` tries all orders of those steps.
 //!
+//! Where the search has come to jobs that have no room under limits, it passes them, and may have to pass a million. What
+//! is added behind it meanwhile, of the same priority or a higher one, need not wait for that: it is put on the list at
+//! once, though the search will find it too.
+//!
 //! A list is a hint. The row's lock decides who runs a job, and a worker that takes one off the list checks everything
 //! again.
 //!
@@ -88,6 +92,8 @@ pub struct ReadyList {
     /// The pid of the worker whose search is under way; 0 if none is. That worker alone moves the watermark up, and it
     /// looks at the list again after its search; the others sleep meanwhile.
     searcher: i32,
+    /// True while the latest search has found hardly any jobs that have room.
+    is_passing: bool,
     first: usize,
     count: usize,
     hints: [Hint; CAPACITY],
@@ -98,6 +104,7 @@ impl ReadyList {
     pub fn reset(&mut self) {
         (self.first, self.count, self.searcher) = (0, 0, 0);
         (self.watermark, self.lowered) = (Position::START, Position::END);
+        self.is_passing = false;
     }
 
     fn list(&self) -> &[Hint] {
@@ -119,17 +126,19 @@ impl ReadyList {
         if self.searcher == 0 { self.watermark } else { Position::END }
     }
 
-    /// Returns the position of the first job on the list, or the watermark if there is none.
+    /// Returns the position of the first job on the list, or the watermark if there is none before it.
     pub fn begins(&self) -> Position {
-        self.list().first().map_or(self.watermark, |hint| hint.position)
+        self.list().first().map_or(self.watermark, |hint| hint.position.min(self.watermark))
     }
 
-    /// Puts a job on the list, unless it is there already, or lies where a search will find it. A full list drops its
-    /// last job, and lowers the watermark to it.
+    /// Puts a job on the list, unless it is there already, or lies where a search will find it soon. A full list drops
+    /// its last job, and lowers the watermark to it.
     pub fn offer(&mut self, hint: Hint) {
         if hint.position >= self.watermark {
             self.lowered = self.lowered.min(hint.position);
-            return;
+            if !self.is_passed_by(&hint) {
+                return;
+            }
         }
         // Mostly the new one is the last.
         let at = match self.list().last() {
@@ -147,6 +156,7 @@ impl ReadyList {
             if at == CAPACITY {
                 return;
             }
+            self.count = CAPACITY - 1;
         }
         if self.first + self.count == CAPACITY {
             self.hints.copy_within(self.first..CAPACITY, 0);
@@ -158,11 +168,19 @@ impl ReadyList {
         self.count += 1;
     }
 
+    /// Returns true if a job behind the watermark is not to wait until the search has passed those before it.
+    fn is_passed_by(&self, hint: &Hint) -> bool {
+        /// More than that may be jobs that have no room either.
+        const FEW: usize = CAPACITY.div_ceil(20);
+        self.is_passing && hint.position.priority <= self.watermark.priority && self.count < FEW
+    }
+
     /// Lowers the watermark: there may be anything at this position and behind it.
     pub fn lower(&mut self, position: Position) {
         self.lowered = self.lowered.min(position);
         if position < self.watermark {
             self.watermark = position;
+            self.is_passing = false;
             self.count = self.list().partition_point(|hint| hint.position < position);
         }
     }
@@ -171,7 +189,7 @@ impl ReadyList {
     /// there.
     pub fn goes_on_at(&mut self, position: Position) -> bool {
         let begins = self.begins();
-        if begins == position && self.count > 0 {
+        if begins == position && self.list().first().is_some_and(|first| first.position == position) {
             self.first += 1;
             self.count -= 1;
         }
@@ -248,11 +266,17 @@ impl ReadyList {
     /// Ends a search that has `found` everything from where it began up to `to`.
     pub fn end_search(&mut self, found: &[Hint], to: Position) {
         self.searcher = 0;
+        self.is_passing = false;
         // The search may have missed what was added there meanwhile.
         self.watermark = to.min(self.lowered);
         for &hint in found {
             self.offer(hint);
         }
+    }
+
+    /// Says that the search that has ended found hardly any jobs that have room: there may be a million more that have none.
+    pub fn passes(&mut self) {
+        self.is_passing = self.watermark != Position::END;
     }
 
     /// Gives up the search of a process that ends, so that the next search begins where this one did.
@@ -389,6 +413,46 @@ mod tests {
         assert_eq!(taken(&mut ready), [3, 5]);
         assert!(ready.goes_on_at(hint(7).position));
         assert!(!ready.goes_on_at(hint(8).position));
+    }
+
+    #[test]
+    fn a_job_behind_others_without_room_is_on_the_list_at_once() {
+        let mut ready = ready();
+        scanned(&mut ready, &[], hint(5).position);
+        ready.passes();
+        assert_eq!(ready.begin_search(1), Some(hint(5).position));
+        ready.offer(hint(9));
+        ready.offer(Hint { position: Position { priority: 1, ..hint(10).position }, ..hint(10) });
+        assert_eq!(ready.begins(), hint(5).position);
+        assert!(!ready.goes_on_at(hint(9).position));
+        assert_eq!(taken(&mut ready), [9], "one of a lower priority waits for its turn");
+        // The search, whose snapshot may not show it, does not pass it.
+        ready.end_search(&[], Position::END);
+        assert_eq!(ready.begin_search(1), Some(hint(9).position));
+        ready.offer(hint(11));
+        assert!(taken(&mut ready).is_empty(), "it passes no more");
+    }
+
+    #[test]
+    fn a_lower_watermark_is_passed_by_nothing() {
+        let mut ready = ready();
+        scanned(&mut ready, &[], hint(5).position);
+        ready.passes();
+        ready.lower(hint(3).position);
+        ready.offer(hint(9));
+        assert!(taken(&mut ready).is_empty());
+    }
+
+    #[test]
+    fn a_full_list_drops_a_job_behind_the_watermark() {
+        let mut ready = ready();
+        scanned(&mut ready, &[], hint(i64::from(u32::MAX)).position);
+        ready.passes();
+        ready.offer(hint(i64::from(u32::MAX) + 1));
+        (0..CAPACITY as i64).for_each(|run_at| ready.offer(hint(run_at)));
+        assert_eq!(ready.len(), CAPACITY);
+        assert_eq!(taken(&mut ready), (0..CAPACITY as i64).collect::<Vec<_>>());
+        assert_eq!(ready.begin_search(1), Some(hint(i64::from(u32::MAX)).position));
     }
 
     #[test]

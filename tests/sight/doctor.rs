@@ -1,6 +1,7 @@
 //! `kongtask.doctor()`: each check finds what is broken, says what mends it, and is content afterwards. Between them, these
 //! are the cases of docs/how-to/troubleshoot.md, where nothing happens and nothing is logged.
 
+use kongtask_tests::fast_clock::FastClock;
 use kongtask_tests::fixtures::with_note_and_nap;
 use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
 use postgres::Client;
@@ -192,6 +193,62 @@ fn the_doctor_finds_what_is_wrong_with_the_tables() {
     is_mended(&cluster, "holds", "a session is loading a dump");
     drop(loader);
     cluster.wait_for(NOTHING, "0");
+}
+
+#[test]
+fn the_doctor_finds_limits_that_limit_nothing_or_tell_no_jobs_apart() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 0"]);
+    cluster.sql("create function nop() returns void language sql as ''; select kongtask.register_task('nop', 'nop()')");
+    cluster.sql("select kongtask.set_limit('typo', '{mop}', concurrency := 1)");
+    is_mended(&cluster, "limits", "Limit \"typo\" names tasks that are not registered: mop.");
+    assert_eq!(cluster.text("select count(*) from kongtask.limit_settings"), "0");
+    cluster.sql("select kongtask.set_limit('typo', '{mop,nop,pop}', 'tenant', 3, 60, '1 min', 5)");
+    is_mended(&cluster, "limits", "Limit \"typo\" names tasks that are not registered: mop, pop.");
+    assert_eq!(
+        cluster.text("select concat_ws(' ', tasks, by, concurrency, rate, per, burst) from kongtask.limit_settings"),
+        "{nop} tenant 3 60 00:01:00 5"
+    );
+    cluster.sql(
+        "select graphile_worker.add_job('nop', json_build_object(case when n % 2 = 0 then 'tenant' else 'tenet' end, n))
+         from generate_series(1, 10) n",
+    );
+    is_content(&cluster, "limits");
+    cluster.sql("select graphile_worker.add_job('nop', '{\"tenet\": 11}')");
+    let statements = finds(
+        &cluster,
+        "limits",
+        "Of 11 jobs that wait under limit \"typo\", 6 share one limit, as they have no member \"tenant\".",
+    );
+    cluster.sql(&statements[0].replace("MEMBER", "tenet"));
+    is_content(&cluster, "limits");
+    assert_eq!(
+        cluster.text("select concat_ws(' ', tasks, by, concurrency, rate, per, burst) from kongtask.limit_settings"),
+        "{nop} tenet 3 60 00:01:00 5"
+    );
+}
+
+#[test]
+fn the_doctor_finds_a_limit_that_has_had_no_room_for_a_minute() {
+    let cluster = Cluster::stopped(&["kongtask.workers = 3"]);
+    let clock = FastClock::of(&cluster, 100);
+    cluster.start_with(&clock.environment());
+    cluster.sql(
+        "create extension kongtask;
+         create function hang(p json) returns void language plpgsql as $$ begin
+           while (p ->> 'hangs')::boolean loop perform pg_sleep(0.01); end loop; end $$;
+         select kongtask.register_task('hang', 'hang(json)'), kongtask.set_limit('each', by := 'key', concurrency := 1);
+         select graphile_worker.add_job('hang', '{\"hangs\": true, \"key\": \"a\"}'),
+                graphile_worker.add_job('hang', '{\"hangs\": true, \"key\": \"b\"}')",
+    );
+    cluster.wait_for(
+        "select count(*) from kongtask.workers where state = 'running' and since < now() - interval '90 s'",
+        "2",
+    );
+    is_content(&cluster, "limits");
+    cluster.sql("select graphile_worker.add_job('hang', '{\"key\": \"b\"}', run_at := '2020-01-01')");
+    is_mended(&cluster, "limits", "Limit \"each\" has had no room for key \"b\" since");
+    assert_eq!(cluster.text("select count(*) from kongtask.workers where state = 'running'"), "1");
+    assert_eq!(cluster.text("select payload ->> 'key' from graphile_worker.jobs where last_error ~ 'cancelled'"), "b");
 }
 
 #[test]

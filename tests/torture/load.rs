@@ -131,6 +131,12 @@ impl Enqueuer<'_> {
             (10, ("chain", 10)),
             (15, ("keyed", 4)),
             (15, ("queued", 8)),
+            (6, ("limited", 12)),
+            (8, ("tenant", 12)),
+            (4, ("tenant_claimed", 12)),
+            (3, ("tenant_batch", 30)),
+            (3, ("tenant_set", 30)),
+            (2, ("paced", 30)),
         ]);
         let (first, count) = (self.last + 1, 1 + self.random.below(most) as i64);
         self.last += count;
@@ -160,6 +166,11 @@ impl Enqueuer<'_> {
                 "{promises}, graphile_worker.add_job(case when n % 3 = 0 then 'queued_beta' else 'queued_alpha' end, {payload},
                    queue_name := 'queue {}', run_at := '2020-01-01', max_attempts := 1000) job",
                 self.number * 2 + self.random.below(2)
+            ),
+            "tenant" | "tenant_claimed" | "tenant_batch" | "tenant_set" => format!(
+                "{promises}, graphile_worker.add_job('{task}', json_build_object('promise', n, 'tenant', n % 3),
+                   queue_name := case when n % 10 = 0 then 'tenants {}' end, max_attempts := 1000) job",
+                self.number
             ),
             _ => format!(
                 "{promises}, graphile_worker.add_job('{task}', {payload}, max_attempts := 1000, priority := {}) job",

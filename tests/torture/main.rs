@@ -4,11 +4,14 @@
 //! A crash resets the counters of what became of jobs. So the same is done without crashes, and what the counters say
 //! must agree with what was promised and done, and with the log.
 //!
+//! Some tasks are limited: no more of their jobs may run at once, and begin in a time, than their limits say.
+//!
 //! A key's promises are kept by the job that they gave their payloads to: of those of one job, the last.
 
 mod account;
 mod counters;
 mod faults;
+mod limits;
 mod load;
 mod pauses;
 mod random;
@@ -84,6 +87,9 @@ fn torture(often: &[(u64, Fault)]) -> (u64, Cluster) {
         drained.as_secs_f64()
     ));
 
+    let (limited, exceeded) = limits::tally(&cluster);
+    say(&format!("torture: {limited}"));
+    wrong.extend(exceeded);
     wrong.extend(crashes_of_its_own(&cluster));
     assert_eq!(wrong, Vec::<String>::new(), "SEED={seed}");
     // Every index has every job, and the other way round.

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 const BETWEEN: Duration = Duration::from_millis(300);
 const PAUSE: Duration = Duration::from_millis(400);
 
-const TASKS: [&str; 6] = ["quick", "batched", "set", "rows", "failing", "keyed"];
+const TASKS: [&str; 8] = ["quick", "batched", "set", "rows", "failing", "keyed", "limited", "tenant"];
 /// Some of the enqueuers' queues.
 const QUEUES: [&str; 3] = ["queue 2", "queue 5", "queue 8"];
 /// The one in which one task is paused, whose jobs those of another pass: it need not be in order.
