@@ -1,8 +1,10 @@
 //! The ready list: the order in which jobs are taken, and that none is lost between the list and the table.
 
+use kongtask_tests::fault::{go_on, stopped};
 use kongtask_tests::fixtures::{with_note, without_polling};
-use kongtask_tests::{JOBS, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, IDLE, JOBS, RUNNING, SOON, rows, text, wait_until};
 use std::thread;
+use std::time::Duration;
 
 /// More than a ready list holds, added in every way at once, with the safety net away: all of it runs, once.
 #[test]
@@ -106,4 +108,34 @@ fn order_is_priority_then_run_at_then_id() {
         }
         cluster.wait_for("select string_agg(what, '' order by at) from done", "01234567");
     }
+}
+
+/// The search of the whole table takes a fiftieth of the time at most, so that the next one is a long time off when one was slow.
+#[test]
+fn what_falls_due_among_jobs_that_run_waits_for_no_search_of_the_whole_table() {
+    let cluster = Cluster::with_faults(&["kongtask.workers = 2"]);
+    cluster.sql(
+        "create table done (job bigint);
+         create function rest_all(j graphile_worker.jobs[]) returns void language plpgsql as $$ begin
+           insert into done select (unnest(j)).id; perform pg_sleep(1.5); end $$;
+         select kongtask.register_task('set', 'rest_all(graphile_worker.jobs[])', max_batch := 10);
+         select graphile_worker.add_job('set')",
+    );
+    cluster.wait_for("select count(*) from done", "1");
+    cluster.wait_for(IDLE, "2");
+    let mut db = cluster.connect();
+    cluster.arm("looking", "stop");
+    // A change of tasks has everything searched.
+    cluster.sql("select kongtask.alter_task('set', max_batch := 11)");
+    let scheduler = stopped(&cluster, &mut db);
+    // The length of a slow search.
+    thread::sleep(Duration::from_secs(1));
+    go_on(scheduler);
+    cluster.sql(
+        "select graphile_worker.add_job('set'), graphile_worker.add_job('set', run_at := now() + interval '0.4 s'),
+           graphile_worker.add_job('set')",
+    );
+    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for("select count(*) from done", "4");
+    cluster.wait_for(JOBS, "0");
 }

@@ -5,7 +5,7 @@ use super::Scheduler;
 use crate::error::Error;
 use crate::jobs::search::{self, Search, SearchResult};
 use crate::jobs::{limited, queues};
-use crate::pg::clock::{self, Tick, Timestamp, after};
+use crate::pg::clock::{self, NEVER, Tick, Timestamp, after};
 use crate::pg::fault;
 use crate::processes::pool::Understaffed;
 use crate::settings;
@@ -26,8 +26,8 @@ impl Scheduler {
         let has_unlisted = self.entry.has_unlisted_jobs.swap(false, SeqCst) || self.has_unlisted_jobs;
         self.has_unlisted_jobs = false;
         let scope = self.scope(now, time);
-        fault::point("looking")?;
         let begun = Instant::now();
+        fault::point("looking")?;
         let mut understaffed = Vec::new();
         for &role in roles {
             let list = self.board.list(self.database, role);
@@ -40,14 +40,16 @@ impl Scheduler {
                 (Some(list), Scope::All(since)) => {
                     let known = list.with(|ready| ready.begins());
                     let found = self.search(tasks, role, search::search)?;
-                    self.add_to_ready_list(list, found, known);
+                    if self.add_to_ready_list(list, found, known).is_unsure {
+                        self.entry.has_skipped_rows.store(true, SeqCst);
+                    }
                     // Jobs that fell due behind the first one on the list are on no list yet.
                     let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
-                    self.add_to_ready_list(list, found, Position::END)
+                    self.add_to_ready_list(list, found, Position::END).waiting
                 }
                 (Some(list), Scope::DueSince(since)) => {
                     let found = self.search(tasks, role, |search| search::search_due(search, *since))?;
-                    self.add_to_ready_list(list, found, Position::END)
+                    self.add_to_ready_list(list, found, Position::END).waiting
                 }
                 (Some(list), Scope::Nothing) => list.with(|ready| waiting(ready)),
             };
@@ -113,8 +115,6 @@ impl Scheduler {
 
     /// If a worker skipped a locked row, schedules another table search soon: the lock may be gone by then.
     fn search_skipped_rows_again(&mut self, now: Tick) {
-        // A row that stays locked for long is not tried more often than that.
-        const SOON: Duration = Duration::from_millis(100);
         if self.entry.has_skipped_rows.swap(false, SeqCst) {
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
         }
@@ -123,12 +123,17 @@ impl Scheduler {
     /// Returns what to search for now.
     fn scope(&mut self, now: Tick, time: Timestamp) -> Scope {
         let all = now >= self.search_at;
-        if !all && time < self.entry.next_due.get() {
+        let may_have_ended = now >= self.unsure_at;
+        if !all && !may_have_ended && time < self.entry.next_due.get() {
             return Scope::Nothing;
         }
         // Before the snapshot, as a commit that the snapshot does not show reports again.
         let told = self.entry.next_due.take();
-        let since = told.min(self.searched);
+        let mut since = told.min(self.searched);
+        if may_have_ended {
+            since = since.min(self.unsure_since);
+            (self.unsure_since, self.unsure_at) = (NEVER, NEVER);
+        }
         if all { Scope::All(since) } else { Scope::DueSince(since) }
     }
 
@@ -162,29 +167,45 @@ impl Scheduler {
         Ok(found)
     }
 
-    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. Returns how
-    /// many jobs wait there. A job that may be among several that a worker has taken is searched for again later.
-    fn add_to_ready_list(&self, list: &SharedReadyList, found: SearchResult, known: Position) -> usize {
+    /// Adds the jobs found before the position `known` to a ready list, but for those that a worker runs. A job that may
+    /// be among several that a worker has taken is left out; if it has fallen due, it is searched for again soon.
+    fn add_to_ready_list(&mut self, list: &SharedReadyList, found: SearchResult, known: Position) -> Added {
         let held: Vec<TakenRange> =
             self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
-        let (mut hints, mut unsure) = (Vec::new(), false);
+        let (mut hints, mut unsure_since) = (Vec::new(), NEVER);
         for hint in found.hints.into_iter().filter(|hint| hint.position < known) {
             match held.iter().filter(|held| held.may_be(&hint)).map(TakenRange::is_one).max() {
                 None => hints.push(hint),
-                Some(is_run) => unsure |= !is_run,
+                Some(true) => {}
+                Some(false) => unsure_since = unsure_since.min(hint.position.run_at),
             }
         }
-        if unsure {
-            self.entry.has_skipped_rows.store(true, SeqCst);
+        let is_unsure = unsure_since != NEVER;
+        if is_unsure {
+            self.unsure_since = self.unsure_since.min(unsure_since);
+            self.unsure_at = self.unsure_at.min(after(clock::tick(), SOON));
         }
-        list.with(|ready| {
+        let waiting = list.with(|ready| {
             hints.into_iter().for_each(|hint| ready.offer(hint));
             if found.to < known {
                 ready.lower(found.to);
             }
             waiting(ready)
-        })
+        });
+        Added { waiting, is_unsure }
     }
+}
+
+/// How soon a search is made again for jobs that another process has. One that stays locked for long is not tried more
+/// often than that.
+const SOON: Duration = Duration::from_millis(100);
+
+/// What came of adding jobs to a ready list.
+struct Added {
+    /// How many jobs wait there.
+    waiting: usize,
+    /// True if a job was left out that may be among several that a worker has taken.
+    is_unsure: bool,
 }
 
 /// The scope of a search.

@@ -87,6 +87,7 @@ impl Scheduler {
         let has_news = self.entry.has_unlisted_jobs.load(SeqCst)
             || self.entry.has_unnoted_jobs.load(SeqCst)
             || self.entry.has_skipped_rows.load(SeqCst)
+            || self.unsure_at != NEVER
             || self.entry.has_new_runs.load(SeqCst);
         is_settled
             && !has_news

@@ -96,6 +96,8 @@ fn serve(
         search_at: 0,
         may_search_at: 0,
         searched: i64::MIN,
+        unsure_since: NEVER,
+        unsure_at: NEVER,
         has_unlisted_jobs: false,
         renew_at: 0,
         released: false,
@@ -180,6 +182,10 @@ struct Scheduler {
     may_search_at: Tick,
     /// All jobs with a run_at up to this time have been searched for.
     searched: Timestamp,
+    /// The earliest run_at of the jobs that have fallen due and may be among several that a worker has taken, and when
+    /// to search for them again. The search of the whole table would find them too, but may be a long time off.
+    unsure_since: Timestamp,
+    unsure_at: Tick,
     /// True while roles that have no ready list, as they have no worker, have jobs that can run.
     has_unlisted_jobs: bool,
     /// When to look which locks must be renewed: no process reports a job that begins.
@@ -335,7 +341,15 @@ impl Scheduler {
         // One that has passed: it stays for what is due soon.
         let leaves_at = Some(self.leaves_at()).filter(|&at| at > now).unwrap_or(NEVER);
         let next_start = self.entry.next_start.get();
-        let ticks = [self.search_at, self.renew_at, self.cancels_at, next_start, leaves_at, self.pool.next_event(now)];
+        let ticks = [
+            self.search_at,
+            self.unsure_at,
+            self.renew_at,
+            self.cancels_at,
+            next_start,
+            leaves_at,
+            self.pool.next_event(now),
+        ];
         let next = ticks.into_iter().chain(self.retry_writes_at).min().and_then(until_tick);
         let fires = self.schedules.next().filter(|_| self.fed_by.is_none()).and_then(until);
         let time = clock::now();
