@@ -1,7 +1,8 @@
 //! The page of the documentation: benches/benchmarks.md, with what the last run found put in.
 //!
 //! A line of it that begins with @ stands for what is put there: `@environment`, `@runs`, `@requirements`, and `@measure` with
-//! the name of a measure. README.md has a table of the first of its figures, between two comments.
+//! the name of a measure. README.md has the first of its figures, between two comments: in a row, as
+//! that page is to fit a first visit.
 
 use crate::report::{Part, REQUIREMENT_HEAD, Report, Section, number};
 use crate::{Outcome, chart};
@@ -135,9 +136,9 @@ fn cell(text: &str) -> String {
 fn first_figures(report: &Report) -> Outcome<String> {
     let writing = section_named(report, "writing")?;
     let bars = writing.parts.iter().find_map(|part| if let Part::Bars { bars, .. } = part { Some(bars) } else { None });
-    let rows = bars.ok_or("writing has no figures")?.iter().filter(|(name, _)| !name.starts_with("the server alone"));
-    let rows: Vec<Vec<String>> = rows.map(|(name, rate)| vec![name.clone(), number(*rate)]).collect();
-    Ok(table(&["", "jobs/s"], &rows))
+    let shown = bars.ok_or("writing has no figures")?.iter().filter(|(name, _)| !name.starts_with("the server alone"));
+    let (names, rates): (Vec<&str>, Vec<String>) = shown.map(|(name, rate)| (name.as_str(), number(*rate))).unzip();
+    Ok(table(&names, &[rates]))
 }
 
 fn with_figures(readme: &str, figures: &str) -> Outcome<String> {
