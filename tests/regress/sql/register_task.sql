@@ -33,7 +33,7 @@ select kongtask.register_task('t', 'commits(json[])');
 select kongtask.register_task('t', 'no_such_function(json)');
 select kongtask.register_task('', 'of_json(json)');
 select kongtask.register_task(null, 'of_json(json)');
-select kongtask.register_task('t', 'of_json(json)', max_batch := 61);
+select kongtask.register_task('t', 'of_json(json)', max_batch := 1001);
 select kongtask.register_task('t', 'of_set(json[])', max_batch := 10001);
 select kongtask.register_task('t', 'of_json(json)', timeout := '0');
 
