@@ -52,6 +52,17 @@ unsafe extern "C-unwind" {
         failure: *mut pg_sys::TM_FailureData,
         changing_partition: bool,
     ) -> pg_sys::TM_Result::Type;
+    fn heap_lock_tuple(
+        relation: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        command: pg_sys::CommandId,
+        mode: pg_sys::LockTupleMode::Type,
+        wait: pg_sys::LockWaitPolicy::Type,
+        follow_updates: bool,
+        buffer: *mut pg_sys::Buffer,
+        failure: *mut pg_sys::TM_FailureData,
+    ) -> pg_sys::TM_Result::Type;
+    fn ReleaseBuffer(buffer: pg_sys::Buffer);
     fn heap_update(
         relation: pg_sys::Relation,
         at: pg_sys::ItemPointer,
@@ -106,6 +117,12 @@ pub fn may_write() -> bool {
 pub fn lock(table: Oid) -> Result<(), PgError> {
     // SAFETY: the closure is one C call.
     unsafe { catch(|| LockRelationOid(table, LOCK)) }
+}
+
+/// Locks a table as a SELECT does.
+pub fn lock_to_read(table: Oid) -> Result<(), PgError> {
+    // SAFETY: the closure is one C call.
+    unsafe { catch(|| LockRelationOid(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE)) }
 }
 
 /// Locks a table exclusively, as a DROP does. Raises if the wait is cancelled or times out.
@@ -388,8 +405,9 @@ pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version
 }
 
 /// Changes columns of a row, and returns it as a composite in the current memory context; `None` if another transaction
-/// has changed or locked it. Never waits. The rest is as for [`insert`]: `unchanged` and `changed` are the indexes that
-/// the row belongs in, of which the former have only columns that keep their values.
+/// has changed or locked it. Never waits. The changes must leave the columns of unique indexes as they are. The rest is as
+/// for [`insert`]: `unchanged` and `changed` are the indexes that the row belongs in, of which the former have only columns
+/// that keep their values.
 pub fn update<const COLUMNS: usize>(
     table: Oid,
     version: &Version,
@@ -407,25 +425,43 @@ pub fn update<const COLUMNS: usize>(
         catch(|| {
             let relation = table_open(table, LOCK);
             let descriptor = (*relation).rd_att;
-            let mut at = (*version.tuple).t_self;
+            let command = GetCurrentCommandId(true);
+            let mut failure = std::mem::zeroed::<pg_sys::TM_FailureData>();
+            // heap_update can only wait for who has the row locked. Once this transaction has, there is nobody.
+            let mut locked = std::mem::zeroed::<pg_sys::HeapTupleData>();
+            locked.t_self = (*version.tuple).t_self;
+            let mut buffer = 0;
+            let mut outcome = heap_lock_tuple(
+                relation,
+                &mut locked,
+                command,
+                pg_sys::LockTupleMode::LockTupleNoKeyExclusive,
+                pg_sys::LockWaitPolicy::LockWaitSkip,
+                false,
+                &mut buffer,
+                &mut failure,
+            );
+            ReleaseBuffer(buffer);
+            let mut at = locked.t_self;
             let tuple =
                 heap_modify_tuple(version.tuple, descriptor, values.as_ptr(), nulls.as_ptr(), replaces.as_ptr());
-            let mut failure = std::mem::zeroed::<pg_sys::TM_FailureData>();
-            let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;
-            #[cfg(not(feature = "pg15"))]
-            let mut indexes = pg_sys::TU_UpdateIndexes::TU_All;
-            let outcome = heap_update(
-                relation,
-                &mut at,
-                tuple,
-                GetCurrentCommandId(true),
-                std::ptr::null_mut(),
-                false,
-                &mut failure,
-                &mut lock,
+            if outcome == pg_sys::TM_Result::TM_Ok {
+                let mut lock = pg_sys::LockTupleMode::LockTupleExclusive;
                 #[cfg(not(feature = "pg15"))]
-                &mut indexes,
-            );
+                let mut indexes = pg_sys::TU_UpdateIndexes::TU_All;
+                outcome = heap_update(
+                    relation,
+                    &mut at,
+                    tuple,
+                    command,
+                    std::ptr::null_mut(),
+                    true,
+                    &mut failure,
+                    &mut lock,
+                    #[cfg(not(feature = "pg15"))]
+                    &mut indexes,
+                );
+            }
             let row = (outcome == pg_sys::TM_Result::TM_Ok).then(|| {
                 let is_heap_only = u32::from((*(*tuple).t_data).t_infomask2) & pg_sys::HEAP_ONLY_TUPLE != 0;
                 if !is_heap_only {

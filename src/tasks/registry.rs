@@ -8,7 +8,7 @@ use crate::pg::interval::{self, Interval};
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, Value, plan};
 use crate::pg::text::{self, DbText, quoted, text};
-use crate::pg::{background, catalog, role, version, xact};
+use crate::pg::{background, catalog, heap, role, version, xact};
 use crate::schema::job_row::timestamp;
 use crate::schema::{self, OwnerSession};
 use crate::shared;
@@ -275,6 +275,9 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     }
     let changes = shared::tasks_changes();
     WATCH.renew();
+    // Before kongtask.tasks: sessions that add jobs lock the two in this order, and so does ALTER EXTENSION UPDATE, which
+    // would deadlock with a process that locks them the other way round.
+    schema::queue().and_then(|queue| Ok(heap::lock_to_read(queue.table)?)).inspect_err(|_| WATCH.spoil())?;
     let (shape, table) = Shape::now().inspect_err(|_| WATCH.spoil())?;
     WATCH.relation(table);
     let _snapshot = xact::LatestSnapshot::take();

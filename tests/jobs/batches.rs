@@ -69,8 +69,8 @@ fn a_job_of_a_batch_sees_what_those_before_it_have_defined() {
     );
     cluster.sql(&add("see", 200));
     cluster.wait_for(JOBS, "0");
-    // Each that defines was parsed before it began.
-    assert_eq!(cluster.text("select count(*) from seen where version = (n - 1) / 10"), "200");
+    // One that defines was parsed before it began; from 18 on, its second statement is parsed after its first has run.
+    assert_eq!(cluster.text("select count(*) from seen where version in ((n - 1) / 10, n / 10)"), "200");
     assert_eq!(cluster.text("select count(distinct xid) < 100 from seen"), "t");
 }
 

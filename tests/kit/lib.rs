@@ -480,6 +480,19 @@ impl Cluster {
         copied.map_or_else(|_| self.home.path().join("log"), |()| kept)
     }
 
+    /// Checks that every index has every row of its table, and the other way round. Says so where that cannot be done: a server
+    /// that was built from source may lack amcheck.
+    pub fn check_indexes(&self) {
+        if self.text("select count(*) from pg_available_extensions where name = 'amcheck'") == "1" {
+            self.client_program(
+                "pg_amcheck",
+                &["--install-missing", "--heapallindexed", "--exclude-table=pg_catalog.*", "postgres"],
+            );
+        } else {
+            say("the indexes were not checked, as this server has no amcheck");
+        }
+    }
+
     /// Runs another of the server's programs against this cluster.
     pub fn client_program(&self, name: &str, arguments: &[&str]) -> Output {
         run(self.server.program(name).arg("-h").arg(self.home.path()).args(["-U", "postgres"]).args(arguments))

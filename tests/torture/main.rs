@@ -92,15 +92,7 @@ fn torture(often: &[(u64, Fault)]) -> (u64, Cluster) {
     wrong.extend(exceeded);
     wrong.extend(crashes_of_its_own(&cluster));
     assert_eq!(wrong, Vec::<String>::new(), "SEED={seed}");
-    // Every index has every job, and the other way round.
-    if cluster.text("select count(*) from pg_available_extensions where name = 'amcheck'") == "1" {
-        cluster.client_program(
-            "pg_amcheck",
-            &["--install-missing", "--heapallindexed", "--exclude-table=pg_catalog.*", "postgres"],
-        );
-    } else {
-        say("torture: the indexes were not checked, as this server has no amcheck");
-    }
+    cluster.check_indexes();
     (seed, cluster)
 }
 
