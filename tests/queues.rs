@@ -100,7 +100,8 @@ fn who_settles_the_running_job_of_a_queue_leaves_no_lock_behind() {
         let mut db = cluster.connect();
         let waits = "do $$ begin while not (select open from gate) loop perform pg_sleep(0.01); end loop; end $$";
         add(&mut db, waits, ", queue_name := 'q'");
-        cluster.wait_for(RUNNING, "1");
+        // A worker that runs has not claimed the job yet.
+        cluster.wait_for("select count(*) from graphile_worker.jobs where locked_at is not null", "1");
         cluster.sql(statement);
         add(&mut db, "select 1", ", queue_name := 'q'");
         // One at a time: what runs still runs, whoever has let go of its row.
@@ -563,6 +564,7 @@ fn a_queue_that_is_locked_for_each_job_anew_takes_work_in_proportion_while_an_ol
     // While the snapshot is held, a search is slow, and the next one comes after fifty times as long: but that of a new
     // scheduler at once.
     holder.batch_execute("rollback").expect("rollback");
+    cluster.sql("vacuum graphile_worker.jobs, graphile_worker.job_queues");
     cluster.reload(&["kongtask.poll_interval = '500ms'"]);
     cluster.sql("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'kongtask scheduler'");
     cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");

@@ -142,6 +142,7 @@ fn run(
             recently_failed: HashMap::new(),
             due_again: Cell::new(NEVER),
             timed_out: Cell::new(false),
+            latest: Cell::default(),
             jobs_run: Cell::new(0),
             room: Room::default(),
             has_begun_early: Cell::new(false),

@@ -86,6 +86,8 @@ pub struct Runner {
     pub due_again: Cell<Timestamp>,
     /// True if the latest call took longer than its task allows.
     pub timed_out: Cell<bool>,
+    /// How the latest call went.
+    pub latest: Cell<Times>,
     /// How many jobs it has taken to run.
     pub jobs_run: Cell<u64>,
     /// What it has been granted under limits.
@@ -361,6 +363,7 @@ impl Runner {
     fn ran(&self, jobs: &[Job], clock: &Clock) {
         let took = clock::since_tick(clock.begun) / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
         let times = Times { began_at: clock.began_at, took, timed_out: self.timed_out.take() };
+        self.latest.set(times);
         jobs.iter().for_each(|job| job.ran(times));
     }
 

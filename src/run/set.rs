@@ -140,7 +140,7 @@ impl Runner {
         Ok(snoozed)
     }
 
-    /// Records one failure for all jobs of a part.
+    /// Records one failure for all jobs of a part, after a call of their handler.
     pub(super) fn fail_part(&self, taken: &TakenJobs, part: Part, failure: &FailedAttempt) -> Result<(), Error> {
         xact::begin_for_queue();
         let locked;
@@ -148,6 +148,8 @@ impl Runner {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 locked = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
+                // The rows that the call had went with its transaction, and its times with them.
+                locked.iter().for_each(|job| job.ran(self.latest.get()));
                 (&locked[..], RunMode::InPlace)
             }
             Part::Claimed(jobs) => (jobs, RunMode::Claimed),

@@ -214,3 +214,21 @@ fn jobs_that_are_cancelled_or_snoozed_are_counted() {
     cluster.wait_for("select snoozed from kongtask.stat_tasks where task = 'puts_off'", "3");
     assert_eq!(cluster.text("select last_success_at from kongtask.stat_tasks where task = 'puts_off'"), "");
 }
+
+#[test]
+fn each_job_of_a_set_that_fails_as_a_whole_is_counted_with_its_time() {
+    let cluster = Cluster::with_extension(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create function fail_all(p json[]) returns void language plpgsql as $$ begin
+           perform kongtask.retry_in('1 hour'); raise 'later'; end $$;
+         select kongtask.register_task('set', 'fail_all(json[])'), kongtask.register_task('claimed', 'fail_all(json[])', in_place := false);
+         select graphile_worker.add_job(task) from unnest(array['set', 'claimed']) task, generate_series(1, 3)",
+    );
+    for task in ["set", "claimed"] {
+        let counted = format!(
+            "select concat_ws(' ', failed, (select sum(count) from kongtask.stat_histogram(task, 'run')))
+             from kongtask.stat_tasks where task = '{task}'"
+        );
+        cluster.wait_for(&counted, "3 3");
+    }
+}
