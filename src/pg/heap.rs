@@ -346,6 +346,20 @@ pub struct Found {
 /// Finds the row whose first attribute, a bigint, has a value, by the latest snapshot. `index` is a unique index on
 /// that attribute. The table must be [`lock`]ed.
 pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError> {
+    find_as(table, index, value, |tuple, descriptor| {
+        // SAFETY: as `find_as` says.
+        unsafe { Found { row: heap_copy_tuple_as_datum(tuple, descriptor), at: (*tuple).t_self } }
+    })
+}
+
+/// Finds a row as [`find`] says. `copy` gets its tuple, which is valid during that call, and the table's descriptor; it
+/// may make C calls, and drops nothing.
+fn find_as<T>(
+    table: Oid,
+    index: Oid,
+    value: i64,
+    copy: impl FnOnce(pg_sys::HeapTuple, pg_sys::TupleDesc) -> T,
+) -> Result<Option<T>, PgError> {
     // SAFETY: as in `insert`.
     unsafe {
         catch(|| {
@@ -354,8 +368,7 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
             let relation = table_open(table, LOCK);
             let scan = systable_beginscan(relation, index, true, pg_sys::GetActiveSnapshot(), 1, &mut key);
             let tuple = systable_getnext(scan);
-            let found = (!tuple.is_null())
-                .then(|| Found { row: heap_copy_tuple_as_datum(tuple, (*relation).rd_att), at: (*tuple).t_self });
+            let found = (!tuple.is_null()).then(|| copy(tuple, (*relation).rd_att));
             systable_endscan(scan);
             table_close(relation, KEPT);
             found
@@ -381,27 +394,18 @@ impl Version {
 
 /// Does what [`find`] does, for a row that is only looked at, may be [`update`]d, or deleted.
 pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version>, PgError> {
-    // SAFETY: as in `insert`. A copy of a row is a composite once its header says so, and the rest of it stays a tuple.
-    unsafe {
-        catch(|| {
-            let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
-            ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
-            let relation = table_open(table, LOCK);
-            let scan = systable_beginscan(relation, index, true, pg_sys::GetActiveSnapshot(), 1, &mut key);
-            let tuple = systable_getnext(scan);
-            let found = (!tuple.is_null()).then(|| {
-                let (tuple, descriptor) = (heap_copytuple(tuple), (*relation).rd_att);
-                let header = (*tuple).t_data;
-                pgrx::varlena::set_varsize_4b(header.cast(), (*tuple).t_len as i32);
-                (*header).t_choice.t_datum.datum_typeid = (*descriptor).tdtypeid;
-                (*header).t_choice.t_datum.datum_typmod = (*descriptor).tdtypmod;
-                Version { row: Datum::from(header), tuple }
-            });
-            systable_endscan(scan);
-            table_close(relation, KEPT);
-            found
-        })
-    }
+    find_as(table, index, value, |tuple, descriptor| {
+        // SAFETY: as `find_as` says. A copy of a row is a composite once its header says so, and the rest of it stays a
+        // tuple.
+        unsafe {
+            let tuple = heap_copytuple(tuple);
+            let header = (*tuple).t_data;
+            pgrx::varlena::set_varsize_4b(header.cast(), (*tuple).t_len as i32);
+            (*header).t_choice.t_datum.datum_typeid = (*descriptor).tdtypeid;
+            (*header).t_choice.t_datum.datum_typmod = (*descriptor).tdtypmod;
+            Version { row: Datum::from(header), tuple }
+        }
+    })
 }
 
 /// Changes columns of a row, and returns it as a composite in the current memory context; `None` if another transaction
