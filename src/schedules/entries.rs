@@ -97,13 +97,14 @@ impl Entries {
 
     /// Reads them again: for the first time in a scheduler that has `begun`, or as it has heard of a change, since when a
     /// schedule that is new, or whose times have changed, fires. `told` is when it has heard, and since when what is not
-    /// known yet is new. Within a transaction.
-    pub fn read(&mut self, begun: Timestamp, told: Option<(Timestamp, Timestamp)>) -> Result<(), Error> {
+    /// known yet is new. Within a transaction. Returns those that have been due between being scheduled and being heard
+    /// of, as they were committed later: the next scheduler would not know that they were not to fire.
+    pub fn read(&mut self, begun: Timestamp, told: Option<(Timestamp, Timestamp)>) -> Result<Vec<Rc<DbText>>, Error> {
         static ALL: Plan = plan!("schedules");
         // Before ALTER EXTENSION UPDATE there is none.
         let Some(table) = catalog::relation("kongtask", "crontab") else {
             *self = Entries::default();
-            return Ok(());
+            return Ok(Vec::new());
         };
         WATCH.renew();
         WATCH.relation(table);
@@ -112,7 +113,7 @@ impl Entries {
         let rows = session.read(&ALL, &[]).inspect_err(|_| WATCH.spoil())?;
         let mut former = std::mem::take(&mut self.entries);
         let mut known = Known::default();
-        let mut broken = HashMap::new();
+        let (mut broken, mut late) = (HashMap::new(), Vec::new());
         self.has_former_names = false;
         for row in 0..rows.count() {
             let text = |column| rows.get::<DbText>(row, column).unwrap_or_default();
@@ -125,7 +126,7 @@ impl Entries {
             (&cron, &timezone, &missed, within.map(f64::to_bits), starts_at, ends_at, since, scheduled_at)
                 .hash(&mut hasher);
             let (version, name) = (hasher.finish(), Rc::new(name));
-            let mut done = time(9).unwrap_or(0);
+            let done = time(9).unwrap_or(0);
             if let Some((name, mut entry)) = former.remove_entry(&name).filter(|(_, entry)| entry.version == version) {
                 if done > entry.done {
                     entry.go_on(done);
@@ -143,11 +144,6 @@ impl Entries {
             let since = since.unwrap_or(i64::MIN);
             let scheduled_at = scheduled_at.unwrap_or(since);
             let heard_of = told.filter(|&(_, new_since)| scheduled_at >= new_since).map(|(heard_of, _)| heard_of);
-            if since >= scheduled_at
-                && let Some(heard_of) = heard_of
-            {
-                done = done.max(heard_of);
-            }
             let mut entry = Entry {
                 cron,
                 zone,
@@ -165,12 +161,20 @@ impl Entries {
                 waits: 0,
             };
             entry.go_on(done);
+            if since >= scheduled_at
+                && let Some(heard_of) = heard_of
+            {
+                if entry.due <= heard_of {
+                    late.push(name.clone());
+                }
+                entry.go_on(heard_of);
+            }
             self.entries.insert(name, entry);
         }
         self.table = Some(table);
         self.complain(broken);
         self.heap = self.entries.iter().map(|(name, entry)| Reverse((entry.wake, name.clone()))).collect();
-        Ok(())
+        Ok(late)
     }
 
     fn complain(&mut self, broken: HashMap<DbText, DbText>) {

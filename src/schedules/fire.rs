@@ -169,7 +169,9 @@ impl Schedules {
         xact::begin_for_queue_within(c"100ms");
         let since = if self.are_read { Some(i64::MIN) } else { self.new_since };
         let read = self.entries.read(self.begun, since.map(|since| (heard_of, since)));
-        match read.and_then(|()| Ok(xact::commit()?)) {
+        let handled = |name: &Rc<DbText>| note(name, &Noted { until: Some(heard_of), ..Noted::default() });
+        let noted = read.and_then(|late| late.iter().try_for_each(handled));
+        match noted.and_then(|()| Ok(xact::commit()?)) {
             Ok(()) => {
                 (self.are_read, self.read_again) = (true, None);
                 Ok(true)

@@ -78,8 +78,8 @@ fn the_view_shows_what_runs_and_what_waits() {
     );
     assert_eq!(shown, ["idle - 0 0", "task:work - 2 3 1", "tenants a 1 1 1", "tenants b 1 1 0"]);
     assert_eq!(
-        cluster.text("select string_agg(concat_ws(' ', state, why), ', ' order by id) from kongtask.job_states"),
-        "running, waiting limit tenants is reached, running"
+        cluster.text("select string_agg(concat_ws(' ', state, why), ', ' order by state) from kongtask.job_states"),
+        "running, running, waiting limit tenants is reached"
     );
     cluster.sql("delete from gate");
     cluster.wait_for(JOBS, "0");
