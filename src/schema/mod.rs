@@ -71,22 +71,17 @@ thread_local! {
 /// Returns where the queue is now. To be called within a transaction. Errors: 55000 if the extension is not installed.
 pub fn queue() -> Result<Rc<Queue>, Error> {
     static WATCH: Watch = Watch::new().and_schemas();
-    static WHERE: Plan = plan!("locate_queue");
     let known = QUEUE.with_borrow(Clone::clone);
     if let Some(queue) = known.as_ref().filter(|_| !WATCH.is_stale()) {
         return Ok(queue.clone());
     }
     WATCH.renew();
-    let _snapshot = LatestSnapshot::take();
-    let session = spi::Session::open(&Home::none());
-    let rows = session.read(&WHERE, &[]).inspect_err(|_| WATCH.spoil())?;
-    if rows.count() == 0 {
+    let Some(found) = locate().inspect_err(|_| WATCH.spoil())? else {
         WATCH.spoil();
         return Err(Error::NotInstalled);
-    }
-    let schema: DbText = rows.get(0, 0).unwrap_or_default();
-    let oid = |column| rows.get::<Oid>(0, column).unwrap_or_default();
-    WATCH.relation(oid(2));
+    };
+    WATCH.relation(found.table);
+    let schema = catalog::quoted(&found.name);
     let home = match known {
         Some(known) if *known.home.schema == schema => known.home.clone(),
         _ => {
@@ -94,24 +89,72 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
             Home { schema: Rc::new(schema), number: HOMES.get() }
         }
     };
-    let name = rows.get(0, 1).unwrap_or_default();
     let path = DbText::from(format!("pg_catalog, {}, pg_temp", home.schema)).c_string();
+    let row = catalog::row_type(found.table);
     let queue = Rc::new(Queue {
         home,
-        name,
         path,
-        table: oid(2),
-        row: oid(3),
-        rows: catalog::array_of(oid(3)),
-        owner: oid(4),
-        schema_owner: oid(5),
-        extension_owner: oid(6),
-        primary_key: oid(8),
-        queue_order: rows.get(0, 9),
-        is_0_3: rows.get(0, 7).unwrap_or(false),
+        table: found.table,
+        row,
+        rows: catalog::array_of(row),
+        owner: catalog::owner(found.table).unwrap_or_default(),
+        schema_owner: found.schema_owner,
+        extension_owner: found.extension_owner,
+        primary_key: found.primary_key,
+        queue_order: found.queue_order,
+        is_0_3: catalog::relation(&found.name, "job_queues")
+            .is_some_and(|queues| catalog::has_column(queues, c"job_id")),
+        name: found.name,
     });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)
+}
+
+/// Where the queue is, as the catalog says.
+struct Located {
+    name: DbText,
+    table: Oid,
+    primary_key: Oid,
+    queue_order: Option<Oid>,
+    schema_owner: Oid,
+    extension_owner: Oid,
+}
+
+/// Finds the queue: the table `jobs` of the extension. By look-ups rather than by a statement, as each process does this first
+/// of all, and would take longer to plan that than for all else until its first job.
+fn locate() -> Result<Option<Located>, Error> {
+    static TABLE: Plan = plan!("locate_queue");
+    let _snapshot = LatestSnapshot::take();
+    let Some(extension) = extension() else { return Ok(None) };
+    let Some((extension_owner, home)) = catalog::owner_and_schema_of(extension)? else { return Ok(None) };
+    let in_home = catalog::name_and_owner_of_schema(home).and_then(|(name, _)| catalog::relation(&name, "jobs"));
+    let table = match in_home.filter(|&table| catalog::is_member(table, extension)) {
+        Some(table) => table,
+        // It has been moved to another schema.
+        None => {
+            let session = spi::Session::open(&Home::none());
+            let rows = session.read(&TABLE, &[])?;
+            let table = if rows.count() == 0 { None } else { rows.get(0, 0) };
+            let Some(table) = table else { return Ok(None) };
+            table
+        }
+    };
+    let Some((name, schema_owner)) = catalog::schema_of(table).and_then(catalog::name_and_owner_of_schema) else {
+        return Ok(None);
+    };
+    let (primary_key, order) = catalog::indexes(table, "jobs_queue_name_priority_run_at_id_idx")?;
+    let queue_order = order.filter(|order| is_as_installed(order, table)).map(|order| order.oid);
+    let primary_key = primary_key.unwrap_or_default();
+    Ok(Some(Located { name, table, primary_key, queue_order, schema_owner, extension_owner }))
+}
+
+/// Returns true if an index has the order in which the jobs of a queue run.
+fn is_as_installed(index: &catalog::Index, table: Oid) -> bool {
+    let columns = [c"queue_name", c"priority", c"run_at", c"id"].map(|name| catalog::column(table, name));
+    let predicate = index.predicate.as_ref().map(DbText::as_bytes);
+    index.is_valid
+        && index.columns == columns
+        && predicate == Some(&b"((queue_name IS NOT NULL) AND (attempts < max_attempts))"[..])
 }
 
 /// Returns the OID of the extension in this database. It changes when the extension is dropped and created again.
