@@ -6,11 +6,11 @@
 //! that.
 
 use crate::error::Error;
-use crate::pg::background;
 use crate::pg::invalidation::{self, Watch};
 use crate::pg::spi::{Plan, plan};
 use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
+use crate::pg::{background, catalog, heap};
 use crate::schema;
 use pgrx::IntoDatum;
 use std::cell::RefCell;
@@ -28,6 +28,11 @@ pub fn feeds_jobs() -> Result<Option<DbText>, Error> {
     if WATCH.is_stale() || !WATCH.is_of(table) {
         WATCH.renew();
         WATCH.relation(table);
+        let subscriptions = catalog::relation("pg_catalog", "pg_subscription");
+        if !subscriptions.map_or(Ok(true), heap::may_have_rows).inspect_err(|_| WATCH.spoil())? {
+            FEEDING.set(None);
+            return Ok(None);
+        }
         let _snapshot = LatestSnapshot::take();
         let session = schema::session().inspect_err(|_| WATCH.spoil())?;
         let values = [background::database().into_datum(), table.into_datum()];

@@ -339,8 +339,15 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     Ok(tasks)
 }
 
+fn may_have_rows(table: &str) -> Result<bool, Error> {
+    Ok(catalog::relation("kongtask", table).map_or(Ok(true), heap::may_have_rows)?)
+}
+
 fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
     static PAUSES: Plan = plan!("pauses");
+    if !may_have_rows("pauses")? {
+        return Ok(Pauses::of(std::iter::empty()));
+    }
     let rows = session.read(&PAUSES, &[])?;
     Ok(Pauses::of((0..rows.count()).map(|row| Pause {
         task: rows.get(row, 0),
@@ -361,6 +368,9 @@ fn run_table(session: &OwnerSession) -> Result<Option<RunTable>, Error> {
 
 fn limits(session: &OwnerSession) -> Result<Vec<Limit>, Error> {
     static LIMITS: Plan = plan!("limits");
+    if !may_have_rows("limit_settings")? {
+        return Ok(Vec::new());
+    }
     let rows = session.read(&LIMITS, &[])?;
     let settings = |row| limits::Settings {
         name: rows.get(row, 0).unwrap_or_default(),
