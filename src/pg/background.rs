@@ -82,9 +82,9 @@ impl Drop for Started {
     }
 }
 
-/// Starts a worker that is not restarted when it ends. The postmaster wakes this process when the worker starts and
-/// when it ends. Returns `None` if all slots (max_worker_processes) are in use.
-pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option<Started> {
+/// Starts a worker that is not restarted when it ends. If `is_followed`, the postmaster wakes this process when the worker
+/// starts and when it ends. Returns `None` if all slots (max_worker_processes) are in use.
+pub fn start(kind: &str, title: &str, function: &str, argument: usize, is_followed: bool) -> Option<Started> {
     // SAFETY: a zeroed BackgroundWorker, filled as the documentation says; the handle goes to TopMemoryContext, as it
     // outlives transactions.
     unsafe {
@@ -96,7 +96,7 @@ pub fn start(kind: &str, title: &str, function: &str, argument: usize) -> Option
         worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as c_int;
         worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
-        worker.bgw_notify_pid = pg_sys::MyProcPid;
+        worker.bgw_notify_pid = if is_followed { pg_sys::MyProcPid } else { 0 };
         worker.bgw_main_arg = Datum::from(argument);
         let former = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let mut handle = std::ptr::null_mut();

@@ -64,6 +64,7 @@ pub fn since_tick(tick: Tick) -> Duration {
     Duration::from_micros(u64::try_from(self::tick().saturating_sub(tick)).unwrap_or(0))
 }
 
-fn between(from: i64, to: i64) -> Option<Duration> {
+/// Returns how long it is from one time, or tick, to another: zero if that is earlier, `None` if it never comes.
+pub fn between(from: i64, to: i64) -> Option<Duration> {
     (to != NEVER).then(|| Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0)))
 }

@@ -32,6 +32,12 @@ impl Watch {
         self
     }
 
+    /// Also watches databases.
+    pub const fn and_databases(mut self) -> Watch {
+        self.catalogs = &[SysCacheIdentifier::DATABASEOID];
+        self
+    }
+
     /// Also watches subscriptions and the tables that they feed.
     pub const fn and_subscriptions(mut self) -> Watch {
         self.catalogs = &[SysCacheIdentifier::SUBSCRIPTIONOID, SysCacheIdentifier::SUBSCRIPTIONRELMAP];

@@ -9,6 +9,9 @@
 //!                       └── a commit, a due time, a released hold, a look from time to time
 //! ```
 //!
+//! Where a commit has left word which role has a job, a worker of that role is started beside the scheduler, and runs the job
+//! without waiting for it.
+//!
 //! While slots are too few, databases get them in the order in which they have come to wait.
 
 use crate::error::Error;
@@ -16,15 +19,16 @@ use crate::holds;
 use crate::pg::background::{self, Fate, Started};
 use crate::pg::catch::{Level, log, log_with};
 use crate::pg::clock::{self, NEVER, Tick, Timestamp, after, until_tick};
+use crate::pg::invalidation::{self, Watch};
 use crate::pg::text::DbText;
-use crate::pg::{fault, latch, xact};
+use crate::pg::{fault, latch, role, xact};
 use crate::processes::backoff::{Backoff, Reminder};
 use crate::processes::pool::{SLOT_IS_FREE, TURN};
-use crate::processes::scheduler;
+use crate::processes::{scheduler, worker};
 use crate::settings::{self, ServedNames};
 use crate::shared::{self, Board, DatabaseEntry, Restoring, State, counters, crash_records, limits, uptime};
 use pgrx::pg_sys::{InvalidOid, Oid};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -61,7 +65,9 @@ fn main(_: usize) -> Result<(), Error> {
     while !latch::stop_asked() {
         let next_look = launcher.look()?;
         latch::wait(until_tick(next_look));
-        latch::reload_if_asked();
+        if latch::reload_if_asked() {
+            launcher.read_settings();
+        }
     }
     log(Level::Log, format!("{KIND} stopped"));
     Ok(())
@@ -69,7 +75,14 @@ fn main(_: usize) -> Result<(), Error> {
 
 struct Launcher {
     board: Board,
-    known: HashMap<Oid, Known>,
+    /// Those that allow connections and are no templates, by OID.
+    databases: Vec<Known>,
+    /// The databases of the board's entries at the latest look, and where each of them was in `databases`.
+    entries: Vec<Oid>,
+    of_entries: Vec<usize>,
+    /// The entries of databases that are not served, or are gone.
+    unserved: Vec<&'static DatabaseEntry>,
+    served: ServedNames,
     no_slot: Backoff,
     /// Limits how often the log says that no further database can be served.
     no_entry: Reminder,
@@ -80,8 +93,10 @@ struct Launcher {
 }
 
 /// What the launcher knows of a database.
-#[derive(Default)]
 struct Known {
+    database: background::Database,
+    is_served: bool,
+    entry: Option<&'static DatabaseEntry>,
     scheduler: Option<Started>,
     /// True if the extension was not installed when a scheduler last looked.
     lacks_extension: bool,
@@ -112,8 +127,9 @@ enum Rank {
 }
 
 /// A database that needs a scheduler.
-struct Candidate<'a> {
-    database: &'a background::Database,
+struct Candidate {
+    /// Where it is in [`Launcher::databases`].
+    at: usize,
     /// Since when it has waited.
     since: Tick,
     /// True if nothing is known of that there is to do.
@@ -123,7 +139,7 @@ struct Candidate<'a> {
     rank: Rank,
 }
 
-impl Candidate<'_> {
+impl Candidate {
     /// Those that have waited for longest come first. A mere look is taken to have waited for less long, so that many of
     /// them hold up no job, and do not wait for ever either.
     fn order(&self) -> (Tick, Rank) {
@@ -161,6 +177,32 @@ impl WatchedSettings {
 }
 
 impl Known {
+    fn new(database: background::Database, is_served: bool) -> Known {
+        Known {
+            database,
+            is_served,
+            entry: None,
+            scheduler: None,
+            lacks_extension: false,
+            look_at: 0,
+            look_again: false,
+            vain_looks: 0,
+            waits_since: None,
+            failing: Backoff::new(),
+            held: Reminder::default(),
+            waited: false,
+        }
+    }
+
+    fn oid(&self) -> u32 {
+        self.database.oid.to_u32()
+    }
+
+    /// Returns the entry of the database, if it has one still.
+    fn entry(&self) -> Option<&'static DatabaseEntry> {
+        self.entry.filter(|entry| entry.oid.get() == self.database.oid)
+    }
+
     /// Begins to watch the database. It is looked at from time to time for what no commit tells of, such as rows that
     /// were replicated or copied with triggers off: less and less often while there is none.
     fn watch(&mut self, was_routine: bool, now: Tick) {
@@ -173,7 +215,7 @@ impl Known {
     }
 
     /// Logs from time to time why the database is held. Returns when to look again.
-    fn remind(&mut self, name: &DbText, entry: &DatabaseEntry, now: Tick) -> Option<Tick> {
+    fn remind(&mut self, entry: &DatabaseEntry, now: Tick) -> Option<Tick> {
         const AT_FIRST: Duration = Duration::from_secs(60);
         let restoring = entry.restores.all().first().copied()?;
         let waits_until = match restoring {
@@ -186,13 +228,11 @@ impl Known {
         }
         // The session has already logged that it loads a dump.
         if self.held.is_due(now, if self.waited { Duration::ZERO } else { AT_FIRST }) {
-            holds::remind(name, restoring);
+            holds::remind(&self.database.name, restoring);
         }
         [waits_until, self.held.next()].into_iter().flatten().min()
     }
 }
-
-type Entries = HashMap<Oid, &'static DatabaseEntry>;
 
 impl Launcher {
     fn new(board: Board) -> Launcher {
@@ -203,7 +243,11 @@ impl Launcher {
         ranks.extend(crash_records::charged_databases().into_iter().map(|database| (database, Rank::Busy)));
         Launcher {
             board,
-            known: HashMap::new(),
+            databases: Vec::new(),
+            entries: Vec::new(),
+            of_entries: Vec::new(),
+            unserved: Vec::new(),
+            served: ServedNames::read(),
             no_slot: Backoff::new(),
             no_entry: Reminder::default(),
             ranks,
@@ -213,51 +257,101 @@ impl Launcher {
     }
 
     /// Compares the schedulers that run with those that should. Returns when to look again.
+    ///
+    /// A wake-up does not say what for, so all databases are looked at. The catalog is read only if it has changed, and
+    /// so a look costs some nanoseconds a database.
     fn look(&mut self) -> Result<Tick, Error> {
-        xact::begin();
-        let databases = background::databases();
-        counters::forget(|database| background::database_name(database).is_none());
-        limits::forget(|database| background::database_name(database).is_none());
-        xact::commit()?;
-        let now = clock::tick();
-        let served = ServedNames::read();
-        let (served, others): (Vec<_>, Vec<_>) = databases.iter().partition(|database| served.include(&database.name));
-        let entries: Entries = self.board.databases().iter().map(|entry| (entry.oid.get(), entry)).collect();
-        self.reap(&databases, &entries, now);
-        self.clear_up(
-            &served.iter().map(|database| database.oid).collect(),
-            &others.iter().map(|database| database.oid).collect(),
-        );
-        self.see_settings();
+        // Before the catalog is read: an entry is taken for a database that the catalog has.
+        self.entries.clear();
+        self.entries.extend(self.board.databases().iter().map(|entry| entry.oid.get()));
+        self.read_catalog()?;
+        let (now, time) = (clock::tick(), clock::now());
+        self.find_entries();
+        self.reap(now);
+        self.clear_up();
         fault::point("launching")?;
         let mut next_look = after(now, BETWEEN_LOOKS);
         let mut candidates = Vec::new();
-        for database in served {
-            match self.need(database, entries.get(&database.oid).copied(), now) {
+        for (at, known) in self.databases.iter_mut().enumerate().filter(|(_, known)| known.is_served) {
+            match known.need(self.begun, now, time) {
                 Need::Nothing(again) => next_look = again.into_iter().fold(next_look, Tick::min),
                 Need::Scheduler { since, is_routine } => {
-                    let rank = self.ranks.get(&database.oid).copied().unwrap_or(Rank::Unknown);
-                    let entry = entries.get(&database.oid);
-                    let is_watched = entry.is_some_and(|entry| entry.attendance.is_watched());
-                    candidates.push(Candidate { database, since, is_routine, is_watched, rank });
+                    let rank = self.ranks.get(&known.database.oid).copied().unwrap_or(Rank::Unknown);
+                    let is_watched = known.entry().is_some_and(|entry| entry.attendance.is_watched());
+                    candidates.push(Candidate { at, since, is_routine, is_watched, rank });
                 }
             }
         }
         candidates.sort_by_key(Candidate::order);
-        if self.start_some(&candidates, &entries, now) {
+        if self.start_some(&candidates, now)? {
             next_look = next_look.min(after(now, SLOT_IS_FREE));
         }
         Ok(next_look)
     }
 
+    /// Reads which databases there are, if that may have changed, and forgets those that are gone.
+    fn read_catalog(&mut self) -> Result<(), Error> {
+        static WATCH: Watch = Watch::new().and_databases();
+        xact::begin();
+        invalidation::accept();
+        if WATCH.is_stale() {
+            WATCH.renew();
+            let mut databases = background::databases();
+            databases.sort_by_key(|database| database.oid.to_u32());
+            let mut before = std::mem::take(&mut self.databases).into_iter().peekable();
+            for database in databases {
+                let oid = database.oid.to_u32();
+                while before.next_if(|known| known.oid() < oid).is_some() {}
+                let known = before.next_if(|known| known.oid() == oid);
+                let is_served = self.served.include(&database.name);
+                self.databases.push(match known {
+                    Some(known) => Known { database, is_served, ..known },
+                    None => Known::new(database, is_served),
+                });
+            }
+            counters::forget(|database| background::database_name(database).is_none());
+            limits::forget(|database| background::database_name(database).is_none());
+        }
+        xact::commit()?;
+        Ok(())
+    }
+
+    /// Finds the entry of each database, and those that are of no database which is served.
+    fn find_entries(&mut self) {
+        self.unserved.clear();
+        self.of_entries.resize(self.entries.len(), 0);
+        let entries = self.board.databases().iter().zip(&self.entries).zip(&mut self.of_entries);
+        for ((entry, &oid), at) in entries.filter(|((_, oid), _)| **oid != InvalidOid) {
+            if self.databases.get(*at).is_none_or(|known| known.database.oid != oid) {
+                match self.databases.binary_search_by_key(&oid.to_u32(), Known::oid) {
+                    Ok(found) => *at = found,
+                    Err(_) => {
+                        self.unserved.push(entry);
+                        continue;
+                    }
+                }
+            }
+            let known = &mut self.databases[*at];
+            known.entry = Some(entry);
+            if !known.is_served {
+                self.unserved.push(entry);
+            }
+        }
+    }
+
+    fn database(&mut self, oid: Oid) -> Option<&mut Known> {
+        let at = self.databases.binary_search_by_key(&oid.to_u32(), Known::oid).ok()?;
+        Some(&mut self.databases[at])
+    }
+
     /// Finds out why schedulers have ended.
-    fn reap(&mut self, databases: &[background::Database], entries: &Entries, now: Tick) {
-        for (&oid, known) in &mut self.known {
+    fn reap(&mut self, now: Tick) {
+        for known in &mut self.databases {
             if known.scheduler.as_ref().is_none_or(|started| started.fate() != Fate::Gone) {
                 continue;
             }
             known.scheduler = None;
-            let entry = entries.get(&oid).copied().filter(|entry| entry.oid.get() == oid);
+            let entry = known.entry();
             known.lacks_extension = entry.is_some_and(|entry| entry.lacks_extension.load(SeqCst));
             if known.lacks_extension
                 && let Some(entry) = entry
@@ -265,7 +359,7 @@ impl Launcher {
                 self.board.forget(entry);
             } else if let Some(entry) = entry.filter(|entry| entry.ended_in_order.load(SeqCst)) {
                 known.watch(entry.is_routine.load(SeqCst), now);
-            } else if let Some(database) = databases.iter().find(|database| database.oid == oid) {
+            } else {
                 if let Some(entry) = entry {
                     // What it had been about to do is to be looked for.
                     entry.attendance.take_back();
@@ -276,7 +370,7 @@ impl Launcher {
                     Level::Warning,
                     format!(
                         "kongtask scheduler of database \"{}\" failed and will be started again in {pause:?}",
-                        database.name
+                        known.database.name
                     ),
                     None,
                     Some("The scheduler's own error message precedes this line in the log.".into()),
@@ -286,112 +380,79 @@ impl Launcher {
     }
 
     /// Tells schedulers of databases that are not served to leave, and forgets databases that are gone.
-    fn clear_up(&mut self, served: &HashSet<Oid>, others: &HashSet<Oid>) {
-        for entry in self.board.databases().iter().filter(|entry| entry.oid.get() != InvalidOid) {
-            let oid = entry.oid.get();
-            if served.contains(&oid) {
-                continue;
-            }
-            if entry.attendance.take()
-                && let Some(known) = self.known.get_mut(&oid)
-            {
+    fn clear_up(&mut self) {
+        for entry in std::mem::take(&mut self.unserved) {
+            let was_wanted = entry.attendance.take();
+            let known = self.database(entry.oid.get());
+            let has_scheduler = known.as_ref().is_some_and(|known| known.scheduler.is_some());
+            if let Some(known) = known.filter(|_| was_wanted) {
                 // It may have the extension by now, and be served again later.
                 known.lacks_extension = false;
             }
             if entry.attendance.has_scheduler() {
                 entry.must_leave.store(true, SeqCst);
                 entry.scheduler.set();
-            } else if self.known.get(&oid).is_none_or(|known| known.scheduler.is_none()) {
+            } else if !has_scheduler {
                 self.board.forget(entry);
             }
         }
-        let exists = |oid| served.contains(&oid) || others.contains(&oid);
         for worker in self.board.workers().iter().filter(|worker| worker.state() == State::Gone) {
-            // Its jobs went with their database.
-            if !exists(worker.database.get()) {
+            // Its jobs went with their database, or with the extension.
+            let is_left = self.database(worker.database.get()).is_none_or(|known| known.lacks_extension);
+            if is_left {
                 worker.free();
             }
         }
-        self.known.retain(|&oid, _| exists(oid));
     }
 
-    /// Has all databases looked at if a setting has changed by which jobs may run there that did not before.
-    fn see_settings(&mut self) {
+    /// Reads the settings again. Has all databases looked at if one has changed by which jobs may run there that did not
+    /// before.
+    fn read_settings(&mut self) {
+        self.served = ServedNames::read();
+        for known in &mut self.databases {
+            known.is_served = self.served.include(&known.database.name);
+        }
         let settings = WatchedSettings::read();
         if settings != self.settings {
             self.settings = settings;
-            self.known
-                .values_mut()
+            self.databases
+                .iter_mut()
                 .for_each(|known| (known.look_at, known.look_again) = (0, known.scheduler.is_some()));
         }
     }
 
-    /// Returns whether a database needs a scheduler that it does not have.
-    fn need(&mut self, database: &background::Database, entry: Option<&DatabaseEntry>, now: Tick) -> Need {
-        /// The wall clock may be set, of which nothing tells.
-        const CLOCK_IS_READ: Duration = Duration::from_secs(10);
-        let begun = self.begun;
-        let known = self.known.entry(database.oid).or_default();
-        if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
-            known.failing.over();
-        }
-        // It was started by this launcher, or by one before it.
-        if known.scheduler.is_some() || entry.is_some_and(|entry| entry.attendance.has_scheduler()) {
-            known.waits_since = None;
-            return Need::Nothing(None);
-        }
-        if let Some(entry) = entry.filter(|entry| entry.is_held()) {
-            entry.starve(None, now);
-            return Need::Nothing(known.remind(&database.name, entry, now));
-        }
-        known.held.over();
-        let is_wanted = entry.is_some_and(|entry| entry.attendance.is_wanted());
-        if known.lacks_extension && !is_wanted {
-            return Need::Nothing(None);
-        }
-        if let Some(wait) = known.failing.until().filter(|&until| until > now) {
-            return Need::Nothing(Some(wait));
-        }
-        let due = entry.filter(|entry| entry.attendance.is_watched()).map(DatabaseEntry::is_due_at);
-        let is_due = due.is_some_and(|due| due <= clock::now());
-        if let Some(due) = due.filter(|_| !is_wanted && !is_due && known.look_at > now) {
-            known.waits_since = None;
-            let until = clock::until(due).map_or(NEVER, |until| after(now, until.min(CLOCK_IS_READ)));
-            return Need::Nothing(Some(known.look_at.min(until)));
-        }
-        let waits_since = *known.waits_since.get_or_insert(if known.look_at == 0 { begun } else { now });
-        let starves_since = entry.map(|entry| entry.starving_since.load(SeqCst)).filter(|&since| since != 0);
-        Need::Scheduler { since: starves_since.unwrap_or(waits_since), is_routine: !is_wanted && !is_due }
-    }
-
     /// Starts the schedulers of some of these databases, in this order. Returns true if there is no slot for the next of
     /// them.
-    fn start_some(&mut self, candidates: &[Candidate], entries: &Entries, now: Tick) -> bool {
-        let (mut routine, mut all) = self.probing(entries);
+    fn start_some(&mut self, candidates: &[Candidate], now: Tick) -> Result<bool, Error> {
+        if candidates.is_empty() {
+            return Ok(false);
+        }
+        let (mut routine, mut all) = self.probing();
         for candidate in candidates {
             // A scheduler wakes the launcher once it knows.
             if all >= STARTS || candidate.is_routine && routine >= PROBES {
                 continue;
             }
-            if self.board.has_waited_longer(candidate.database.oid, candidate.since, true) {
-                return true;
+            let oid = self.databases[candidate.at].database.oid;
+            if self.board.has_waited_longer(oid, candidate.since, true) {
+                return Ok(true);
             }
-            let Some(has_slot) = self.start(candidate, now) else { continue };
+            let Some(has_slot) = self.start(candidate, now)? else { continue };
             if !has_slot {
-                return true;
+                return Ok(true);
             }
             (routine, all) = (routine + usize::from(candidate.is_routine), all + 1);
         }
-        false
+        Ok(false)
     }
 
     /// Returns how many schedulers are finding out whether the extension is installed: of those that were started to
     /// have a look, and of all.
-    fn probing(&self, entries: &Entries) -> (usize, usize) {
+    fn probing(&self) -> (usize, usize) {
         let mut probing = (0, 0);
-        for (oid, known) in &self.known {
+        for known in &self.databases {
             let Some(started) = &known.scheduler else { continue };
-            let entry = entries.get(oid);
+            let entry = known.entry();
             if started.fate() != Fate::Gone && entry.is_none_or(|entry| !entry.serving.load(SeqCst)) {
                 probing.0 += usize::from(entry.is_none_or(|entry| entry.is_routine.load(SeqCst)));
                 probing.1 += 1;
@@ -402,38 +463,99 @@ impl Launcher {
 
     /// Starts the scheduler of a database. Returns true if there is a slot for it; `None` if it can do without one for now,
     /// or the board has no entry left.
-    fn start(&mut self, candidate: &Candidate, now: Tick) -> Option<bool> {
-        let database = candidate.database;
-        let Some(entry) = self.board.prepare(database.oid, candidate.is_routine) else {
+    fn start(&mut self, candidate: &Candidate, now: Tick) -> Result<Option<bool>, Error> {
+        let known = &mut self.databases[candidate.at];
+        let (oid, name) = (known.database.oid, known.database.name.clone());
+        let Some((entry, role)) = self.board.prepare(oid, candidate.is_routine) else {
             if self.no_entry.is_due(now, Duration::ZERO) {
-                background::warn_of_no_entry(&database.name);
+                background::warn_of_no_entry(&name);
             }
-            return None;
+            return Ok(None);
         };
-        let title = format!("{} ({})", scheduler::KIND, database.name);
-        let started = background::start(scheduler::KIND, &title, scheduler::MAIN, database.oid.to_u32() as usize);
-        let known = self.known.entry(database.oid).or_default();
+        known.entry = Some(entry);
         known.lacks_extension = false;
-        known.scheduler = started;
+        let title = format!("{} ({name})", scheduler::KIND);
+        known.scheduler = background::start(scheduler::KIND, &title, scheduler::MAIN, oid.to_u32() as usize, true);
         if known.scheduler.is_some() {
             self.no_slot.over();
-            return Some(true);
+            if let Some(role) = role {
+                self.start_worker(entry, role, &name)?;
+            }
+            return Ok(Some(true));
         }
         if !candidate.is_routine {
             entry.attendance.want();
         } else if candidate.is_watched {
             // Nothing waits for this look.
             known.look_at = after(now, LOOK_WITHOUT_SLOT);
-            return None;
+            return Ok(None);
         }
         if self.no_slot.until().is_none_or(|until| until <= now) {
             self.no_slot.longer(now);
-            let message = format!("no scheduler could be started in database \"{}\"", database.name);
+            let message = format!("no scheduler could be started in database \"{name}\"");
             background::tell_of_no_slot(Level::Warning, &message);
         }
         entry.starving_since.compare_exchange(0, candidate.since, SeqCst, SeqCst).ok();
         let since = entry.starve(Some(true), now);
-        self.board.ask_for_slot(database.oid, since, true, TURN, now);
-        Some(false)
+        self.board.ask_for_slot(oid, since, true, TURN, now);
+        Ok(Some(false))
+    }
+
+    /// Starts a worker beside the scheduler of a database, of the role that runs the job for which a session wants it:
+    /// so the job waits for one start of a process, not for two. The scheduler starts one if this does not.
+    fn start_worker(&self, entry: &DatabaseEntry, role: Oid, name: &DbText) -> Result<(), Error> {
+        let oid = entry.oid.get();
+        // Of a database that was left in order: the first scheduler after a crash has to settle that before.
+        let is_in_order = entry.attendance.is_watched() && entry.was_at_rest.load(SeqCst);
+        if !is_in_order || settings::workers() == 0 || self.board.is_other_starving(oid) {
+            return Ok(());
+        }
+        xact::begin();
+        let is_there = role::name(role).is_some();
+        xact::commit()?;
+        if is_there {
+            worker::start(self.board, oid, role, name, false);
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    /// Returns whether the database needs a scheduler that it does not have. `begun` is when the launcher began, `now` and
+    /// `time` are the times of this look.
+    fn need(&mut self, begun: Tick, now: Tick, time: Timestamp) -> Need {
+        /// The wall clock may be set, of which nothing tells.
+        const CLOCK_IS_READ: Duration = Duration::from_secs(10);
+        let entry = self.entry();
+        if entry.is_some_and(|entry| entry.serving.load(SeqCst)) {
+            self.failing.over();
+        }
+        // It was started by this launcher, or by one before it.
+        if self.scheduler.is_some() || entry.is_some_and(|entry| entry.attendance.has_scheduler()) {
+            self.waits_since = None;
+            return Need::Nothing(None);
+        }
+        if let Some(entry) = entry.filter(|entry| entry.is_held()) {
+            entry.starve(None, now);
+            return Need::Nothing(self.remind(entry, now));
+        }
+        self.held.over();
+        let is_wanted = entry.is_some_and(|entry| entry.attendance.is_wanted());
+        if self.lacks_extension && !is_wanted {
+            return Need::Nothing(None);
+        }
+        if let Some(wait) = self.failing.until().filter(|&until| until > now) {
+            return Need::Nothing(Some(wait));
+        }
+        let due = entry.filter(|entry| entry.attendance.is_watched()).map(DatabaseEntry::is_due_at);
+        let is_due = due.is_some_and(|due| due <= time);
+        if let Some(due) = due.filter(|_| !is_wanted && !is_due && self.look_at > now) {
+            self.waits_since = None;
+            let until = clock::between(time, due).map_or(NEVER, |until| after(now, until.min(CLOCK_IS_READ)));
+            return Need::Nothing(Some(self.look_at.min(until)));
+        }
+        let waits_since = *self.waits_since.get_or_insert(if self.look_at == 0 { begun } else { now });
+        let starves_since = entry.map(|entry| entry.starving_since.load(SeqCst)).filter(|&since| since != 0);
+        Need::Scheduler { since: starves_since.unwrap_or(waits_since), is_routine: !is_wanted && !is_due }
     }
 }

@@ -14,7 +14,7 @@ use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::latch;
 use crate::pg::text::DbText;
 use crate::processes::backoff::Backoff;
-use crate::processes::worker;
+use crate::processes::worker::{self, New};
 use crate::settings;
 use crate::shared::{Board, Running, State, Worker};
 use pgrx::pg_sys::Oid;
@@ -40,7 +40,7 @@ pub struct Pool {
     board: Board,
     database: Oid,
     database_name: DbText,
-    /// The started processes whose slots are not freed yet, by slot.
+    /// The processes that it has started and whose slots are not freed yet, by slot. (The launcher may have started others.)
     started: HashMap<usize, Started>,
     /// The roles whose workers fail, and until when none is started.
     failing: HashMap<Oid, Backoff>,
@@ -282,14 +282,8 @@ impl Pool {
 
     /// Starts a worker. Returns its slot on the board; `None` if there is none, or no background worker slot.
     fn start_in_slot(&mut self, role: Oid) -> Option<usize> {
-        let (slot, ticket) = self.board.take_slot(self.database, role, settings::max_workers())?;
-        let title = format!("{} ({})", worker::KIND, self.database_name);
-        let Some(started) = background::start(worker::KIND, &title, worker::MAIN, worker::argument(slot, ticket))
-        else {
-            self.board.workers()[slot].free();
-            return None;
-        };
-        self.started.insert(slot, started);
+        let New { slot, process } = worker::start(self.board, self.database, role, &self.database_name, true)?;
+        self.started.insert(slot, process);
         Some(slot)
     }
 

@@ -13,6 +13,7 @@
 use crate::error::Error;
 use crate::jobs::limited;
 use crate::jobs::search::{self, Search};
+use crate::pg::background::Started;
 use crate::pg::catch::{Failure, Level, log};
 use crate::pg::clock::{self, NEVER, Tick, after, until_tick};
 use crate::pg::memory::Arena;
@@ -38,11 +39,25 @@ use std::sync::atomic::Ordering::SeqCst;
 /// Its `backend_type`.
 pub const KIND: &str = "kongtask worker";
 /// The C function with which its process begins.
-pub const MAIN: &str = "kongtask_worker_main";
+const MAIN: &str = "kongtask_worker_main";
 
-/// Returns a slot and its ticket as one number, the argument of a new process.
-pub fn argument(slot: usize, ticket: u32) -> usize {
-    slot | (ticket as usize) << 32
+/// A worker that was asked for.
+pub struct New {
+    pub slot: usize,
+    pub process: Started,
+}
+
+/// Starts a worker. Returns `None` if there is no slot for it on the board, or no background worker slot. If `is_followed`,
+/// the postmaster tells this process when the worker starts and when it ends.
+pub fn start(board: Board, database: Oid, role: Oid, database_name: &DbText, is_followed: bool) -> Option<New> {
+    let (slot, ticket) = board.take_slot(database, role, settings::max_workers())?;
+    let title = format!("{KIND} ({database_name})");
+    let argument = slot | (ticket as usize) << 32;
+    let Some(process) = background::start(KIND, &title, MAIN, argument, is_followed) else {
+        board.workers()[slot].free();
+        return None;
+    };
+    Some(New { slot, process })
 }
 
 background::main_function!(kongtask_worker_main, main);

@@ -5,7 +5,7 @@ use super::protocols::{Attendance, NextDue, Request};
 use super::{Restores, SharedOid};
 use crate::pg::clock::{NEVER, Tick, Timestamp};
 use crate::pg::latch::LatchOf;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{InvalidOid, Oid};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64};
 
@@ -39,6 +39,10 @@ pub struct DatabaseEntry {
     pub oid: SharedOid,
     /// Whether there is a scheduler, and whether one is wanted.
     pub attendance: Attendance,
+    /// The role of a job for which a session wants the database, so that the launcher starts a worker beside the scheduler;
+    /// invalid if none is known. Set with `wanted`, and taken by the launcher with it, under the board's lock; forgotten by a
+    /// scheduler that hands over.
+    pub wanted_role: SharedOid,
     /// The scheduler's latch. Written by the scheduler, after its pid and before it first looks at `holds` and
     /// `restores`; set by everyone. A process that sees the pid but no latch yet need not wake it: the scheduler looks
     /// at everything before it first sleeps.
@@ -60,6 +64,9 @@ pub struct DatabaseEntry {
     /// Tells the scheduler that the launcher has started it to have a look: it may leave as soon as it finds nothing to
     /// do. Written by the launcher before it starts the scheduler.
     pub is_routine: AtomicBool,
+    /// True if the scheduler that left last had nothing to do, so that all that ended processes held is released. Written by
+    /// the scheduler as it leaves; read by the launcher while it watches the database; taken by the next scheduler.
+    pub was_at_rest: AtomicBool,
     /// True while the scheduler has nothing to do and no worker, and only waits. Written by the scheduler after each
     /// pass; read by databases that wait for a slot.
     pub is_idle: AtomicBool,
@@ -177,6 +184,8 @@ impl DatabaseEntry {
         self.scheduler.disown();
         self.attendance.take();
         self.attendance.take_back();
+        self.wanted_role.set(InvalidOid);
+        self.was_at_rest.store(false, SeqCst);
         self.is_routine.store(false, SeqCst);
         self.is_idle.store(false, SeqCst);
         self.gives_way.store(false, SeqCst);

@@ -245,18 +245,27 @@ impl Board {
     /// Has a scheduler look at a database: the one that is there, or a new one that the launcher starts. Raises
     /// nothing.
     pub fn want(&self, oid: Oid) {
-        let entry = self.database_or_new(oid, |entry| entry.attendance.want());
+        self.want_with(oid, InvalidOid);
+    }
+
+    /// Does the same, and says which role has a job, if that is known.
+    fn want_with(&self, oid: Oid, role: Oid) {
+        let entry = self.database_or_new(oid, |entry| {
+            entry.wanted_role.set(role);
+            entry.attendance.want();
+        });
         match entry.map(|entry| (entry, entry.attendance.attendant())) {
             Some((entry, Attendant::Scheduler)) => entry.scheduler.set(),
             _ => self.launcher().set(),
         }
     }
 
-    /// Has a scheduler started in a database that is watched. Cheap if that is asked for already: the launcher has not
+    /// Has a scheduler started in a database that is watched, and a worker of the role that has a job there, if one is known
+    /// (else invalid). Cheap if that is asked for already: the launcher has not
     /// started the scheduler yet, so it will see what has been committed until now. Raises nothing.
-    pub fn want_watched(&self, entry: &DatabaseEntry) {
+    pub fn want_watched(&self, entry: &DatabaseEntry, role: Oid) {
         if !entry.attendance.is_wanted() {
-            self.want(entry.oid.get());
+            self.want_with(entry.oid.get(), role);
         }
     }
 
@@ -266,16 +275,21 @@ impl Board {
     }
 
     /// Prepares the entry of a database whose scheduler the launcher is about to start; it will see what it was wanted
-    /// for until now. `is_routine` says that nothing is known of that it has to do.
-    pub fn prepare(&self, oid: Oid, is_routine: bool) -> Option<&'static DatabaseEntry> {
-        self.database_or_new(oid, |entry| {
+    /// for until now. `is_routine` says that nothing is known of that it has to do. Returns also which role has a job, if
+    /// the session that wanted the database has said so.
+    pub fn prepare(&self, oid: Oid, is_routine: bool) -> Option<(&'static DatabaseEntry, Option<Oid>)> {
+        let mut role = InvalidOid;
+        let entry = self.database_or_new(oid, |entry| {
+            role = entry.wanted_role.get();
+            entry.wanted_role.set(InvalidOid);
             entry.is_routine.store(is_routine, SeqCst);
             entry.gives_way.store(false, SeqCst);
             entry.must_leave.store(false, SeqCst);
             entry.ended_in_order.store(false, SeqCst);
             entry.lacks_extension.store(false, SeqCst);
             entry.attendance.take();
-        })
+        })?;
+        Some((entry, (role != InvalidOid).then_some(role)))
     }
 
     /// Keeps all kongtask processes out of a database until it is [released](Board::release).

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 /// The slot of a worker process. Three processes own it in turn:
 ///
-/// - While it is Free, its database's future scheduler: the one that takes the slot, under the board's lock.
+/// - While it is Free, its database's future scheduler: the one that takes the slot, under the board's lock. (The launcher takes
+///   it for a worker that it starts beside the scheduler.)
 /// - From Starting on, the worker process, once it has found its own ticket there. Until then the scheduler may give the start
 ///   up, if the postmaster says that the process is gone, or after ten seconds.
 /// - Once it is Gone, the scheduler of its database: it releases what the worker held, and frees the slot. Where the database is

@@ -7,6 +7,7 @@ use crate::pg::text::DbText;
 use crate::pg::{background, fault, latch, xact};
 use crate::shared::cancels::Reservation;
 use crate::shared::{self, DatabaseEntry};
+use pgrx::pg_sys::InvalidOid;
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -63,7 +64,7 @@ fn end(committed: bool) {
     {
         // The scheduler cancels the jobs that do not run any more.
         if entry.attendance.is_watched() {
-            board.want_watched(entry);
+            board.want_watched(entry, InvalidOid);
         } else {
             entry.scheduler.set();
         }

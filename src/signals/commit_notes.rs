@@ -308,7 +308,7 @@ fn tell(board: Board, notes: Notes) {
     // Looked at after the commit: a scheduler that hands its database over later sees what this has added.
     if entry.attendance.is_watched() {
         if anything || !notes.jobs.is_empty() {
-            board.want_watched(entry);
+            board.want_watched(entry, notes.jobs.first().map_or(InvalidOid, |(role, _)| *role));
         } else if let Some(due) = notes.due
             && entry.next_due.lower(due)
         {

@@ -7,6 +7,7 @@ use crate::pg::clock::{self, NEVER, Tick, after};
 use crate::pg::fault;
 use crate::settings;
 use crate::shared::uptime;
+use pgrx::pg_sys::InvalidOid;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ impl Scheduler {
     fn hand_over(&mut self) -> Result<bool, Error> {
         self.entry.left_at.store(clock::now(), SeqCst);
         self.entry.fires_at.store(NEVER, SeqCst);
+        self.entry.wanted_role.set(InvalidOid);
         self.entry.attendance.hand_over();
         fault::point("handed_over")?;
         // Everything is searched, by a snapshot that is taken after that.
@@ -57,6 +59,7 @@ impl Scheduler {
             if self.is_at_rest() && !self.entry.attendance.is_wanted() {
                 self.entry.next_due.lower(self.tasks.pauses.next_end(clock::now()).min(self.runs_at));
                 self.entry.fires_at.store(self.schedules.due_since(), SeqCst);
+                self.entry.was_at_rest.store(true, SeqCst);
                 uptime::is_due_at(self.database, self.entry.is_due_at());
                 fault::point("looked_once_more")?;
                 log(Level::Debug, format!("nothing is to be done in database \"{}\"", self.name));

@@ -87,6 +87,7 @@ fn serve(
 ) -> Result<(), Error> {
     // Before the first look: from here on, commits tell this process.
     let watched = entry.attendance.take_back().then_some(entry);
+    let was_at_rest = entry.was_at_rest.swap(false, SeqCst) && watched.is_some();
     let mut this = Scheduler {
         board,
         entry,
@@ -100,7 +101,7 @@ fn serve(
         unsure_at: NEVER,
         has_unlisted_jobs: false,
         renew_at: 0,
-        released: false,
+        released: was_at_rest,
         charged: false,
         has_orphaned_queues: false,
         retry_writes_at: None,
@@ -190,7 +191,8 @@ struct Scheduler {
     has_unlisted_jobs: bool,
     /// When to look which locks must be renewed: no process reports a job that begins.
     renew_at: Tick,
-    /// True once the jobs of workers that ended before this scheduler started are released.
+    /// True once the jobs of workers that ended before this scheduler started are released: from the beginning, if the
+    /// former scheduler left nothing to be released.
     released: bool,
     /// True once the crashes of jobs are charged.
     charged: bool,
