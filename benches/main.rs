@@ -16,6 +16,7 @@ mod enqueue;
 mod environment;
 mod fairness;
 mod footprint;
+mod history;
 mod indexes;
 mod latency;
 mod limited;
@@ -50,6 +51,7 @@ const MEASURES: &[Measure] = &[
     Measure { name: "empty", run: drains::empty },
     Measure { name: "claimed", run: claimed::measure },
     Measure { name: "limits", run: limited::measure },
+    Measure { name: "history", run: history::measure },
     Measure { name: "latency", run: latency::measure },
     Measure { name: "load", run: load::measure },
     Measure { name: "first", run: latency::after_idleness },
