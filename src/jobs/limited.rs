@@ -244,9 +244,9 @@ pub fn refill(
             opened.iter().filter(|opened| opened.limit == limit.terms.id).map(Sought::new).collect();
         keys.sort_unstable_by_key(|sought| sought.opened.key);
         if !keys.is_empty() {
-            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, keys };
+            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, keys, mine };
             let found = refill.find()?;
-            refill.put(found, mine);
+            refill.put(found);
         }
     }
     Ok(())
@@ -281,6 +281,8 @@ struct Refill<'a> {
     forbidden_flags: &'a [DbText],
     limit: &'a Limit,
     keys: Vec<Sought<'a>>,
+    /// The role of the worker that searches; `None` for the scheduler.
+    mine: Option<Oid>,
 }
 
 /// A job that was found: its role, and the place of its key.
@@ -317,7 +319,10 @@ impl Refill<'_> {
                 None => {
                     if let Some(entry) = self.board.database(self.database) {
                         entry.has_unlisted_jobs.store(true, SeqCst);
-                        entry.scheduler.set();
+                        // The scheduler looks at the table after this.
+                        if self.mine.is_some() {
+                            entry.scheduler.set();
+                        }
                     }
                 }
             }
@@ -404,7 +409,7 @@ impl Refill<'_> {
     }
 
     /// Puts jobs on the lists of their roles, and wakes workers. The rest waits again.
-    fn put(&mut self, mut found: Vec<Found>, mine: Option<Oid>) {
+    fn put(&mut self, mut found: Vec<Found>) {
         found.sort_unstable_by_key(|found| (found.key, found.hint.position));
         let mut jobs: Vec<Found> = Vec::with_capacity(found.len());
         let mut count = 0;
@@ -445,7 +450,7 @@ impl Refill<'_> {
                 room[found.key] -= begins;
                 begin += begins as usize;
             }
-            let others = begin - usize::from(begin > 0 && mine == Some(role));
+            let others = begin - usize::from(begin > 0 && self.mine == Some(role));
             if wake::wake(self.board, self.database, role, others) < others
                 && let Some(entry) = self.board.database(self.database)
                 && entry.can_rebalance.is_set()

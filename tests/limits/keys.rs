@@ -2,6 +2,7 @@
 
 use crate::{add, add_gated, at_once, cluster, prepare, wait_for_mark};
 use kongtask_tests::fault::{go_on, stopped};
+use kongtask_tests::programs::cpu_time;
 use kongtask_tests::{Cluster, JOBS, RUNNING};
 use std::time::Instant;
 
@@ -121,6 +122,21 @@ fn a_search_passes_the_backlog_of_a_key_that_has_room() {
     // Those that were passed are run, too.
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text("select count(distinct n) from account"), "3005");
+}
+
+#[test]
+fn a_backlog_that_no_worker_runs_leaves_the_scheduler_asleep() {
+    // For the launcher, the one of logical replication, and the scheduler.
+    let cluster = cluster(&["max_worker_processes = 3"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 10)");
+    cluster.sql(&add("work", 1, 300, "'key', 'great'"));
+    let scheduler = "select min(pid) from pg_stat_activity where backend_type like 'kongtask scheduler%'";
+    cluster.wait_for_log("All slots for background workers are in use");
+    let scheduler = cluster.text(scheduler).parse().expect("a pid");
+    let before = cpu_time(scheduler);
+    cluster.sql("select pg_sleep(0.6)");
+    let used = cpu_time(scheduler) - before;
+    assert!(used.as_millis() < 200, "the scheduler has used {used:?} of 0.6 s");
 }
 
 #[test]
