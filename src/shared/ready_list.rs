@@ -414,7 +414,7 @@ impl ReadyList {
         let is_removed = |hint: &Hint| hint.task == task && hint.kind != Kind::Queued;
         let mut removed = self.list().iter().filter(|hint| is_removed(hint)).map(|hint| hint.position);
         let begins = removed.next()?;
-        let last = removed.last().unwrap_or(begins);
+        let last = removed.next_back().unwrap_or(begins);
         self.retain(|hint| !is_removed(hint));
         Some((begins, last))
     }
