@@ -29,6 +29,8 @@ pub enum Statement {
     Empties(pg_sys::Oid),
     /// CREATE EXTENSION kongtask.
     Creates,
+    /// ALTER EXTENSION kongtask UPDATE.
+    Updates,
     /// DROP EXTENSION kongtask, possibly with others. `restrict`: of no other, and without CASCADE.
     Drops { restrict: bool },
     /// DROP SCHEMA ... CASCADE of these schemas.
@@ -148,6 +150,10 @@ unsafe fn classify(node: *mut pg_sys::Node) -> Option<Statement> {
                 option((*create).options, &[c"template"]).and_then(|option| empties(pg_sys::defGetString(option)))
             }
             pg_sys::NodeTag::T_CreateExtensionStmt => creates(node.cast()).then_some(Statement::Creates),
+            pg_sys::NodeTag::T_AlterExtensionStmt => {
+                let alter = node.cast::<pg_sys::AlterExtensionStmt>();
+                (text((*alter).extname) == *EXTENSION).then_some(Statement::Updates)
+            }
             pg_sys::NodeTag::T_DropStmt => {
                 let drop = node.cast::<pg_sys::DropStmt>();
                 let names = || elements((*drop).objects).map(|name| text(string_value(name.cast())));

@@ -1,5 +1,5 @@
-//! Hooks for the statements that concern kongtask: those that need a database empty, those that create or drop the
-//! extension, COMMIT PREPARED, those of a dump that is restored, and those on subscriptions.
+//! Hooks for the statements that concern kongtask: those that need a database empty, those that create, update or drop
+//! the extension, COMMIT PREPARED, those of a dump that is restored, and those on subscriptions.
 //!
 //! A session stops the workers only by a statement that it has the right to run, and not by a drop that is certain to
 //! be refused.
@@ -47,6 +47,7 @@ fn before(statement: &Statement) -> Result<(), Error> {
         Statement::ChangesSubscriptions => commit_notes::note_tasks_changed(),
         Statement::Empties(database) if version::owns_database(*database, role::current()) => empty(*database),
         Statement::Empties(_) => (),
+        Statement::Updates if owns_the_extension() => lock_jobs(),
         drop if drops_the_queue(drop) => {
             refuse_what_postgres_would(drop)?;
             empty(background::database());
@@ -93,7 +94,7 @@ fn note_what_was_prepared() {
 fn drops_the_queue(statement: &Statement) -> bool {
     let me = role::current();
     match statement {
-        Statement::Drops { .. } => schema::extension().is_some_and(|extension| version::owns_extension(extension, me)),
+        Statement::Drops { .. } => owns_the_extension(),
         Statement::DropsSchemas(names) => {
             schema::queue().is_ok_and(|queue| names.contains(&queue.name) && queue.is_of(me))
         }
@@ -104,6 +105,10 @@ fn drops_the_queue(statement: &Statement) -> bool {
         }
         _ => false,
     }
+}
+
+fn owns_the_extension() -> bool {
+    schema::extension().is_some_and(|extension| version::owns_extension(extension, role::current()))
 }
 
 /// Makes kongtask's processes leave a database, and keeps them away until this transaction ends. Running jobs get
@@ -124,8 +129,8 @@ fn empty(database: Oid) {
     }
 }
 
-/// Locks the table `jobs` first, as every session does that adds a job: a drop alone would lock its sequence before it,
-/// and deadlock with such a session.
+/// Locks the table `jobs` first, as every session does that adds a job, and every process that reads the tasks. A drop
+/// alone would lock its sequence before it, and the scripts of some updates kongtask.tasks, and deadlock with those.
 fn lock_jobs() {
     if let Ok(queue) = schema::queue() {
         heap::lock_all(queue.table);

@@ -142,3 +142,25 @@ fn before_the_upgrade_the_tables_of_former_versions_are_read_as_they_are() {
     }
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
 }
+
+#[test]
+fn an_update_does_not_deadlock_with_those_who_read_the_tasks() {
+    for version in ["0.1.0", "0.2.0"] {
+        let cluster = Cluster::with(&["kongtask.workers = 0"]);
+        let mut db = cluster.connect();
+        db.batch_execute(&format!("create extension kongtask version '{version}'")).expect("an extension");
+        // As workers do: the table of jobs first.
+        db.batch_execute("begin; lock table graphile_worker.jobs in access share mode").expect("a lock");
+        std::thread::scope(|threads| {
+            let update = threads.spawn(|| cluster.sql("alter extension kongtask update"));
+            let mut watch = cluster.connect();
+            let waits = "select count(*) > 0 from pg_stat_activity where query like 'alter extension%' and wait_event_type = 'Lock'";
+            let has_waited = wait_until(SOON, || text(&mut watch, waits) == "t");
+            let read = db.batch_execute("select from kongtask.tasks");
+            db.batch_execute("rollback").expect("the end");
+            assert!(has_waited);
+            read.unwrap_or_else(|e| panic!("{version}: {}", describe(&e)));
+            update.join().expect("an update");
+        });
+    }
+}
