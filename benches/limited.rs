@@ -1,7 +1,8 @@
-//! What a limit costs the jobs that fall under it.
+//! What a limit costs the jobs that fall under it, and how long a tenant waits beside another with many jobs.
 
 use crate::contest::{compete, ratio};
 use crate::drains::{WORKERS, ours};
+use crate::fairness;
 use crate::queue::{Queue, Task};
 use crate::report::{Section, Target};
 use crate::server::{Server, run};
@@ -37,6 +38,7 @@ pub fn measure(server: &Server, section: &mut Section) {
         let (measured, settings) = ratio(&standings, name, "plain");
         section.require(&format!("jobs limited by {name}, to plain"), &settings, measured, target);
     }
+    fairness::measure(&queue, section);
     server.serve_nobody();
     server.drop(&queue.database);
 }

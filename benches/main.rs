@@ -14,6 +14,7 @@ mod docs;
 mod drains;
 mod enqueue;
 mod environment;
+mod fairness;
 mod footprint;
 mod history;
 mod indexes;

@@ -5,6 +5,7 @@ pub mod sync {
     pub use loom::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering, fence};
 
     pub const CAPACITY: usize = 2;
+    pub const LANES: usize = 2;
 }
 
 #[path = "../../src/shared/protocols.rs"]

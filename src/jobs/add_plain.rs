@@ -61,6 +61,7 @@ pub fn add(job: &NewJob) -> Result<Value, Error> {
         attempts: 0,
         max_attempts: max_attempts.value() as i32,
         queue_name: None,
+        payload: values[attribute::PAYLOAD as usize - 1],
         has_key: false,
         is_locked: false,
         is_news: true,

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::pg::clock::{self, NEVER, Tick};
 use crate::pg::heap;
 use crate::pg::memory::Arena;
-use crate::pg::spi::Plan;
+use crate::pg::spi::{Plan, Value};
 use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
 use crate::schema;
@@ -29,18 +29,43 @@ pub fn has_keys(task: &Task) -> bool {
     task.limits.iter().any(|limit| limit.by.is_some())
 }
 
-/// Returns what jobs of a task are limited by, for each the limits with the job's keys. Jobs that are gone are left out.
-/// To be called within a transaction, if the task [has keys](has_keys).
-pub fn claims<'t>(task: &'t Task, hints: &[Hint]) -> Result<Vec<(Hint, Vec<Claim<'t>>)>, Error> {
-    if !has_keys(task) {
-        return Ok(hints.iter().map(|&hint| (hint, keyless(task))).collect());
-    }
-    let mut found = claims_of(task, hints.iter().map(|hint| hint.position.id).collect())?;
-    Ok(hints.iter().filter_map(|&hint| Some((hint, found.remove(&hint.position.id)?))).collect())
+/// Returns the limit whose key stands for a job on the ready list: the only one of the task that has keys.
+fn keyed_limit(task: &Task) -> Option<&Rc<Limit>> {
+    let mut keyed = task.limits.iter().filter(|limit| limit.by.is_some());
+    let first = keyed.next()?;
+    keyed.next().is_none().then_some(first)
 }
 
-fn keyless(task: &Task) -> Vec<Claim<'_>> {
-    task.limits.iter().map(|limit| limit.claim(None, None)).collect()
+/// Returns the key that stands for a job on the ready list.
+pub fn key(task: &Task, payload: Value, queue_name: Value) -> u64 {
+    keyed_limit(task).map_or(NO_KEY, |limit| limit.claim(payload, queue_name).key)
+}
+
+/// Returns true if only the rows of some jobs say what they are limited by.
+pub fn needs_rows(task: &Task, hints: &[Hint]) -> bool {
+    has_keys(task) && (keyed_limit(task).is_none() || hints.iter().any(|hint| hint.key == NO_KEY))
+}
+
+/// Returns what jobs of a task are limited by, for each the limits with the job's keys. Jobs that are gone are left out,
+/// if their rows are looked at. To be called within a transaction, if that [is needed](needs_rows).
+pub fn claims<'t>(task: &'t Task, hints: &[Hint]) -> Result<Vec<(Hint, Vec<Claim<'t>>)>, Error> {
+    if !needs_rows(task, hints) {
+        return Ok(hints.iter().map(|&hint| (hint, with_key(task, hint.key))).collect());
+    }
+    let mut found = claims_of(task, hints.iter().map(|hint| hint.position.id).collect())?;
+    let keyed = keyed_limit(task).map(|limit| limit.terms.id);
+    let with_claims = |&hint: &Hint| {
+        let claims = found.remove(&hint.position.id)?;
+        let key = claims.iter().find(|claim| keyed == Some(claim.terms.id)).map_or(NO_KEY, |claim| claim.key);
+        Some((Hint { key, ..hint }, claims))
+    };
+    Ok(hints.iter().filter_map(with_claims).collect())
+}
+
+/// Returns the claims of a job with this key, under the limit that has keys.
+fn with_key(task: &Task, key: u64) -> Vec<Claim<'_>> {
+    let key = |limit: &Limit| if limit.by.is_some() { key } else { NO_KEY };
+    task.limits.iter().map(|limit| Claim { terms: &limit.terms, key: key(limit) }).collect()
 }
 
 fn claims_of(task: &Task, ids: Vec<i64>) -> Result<HashMap<i64, Vec<Claim<'_>>>, Error> {
@@ -83,22 +108,43 @@ fn claims_of(task: &Task, ids: Vec<i64>) -> Result<HashMap<i64, Vec<Claim<'_>>>,
     Ok(found)
 }
 
-/// The keys of jobs that room was granted for, by their ids: each in the order of its task's limits. Jobs of tasks without
-/// keys are not among them.
-pub type GrantedKeys = HashMap<i64, Vec<u64>>;
+/// The jobs that a worker was granted room for.
+#[derive(Default)]
+pub struct Granted {
+    /// Their task; `None` if there are none.
+    pub task: Option<Rc<Task>>,
+    /// The keys of each job, by its id, in the order of the task's limits.
+    pub keys: HashMap<i64, Vec<u64>>,
+}
 
-/// Returns false if a job was changed since room was granted for it, and falls under other keys now.
-pub fn has_granted_keys(job: &Job, limits: &[Rc<Limit>], granted: &GrantedKeys) -> bool {
-    granted.get(&job.id).is_none_or(|keys| {
+impl Granted {
+    /// Returns true if what the jobs are limited by depends on their rows.
+    pub fn has_keys(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| has_keys(task))
+    }
+
+    /// Returns false if a job falls under other keys than it was granted room for.
+    pub fn covers(&self, job: &Job) -> bool {
+        let (Some(task), Some(keys)) = (self.task.as_ref().filter(|task| has_keys(task)), self.keys.get(&job.id))
+        else {
+            return true;
+        };
         let [payload, queue] = job.columns([attribute::PAYLOAD, attribute::QUEUE_NAME]);
-        limits.iter().map(|limit| limit.claim(payload, queue).key).eq(keys.iter().copied())
-    })
+        task.limits.iter().map(|limit| limit.claim(payload, queue).key).eq(keys.iter().copied())
+    }
+
+    /// Returns what a job was granted room under.
+    pub fn claims(&self, job: i64) -> impl Iterator<Item = Claim<'_>> {
+        let limits = self.task.iter().flat_map(|task| task.limits.iter());
+        let keys = self.keys.get(&job).into_iter().flatten();
+        limits.zip(keys).map(|(limit, &key)| Claim { terms: &limit.terms, key })
+    }
 }
 
 /// Returns what one job of a task is limited by. To be called within a transaction.
 pub fn claims_of_one(task: &Task, id: i64) -> Result<Vec<Claim<'_>>, Error> {
     if !has_keys(task) {
-        return Ok(keyless(task));
+        return Ok(with_key(task, NO_KEY));
     }
     Ok(claims_of(task, vec![id])?.remove(&id).unwrap_or_default())
 }
@@ -145,14 +191,31 @@ pub fn sift(board: Board, database: Oid, tasks: &Tasks, role: Oid, hints: &mut V
     }
     // All at once, as tasks may share a limit.
     let mut jobs: Vec<(Position, Vec<Claim>)> = Vec::new();
+    let mut keys: HashMap<i64, u64> = HashMap::new();
+    let mut counts: HashMap<(u64, u64), usize> = HashMap::new();
     for (task, hints) in by_task.values() {
-        jobs.extend(claims(task, hints)?.into_iter().map(|(hint, claims)| (hint.position, claims)));
+        for (hint, claims) in claims(task, hints)? {
+            if hint.key != NO_KEY {
+                keys.insert(hint.position.id, hint.key);
+                claims
+                    .iter()
+                    .filter(|claim| claim.key != NO_KEY)
+                    .for_each(|claim| *counts.entry(claim.id()).or_default() += 1);
+            }
+            jobs.push((hint.position, claims));
+        }
     }
     if jobs.is_empty() {
         return Ok(());
     }
+    for hint in hints.iter_mut() {
+        hint.key = keys.get(&hint.position.id).copied().unwrap_or(NO_KEY);
+    }
     jobs.sort_unstable_by_key(|(position, _)| *position);
-    let (full, next_start) = limits::sift(board, database, &jobs, MORE);
+    // So that the search goes on to the jobs of other keys, the rest of a key that has most jobs waits though it has room.
+    let is_dominant = |count: &usize| *count > hints.len() / 2 && *count > MORE as usize * 2;
+    let dominant = counts.iter().find(|(_, count)| is_dominant(count)).map(|(&id, _)| id);
+    let (full, next_start) = limits::sift(board, database, &jobs, MORE, dominant);
     tell_next_start(board.database(database), next_start);
     let mut waiting: Vec<i64> =
         jobs.iter().zip(full).filter(|(_, is_full)| *is_full).map(|((position, _), _)| position.id).collect();
@@ -181,9 +244,9 @@ pub fn refill(
             opened.iter().filter(|opened| opened.limit == limit.terms.id).map(Sought::new).collect();
         keys.sort_unstable_by_key(|sought| sought.opened.key);
         if !keys.is_empty() {
-            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, keys };
+            let mut refill = Refill { board, database, tasks, forbidden_flags, limit, keys, mine };
             let found = refill.find()?;
-            refill.put(found, mine);
+            refill.put(found);
         }
     }
     Ok(())
@@ -218,6 +281,8 @@ struct Refill<'a> {
     forbidden_flags: &'a [DbText],
     limit: &'a Limit,
     keys: Vec<Sought<'a>>,
+    /// The role of the worker that searches; `None` for the scheduler.
+    mine: Option<Oid>,
 }
 
 /// A job that was found: its role, and the place of its key.
@@ -232,7 +297,7 @@ impl Refill<'_> {
     /// is room for, as those are about to be wanted.
     fn most(&self, key: &Sought) -> usize {
         const MOST: usize = 500;
-        let more = if self.limit.terms.rate.is_none() && self.limit.by.is_none() { MORE as usize } else { 0 };
+        let more = if self.limit.terms.rate.is_none() { MORE as usize / self.keys.len() } else { 0 };
         usize::try_from(key.opened.room).unwrap_or(MOST).saturating_add(more).min(MOST)
     }
 
@@ -254,7 +319,10 @@ impl Refill<'_> {
                 None => {
                     if let Some(entry) = self.board.database(self.database) {
                         entry.has_unlisted_jobs.store(true, SeqCst);
-                        entry.scheduler.set();
+                        // The scheduler looks at the table after this.
+                        if self.mine.is_some() {
+                            entry.scheduler.set();
+                        }
                     }
                 }
             }
@@ -341,7 +409,7 @@ impl Refill<'_> {
     }
 
     /// Puts jobs on the lists of their roles, and wakes workers. The rest waits again.
-    fn put(&mut self, mut found: Vec<Found>, mine: Option<Oid>) {
+    fn put(&mut self, mut found: Vec<Found>) {
         found.sort_unstable_by_key(|found| (found.key, found.hint.position));
         let mut jobs: Vec<Found> = Vec::with_capacity(found.len());
         let mut count = 0;
@@ -382,7 +450,7 @@ impl Refill<'_> {
                 room[found.key] -= begins;
                 begin += begins as usize;
             }
-            let others = begin - usize::from(begin > 0 && mine == Some(role));
+            let others = begin - usize::from(begin > 0 && self.mine == Some(role));
             if wake::wake(self.board, self.database, role, others) < others
                 && let Some(entry) = self.board.database(self.database)
                 && entry.can_rebalance.is_set()

@@ -11,7 +11,7 @@ use crate::schema;
 use crate::schema::job_row::timestamp;
 use crate::settings;
 use crate::shared;
-use crate::shared::ready_list::{Hint, Kind, Position};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY, Position};
 use crate::tasks::pauses::{PausedQueues, Pauses};
 use crate::tasks::registry;
 use pgrx::IntoDatum;
@@ -66,6 +66,7 @@ impl SearchResult {
             Some(worker_id) => self.has_dead_locks |= !shared::living_workers().contains(&worker_id),
             None => self.hints.push(Hint {
                 position,
+                key: NO_KEY,
                 task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
                 kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
             }),

@@ -2,7 +2,7 @@
 //! another transaction has locked.
 
 use super::claim_row::{Claims, claim_without_executor};
-use super::limited::{self, GrantedKeys};
+use super::limited::Granted;
 use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
@@ -16,9 +16,9 @@ use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
 use crate::schema::job_row::{Job, attribute};
 use crate::settings;
-use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// The jobs to take.
@@ -26,20 +26,24 @@ pub struct TakeRequest<'a> {
     pub ids: &'a [i64],
     pub task: &'a DbText,
     pub forbidden_flags: &'a [DbText],
-    /// The limits of the task, and the keys that room was granted for. A job that falls under others now is not taken: the
-    /// commit that changed it has put it on the list again.
-    pub limits: &'a [Rc<Limit>],
-    pub granted: Rc<GrantedKeys>,
+    /// What room was granted for. A job that falls under other keys is not taken.
+    pub granted: Rc<Granted>,
+    /// The jobs that were not taken for that.
+    pub changed: RefCell<Vec<i64>>,
 }
 
 impl<'a> TakeRequest<'a> {
     /// Jobs that room was granted for in this transaction, or that need none.
     fn new(ids: &'a [i64], task: &'a DbText, forbidden_flags: &'a [DbText]) -> TakeRequest<'a> {
-        TakeRequest { ids, task, forbidden_flags, limits: &[], granted: Rc::default() }
+        TakeRequest { ids, task, forbidden_flags, granted: Rc::default(), changed: RefCell::default() }
     }
 
     fn has_room(&self, job: &Job) -> bool {
-        limited::has_granted_keys(job, self.limits, &self.granted)
+        let has_room = self.granted.covers(job);
+        if !has_room {
+            self.changed.borrow_mut().push(job.id);
+        }
+        has_room
     }
 
     fn values(&self) -> [Value; 4] {
@@ -54,7 +58,7 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let Some(installed) = table_to_write(take)? else {
         let values = take.values();
-        if take.granted.is_empty() {
+        if !take.granted.has_keys() {
             return rows(&DELETE, &values);
         }
         let ids: Vec<i64> = lock(take)?.iter().map(|job| job.id).collect();

@@ -1,9 +1,9 @@
 //! The triggers of `jobs`, `job_queues` and `migrations`.
 
-use super::queues;
+use super::{limited, queues};
 use crate::error::Error;
 use crate::jobs::search;
-use crate::pg::args::Text;
+use crate::pg::args::{Text, is_stored_apart};
 use crate::pg::catch::Failure;
 use crate::pg::clock::{self, Timestamp};
 use crate::pg::function::Call;
@@ -14,7 +14,7 @@ use crate::pg::{catalog, notify};
 use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
 use crate::shared;
-use crate::shared::ready_list::{Hint, Position};
+use crate::shared::ready_list::{Hint, NO_KEY, Position};
 use crate::signals::commit_notes::{self, Change};
 use crate::tasks::registry;
 use pgrx::IntoDatum;
@@ -138,6 +138,7 @@ pub fn note_job(call: &mut Call) -> Result<Value, Failure> {
         attempts: number(attribute::ATTEMPTS),
         max_attempts: number(attribute::MAX_ATTEMPTS),
         queue_name: row.value(attribute::QUEUE_NAME),
+        payload: row.value(attribute::PAYLOAD),
         has_key: row.value(attribute::KEY).is_some(),
         is_locked: row.value(attribute::LOCKED_AT).is_some(),
         is_news,
@@ -155,6 +156,7 @@ pub struct Changed {
     pub attempts: i32,
     pub max_attempts: i32,
     pub queue_name: Value,
+    pub payload: Value,
     pub has_key: bool,
     pub is_locked: bool,
     /// True if external workers are to be told.
@@ -187,8 +189,12 @@ pub fn note(job: &Changed) -> Result<(), Error> {
             commit_notes::note_paused(tasks.changes, until);
         }
         Some(task) => {
+            // A worker asks for room by it. Without it, the worker looks at the row first.
+            let is_known = job.queue_name.is_none() && !job.payload.is_some_and(is_stored_apart);
+            let key = if is_known { limited::key(task, job.payload, None) } else { NO_KEY };
             let hint = Hint {
                 position,
+                key,
                 task: task.tag,
                 kind: search::kind(job.queue_name.is_some(), job.attempts == 0 && !job.has_key),
             };

@@ -53,6 +53,12 @@ unsafe fn release(descriptor: pg_sys::TupleDesc) {
     }
 }
 
+/// Returns true if a value with a header of its own is stored in another table, so that to read it may take long, and fail.
+pub fn is_stored_apart(datum: Datum) -> bool {
+    // SAFETY: by the caller's word a varlena.
+    unsafe { varlena::varatt_is_1b_e(datum.cast_mut_ptr()) }
+}
+
 /// A composite value: a row of a table.
 #[derive(Clone, Copy)]
 pub struct Row(Datum);

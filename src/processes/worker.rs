@@ -160,7 +160,6 @@ fn run(
             latest: Cell::default(),
             jobs_run: Cell::new(0),
             room: Room::default(),
-            has_begun_early: Cell::new(false),
         },
         looks_at: 1,
         passes: 1,

@@ -113,7 +113,9 @@ impl Runner {
     fn guarded_in_place(&self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
         self.begin();
         let ids = taken.ids();
-        let jobs = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
+        let take = self.take(taken, &ids);
+        let jobs = self.arena.within(|| take::lock(&take))?;
+        self.offer_changed(taken, take);
         let left = self.guarded_here(taken, &jobs, RunMode::InPlace)?;
         let left: Vec<i64> = left.iter().map(|job| job.id).collect();
         Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())

@@ -5,32 +5,27 @@
 
 use super::Runner;
 use crate::error::Error;
-use crate::jobs::limited::{self, GrantedKeys};
+use crate::jobs::limited::{self, Granted};
 use crate::jobs::queue_search::NextJob;
 use crate::pg::catch::{Level, log_with};
 use crate::pg::clock::{self, Tick, after};
 use crate::pg::text::DbText;
 use crate::pg::xact;
 use crate::shared::limits::{self, Answer, Claim, NO_KEY, Opened};
-use crate::shared::ready_list::{Hint, Kind, Position};
+use crate::shared::ready_list::Hint;
 use crate::shared::{self, Board};
 use crate::signals::wake;
-use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// A job that was granted a start by rates: its id, and those limits, each with the key.
-type Start = (i64, Vec<(Rc<Limit>, u64)>);
 
 /// What a worker has been granted, and what became of it.
 #[derive(Default)]
 pub struct Room {
-    /// Those of this run.
-    starts: RefCell<Vec<Start>>,
-    /// The keys of those of this run, for tasks that have keys.
-    keys: RefCell<Rc<GrantedKeys>>,
+    /// The jobs of this run.
+    granted: RefCell<Rc<Granted>>,
     /// True once a handler was called.
     pub(super) has_begun: Cell<bool>,
     /// How many jobs have given back room of which no other worker was told.
@@ -40,18 +35,9 @@ pub struct Room {
 }
 
 impl Room {
-    fn note(&self, job: i64, task: &Task, claims: &[Claim]) {
-        let is_timed = |limit: &&Rc<Limit>| limit.terms.rate.is_some();
-        if task.limits.iter().any(|limit| is_timed(&limit)) {
-            let timed = task.limits.iter().zip(claims).filter(|(limit, _)| is_timed(limit));
-            let timed = timed.map(|(limit, claim)| (limit.clone(), claim.key)).collect();
-            self.starts.borrow_mut().push((job, timed));
-        }
-    }
-
-    /// Returns the keys that room was granted for in this run.
-    pub(super) fn granted(&self) -> Rc<GrantedKeys> {
-        self.keys.borrow().clone()
+    /// Returns what room was granted for in this run.
+    pub(super) fn granted(&self) -> Rc<Granted> {
+        self.granted.borrow().clone()
     }
 
     /// Returns how many jobs have given back room that this worker does not use itself, if it has taken so many jobs of
@@ -68,29 +54,20 @@ impl Runner {
         &self,
         tasks: &Tasks,
         forbidden_flags: &[DbText],
-        task: &Task,
+        task: &Rc<Task>,
         hints: &[Hint],
         most: usize,
     ) -> Result<Vec<Hint>, Error> {
         let Some(board) = shared::board() else { return Ok(Vec::new()) };
-        // A job that runs in place alone is looked at by the transaction that runs it.
-        let is_alone = most == 1 && hints.iter().all(|hint| hint.kind == Kind::Plain) && self.is_in_place(task);
-        let jobs = if limited::has_keys(task) {
-            if is_alone {
-                self.begin();
-            } else {
-                xact::begin_for_queue();
-            }
-            let jobs = limited::claims(task, hints)?;
-            if !is_alone {
-                xact::commit()?;
-            }
-            jobs
-        } else {
-            limited::claims(task, hints)?
-        };
-        let asked: Vec<_> = jobs.iter().map(|(hint, claims)| (hint.position, claims.clone())).collect();
-        let answers = self.ask(board, task, &asked, most);
+        let needs_rows = limited::needs_rows(task, hints);
+        if needs_rows {
+            xact::begin_for_queue();
+        }
+        let jobs = limited::claims(task, hints)?;
+        if needs_rows {
+            xact::commit()?;
+        }
+        let answers = self.ask(board, task, &jobs, most);
         let mut granted = Vec::new();
         let mut left = Vec::new();
         let mut others = Vec::new();
@@ -111,13 +88,6 @@ impl Runner {
         // of their keys wait for.
         let is_one_gone = jobs.len() < hints.len();
         let searches = is_one_gone || !others.is_empty();
-        if limited::has_keys(task) && is_alone {
-            if granted.is_empty() || searches {
-                xact::commit()?;
-            } else {
-                self.has_begun_early.set(true);
-            }
-        }
         if searches {
             others.sort_unstable();
             others.dedup();
@@ -139,29 +109,25 @@ impl Runner {
             return Ok(true);
         }
         let claims = limited::claims_of_one(&next.task, next.hint.position.id)?;
-        let answers = self.ask(board, &next.task, &[(next.hint.position, claims)], 1);
+        let answers = self.ask(board, &next.task, &[(next.hint, claims)], 1);
         Ok(answers.first() == Some(&Answer::Granted))
     }
 
-    fn ask(&self, board: Board, task: &Task, jobs: &[(Position, Vec<Claim>)], most: usize) -> Vec<Answer> {
-        self.room.starts.borrow_mut().clear();
+    fn ask(&self, board: Board, task: &Rc<Task>, jobs: &[(Hint, Vec<Claim>)], most: usize) -> Vec<Answer> {
         self.room.has_begun.set(false);
         let (answers, next_start) = limits::grant(board, self.database, self.me, jobs, most);
         limited::tell_next_start(board.database(self.database), next_start);
-        let mut keys = GrantedKeys::new();
-        for ((position, claims), answer) in jobs.iter().zip(&answers) {
+        let mut keys = HashMap::new();
+        for ((hint, claims), answer) in jobs.iter().zip(&answers) {
             match answer {
                 Answer::Granted => {
-                    self.room.note(position.id, task, claims);
-                    if limited::has_keys(task) {
-                        keys.insert(position.id, claims.iter().map(|claim| claim.key).collect());
-                    }
+                    keys.insert(hint.position.id, claims.iter().map(|claim| claim.key).collect());
                 }
                 Answer::Full => self.warn_of_full_table(),
                 Answer::Waits(_) | Answer::Left => (),
             }
         }
-        self.room.keys.replace(Rc::new(keys));
+        self.room.granted.replace(Rc::new(Granted { task: Some(task.clone()), keys }));
         answers
     }
 
@@ -193,17 +159,26 @@ impl Runner {
     /// Gives back all room. `left` are jobs that did not begin.
     pub fn give_back(&self, tasks: &Tasks, forbidden_flags: &[DbText], left: &[Hint]) -> Result<(), Error> {
         let has_begun = self.room.has_begun.take();
-        self.room.keys.take();
-        for (job, limits) in self.room.starts.borrow_mut().drain(..) {
+        let granted = self.room.granted.take();
+        for &job in granted.keys.keys() {
             if !has_begun || left.iter().any(|hint| hint.position.id == job) {
-                for (limit, key) in limits {
-                    limits::take_back(self.database, &Claim { terms: &limit.terms, key }, 1);
-                }
+                granted.claims(job).for_each(|claim| limits::take_back(self.database, &claim, 1));
             }
         }
-        let (waiting, freed) = limits::release(self.database, self.me);
+        let (mut waiting, freed) = limits::release(self.database, self.me);
         self.room.freed.set(self.room.freed.get() + freed);
+        waiting.retain(|&(limit, key)| !self.has_enough_on_list(tasks, limit, key));
         if waiting.is_empty() { Ok(()) } else { self.refill(tasks, forbidden_flags, Some(&waiting)) }
+    }
+
+    /// Returns true if there are so many jobs of a key on the list that those that wait need not be searched for yet: the
+    /// worker that runs the last of them does that.
+    fn has_enough_on_list(&self, tasks: &Tasks, limit: u64, key: u64) -> bool {
+        const ENOUGH: usize = 8;
+        let terms = tasks.limits.get(limit).map(|limit| &limit.terms).filter(|_| key != NO_KEY);
+        terms.is_some_and(|terms| {
+            self.list.with(|ready| ready.has(ENOUGH, |hint| hint.key == key && terms.covers(hint.task)))
+        })
     }
 
     /// Searches for jobs that wait under limits and keys that have room: those given, or all.

@@ -54,12 +54,12 @@ use crate::schema::job_row::{Job, Times};
 use crate::settings;
 use crate::shared::counters::{self, Account, TaskCounters};
 use crate::shared::crash_records::CrashRecord;
-use crate::shared::ready_list::{Hint, Kind};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY};
 use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Keep, Task};
 use pgrx::pg_sys::Oid;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::rc::Rc;
@@ -92,8 +92,6 @@ pub struct Runner {
     pub jobs_run: Cell<u64>,
     /// What it has been granted under limits.
     pub room: limits::Room,
-    /// True if the transaction of the next handler has begun, for a look at what its job is limited by.
-    pub has_begun_early: Cell<bool>,
 }
 
 /// Measures an attempt.
@@ -276,7 +274,19 @@ impl Runner {
 
     /// Deletes jobs in the current transaction.
     fn delete(&self, taken: &TakenJobs, ids: &[i64]) -> Result<Vec<Job>, Error> {
-        self.arena.within(|| take::delete(&self.take(taken, ids)))
+        let take = self.take(taken, ids);
+        let jobs = self.arena.within(|| take::delete(&take))?;
+        self.offer_changed(taken, take);
+        Ok(jobs)
+    }
+
+    /// Puts the jobs back on the list that fall under other keys than they were granted room for. Whoever takes them then
+    /// looks at their rows first.
+    fn offer_changed(&self, taken: &TakenJobs, take: TakeRequest) {
+        let changed = take.changed.into_inner();
+        for hint in taken.hints.iter().filter(|hint| changed.contains(&hint.position.id)) {
+            self.offer(Hint { key: NO_KEY, ..*hint });
+        }
     }
 
     fn take<'a>(&self, taken: &'a TakenJobs, ids: &'a [i64]) -> TakeRequest<'a> {
@@ -284,8 +294,8 @@ impl Runner {
             ids,
             task: &taken.task.identifier,
             forbidden_flags: &taken.forbidden_flags,
-            limits: &taken.task.limits,
             granted: self.room.granted(),
+            changed: RefCell::default(),
         }
     }
 
@@ -378,11 +388,8 @@ impl Runner {
         Ok(xact::commit()?)
     }
 
-    /// Begins the transaction of a handler, unless it has begun.
+    /// Begins the transaction of a handler.
     fn begin(&self) {
-        if self.has_begun_early.take() {
-            return;
-        }
         marks::forget();
         xact::begin();
         commit_as_set();

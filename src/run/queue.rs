@@ -15,7 +15,7 @@ use crate::pg::{background, fault, latch, xact};
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
-use crate::shared::ready_list::{Hint, Kind};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY};
 use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
 use crate::tasks::registry::{self, Task, Tasks};
 use std::rc::Rc;
@@ -207,7 +207,7 @@ impl Runner {
 /// Returns what stands for a claimed job. To be called within a transaction, as it reads the job's row.
 fn claimed_hint(job: &Job, task: &Task) -> Hint {
     let kind = if job.queue_name().is_some() { Kind::Queued } else { Kind::Claimed };
-    Hint { position: job.position(), task: task.tag, kind }
+    Hint { position: job.position(), key: NO_KEY, task: task.tag, kind }
 }
 
 fn with_hint((job, task): (Job, Rc<Task>)) -> (Job, Rc<Task>, Hint) {

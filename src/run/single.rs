@@ -13,7 +13,7 @@ use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
 use crate::shared::crash_records;
-use crate::shared::ready_list::{Hint, Kind};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY};
 use crate::signals::{commit_notes, wake};
 use crate::tasks::registry::{self, Keep, Task};
 
@@ -199,7 +199,7 @@ impl Runner {
 
     /// Returns what stands for a job on the ready list. To be called within a transaction, as it reads the job's row.
     fn hint(job: &Job, attempt: &Attempt, kind: Kind) -> Hint {
-        Hint { position: job.position(), task: attempt.task.tag, kind }
+        Hint { position: job.position(), key: NO_KEY, task: attempt.task.tag, kind }
     }
 
     /// Puts a job back on the ready list.

@@ -21,7 +21,8 @@
 //!  ready list ────────────────► waits in the entry ────────────► searched for ──► ready list
 //! ```
 
-use super::ready_list::Position;
+pub use super::ready_list::NO_KEY;
+use super::ready_list::{Hint, Position};
 use super::{Board, Worker};
 use crate::pg::clock::{self, NEVER, Tick};
 use crate::pg::lock::Lock;
@@ -64,13 +65,10 @@ impl Rate {
 }
 
 impl Terms {
-    fn covers(&self, tag: u32) -> bool {
+    pub fn covers(&self, tag: u32) -> bool {
         self.tags.as_ref().is_none_or(|tags| tags.contains(&tag))
     }
 }
-
-/// The key of a limit that has none.
-pub const NO_KEY: u64 = 0;
 
 /// A limit that a job falls under, with the hash of the job's key.
 #[derive(Clone, Copy)]
@@ -475,7 +473,7 @@ pub fn grant(
     board: Board,
     database: Oid,
     me: &Worker,
-    jobs: &[(Position, Vec<Claim>)],
+    jobs: &[(Hint, Vec<Claim>)],
     most: usize,
 ) -> (Vec<Answer>, Tick) {
     let grant = |table: &mut Table| {
@@ -515,7 +513,7 @@ pub fn grant(
             granted += 1;
             Answer::Granted
         };
-        let answers = jobs.iter().map(|(position, claims)| answer(table, *position, claims)).collect();
+        let answers = jobs.iter().map(|(hint, claims)| answer(table, hint.position, claims)).collect();
         me.limits.asks.store(false, SeqCst);
         (answers, next_start)
     };
@@ -641,9 +639,15 @@ pub fn leave_out(board: Board, database: Oid, terms: &[&Terms], from: Position) 
 }
 
 /// Notes for each of the jobs that has no room that it waits: of those of one key, in their order, for all but as many as may
-/// begin, and `more` of them. Returns which these are, and the tick at which one of them may have room. Takes no room for
+/// begin, and `more` of them; of the `dominant` key, `more` at most. Returns which these are, and the tick at which one of them may have room. Takes no room for
 /// the others: as each of them asks for it, and gives it back, it has those that wait searched for.
-pub fn sift(board: Board, database: Oid, jobs: &[(Position, Vec<Claim>)], more: u64) -> (Vec<bool>, Tick) {
+pub fn sift(
+    board: Board,
+    database: Oid,
+    jobs: &[(Position, Vec<Claim>)],
+    more: u64,
+    dominant: Option<(u64, u64)>,
+) -> (Vec<bool>, Tick) {
     let sift = |table: &mut Table| {
         let (now, mut next_start) = (clock::tick(), NEVER);
         let mut rooms: HashMap<(u64, u64), u64> = HashMap::new();
@@ -651,6 +655,7 @@ pub fn sift(board: Board, database: Oid, jobs: &[(Position, Vec<Claim>)], more: 
             let full = claims.iter().find(|claim| {
                 let room = || match table.room(board, database, claim, None, now) {
                     0 => 0,
+                    _ if dominant == Some(claim.id()) => more,
                     room => room.saturating_add(more),
                 };
                 *rooms.entry(claim.id()).or_insert_with(room) == 0

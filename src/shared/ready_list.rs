@@ -22,12 +22,24 @@
 //! is added behind it meanwhile, of the same priority or a higher one, need not wait for that: it is put on the list at
 //! once, though the search will find it too.
 //!
+//! Jobs that are limited by a key take turns: those of each key are a lane, and workers take from one lane after the
+//! other, among jobs of the same priority. So that the few jobs of a key need not wait until the search has come to
+//! them, either, the first of each lane are put on the list wherever they stand. While only such jobs are on
+//! the list, or the search passes jobs, workers take a job and search in turns.
+//!
 //! A list is a hint. The row's lock decides who runs a job, and a worker that takes one off the list checks everything
 //! again.
 //!
 //! Plain data without pointers, as it lies in shared memory; a process that uses it holds its lock.
 
 pub use super::sync::CAPACITY;
+use super::sync::LANES;
+
+/// The key of a job that is limited by none, or by one that is not known.
+pub const NO_KEY: u64 = 0;
+
+/// How many jobs of a lane are put on the list behind the watermark.
+const MOST_AHEAD: u16 = 32;
 
 /// Where a job stands in the order in which jobs run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,6 +80,8 @@ pub enum Kind {
 #[repr(C)]
 pub struct Hint {
     pub position: Position,
+    /// The hash of the key that it is limited by, if there is one and no more: see `src/tasks/limits.rs`.
+    pub key: u64,
     /// Tells its task from others: see [`crate::tasks::registry::tag`].
     pub task: u32,
     pub kind: Kind,
@@ -79,6 +93,62 @@ impl Hint {
         self.task == other.task
             && self.position.priority == other.position.priority
             && (self.kind == Kind::Queued) == (other.kind == Kind::Queued)
+    }
+
+    /// Returns the lane of its key. Keys may share one. Jobs without a key have a lane of their own.
+    fn lane(&self) -> usize {
+        if self.key == NO_KEY { 0 } else { 1 + ((self.key ^ self.key >> 32) % (LANES as u64 - 1)) as usize }
+    }
+}
+
+/// How many jobs of each lane are on the list, and whose turn it is. Those without a key are not counted.
+#[repr(C)]
+struct Lanes {
+    /// The lane that a job was taken from last.
+    latest: usize,
+    /// How many jobs with keys there are.
+    jobs: usize,
+    /// True if a job was taken while the search had to wait for its turn.
+    search_waited: bool,
+    counts: [u16; LANES],
+    /// A bit for each lane that has jobs.
+    used: [u64; LANES.div_ceil(64)],
+}
+
+impl Lanes {
+    fn reset(&mut self) {
+        (self.latest, self.jobs, self.search_waited) = (0, 0, false);
+        self.counts.fill(0);
+        self.used.fill(0);
+    }
+
+    fn add(&mut self, hint: &Hint) {
+        if hint.key != NO_KEY {
+            let lane = hint.lane();
+            self.jobs += 1;
+            self.counts[lane] += 1;
+            self.used[lane / 64] |= 1 << (lane % 64);
+        }
+    }
+
+    fn remove(&mut self, hint: &Hint) {
+        if hint.key != NO_KEY {
+            let lane = hint.lane();
+            self.jobs -= 1;
+            self.counts[lane] -= 1;
+            if self.counts[lane] == 0 {
+                self.used[lane / 64] &= !(1 << (lane % 64));
+            }
+        }
+    }
+
+    /// Returns the first lane behind another that has jobs; `None` if there is none up to the last lane.
+    fn next(&self, behind: usize) -> Option<usize> {
+        let (word, bit) = ((behind + 1) / 64, (behind + 1) % 64);
+        let first = self.used.get(word)? & (u64::MAX << bit);
+        let rest = (word + 1..self.used.len()).map(|word| (word, self.used[word]));
+        let (word, bits) = std::iter::once((word, first)).chain(rest).find(|(_, bits)| *bits != 0)?;
+        Some(word * 64 + bits.trailing_zeros() as usize)
     }
 }
 
@@ -96,6 +166,7 @@ pub struct ReadyList {
     is_passing: bool,
     first: usize,
     count: usize,
+    lanes: Lanes,
     hints: [Hint; CAPACITY],
 }
 
@@ -105,6 +176,7 @@ impl ReadyList {
         (self.first, self.count, self.searcher) = (0, 0, 0);
         (self.watermark, self.lowered) = (Position::START, Position::END);
         self.is_passing = false;
+        self.lanes.reset();
     }
 
     fn list(&self) -> &[Hint] {
@@ -136,8 +208,11 @@ impl ReadyList {
     pub fn offer(&mut self, hint: Hint) {
         if hint.position >= self.watermark {
             self.lowered = self.lowered.min(hint.position);
-            if !self.is_passed_by(&hint) {
+            if !self.is_passed_by(&hint) && !self.goes_ahead(&hint) {
                 return;
+            }
+            if self.count == CAPACITY {
+                self.drop_last_before_watermark();
             }
         }
         // Mostly the new one is the last.
@@ -147,16 +222,24 @@ impl ReadyList {
             }
             _ => self.count,
         };
-        if self.list().get(at).is_some_and(|other| other.position == hint.position) {
+        if let Some(other) = self.list().get(at).copied().filter(|other| other.position == hint.position) {
+            if other.key != hint.key {
+                // One of both was read before the job or its limit was changed: the worker is to look at the row.
+                self.lanes.remove(&other);
+                self.hints[self.first + at].key = NO_KEY;
+            }
             return;
         }
         if self.count == CAPACITY {
-            let last = if at == CAPACITY { hint.position } else { self.hints[self.first + CAPACITY - 1].position };
-            self.lower(last);
+            let last = if at == CAPACITY { hint } else { self.hints[self.first + CAPACITY - 1] };
+            if at < CAPACITY {
+                self.count = CAPACITY - 1;
+                self.lanes.remove(&last);
+            }
+            self.lower(last.position);
             if at == CAPACITY {
                 return;
             }
-            self.count = CAPACITY - 1;
         }
         if self.first + self.count == CAPACITY {
             self.hints.copy_within(self.first..CAPACITY, 0);
@@ -166,6 +249,30 @@ impl ReadyList {
         self.hints.copy_within(at..end, at + 1);
         self.hints[at] = hint;
         self.count += 1;
+        self.lanes.add(&hint);
+    }
+
+    /// Takes a job off the list, by its place.
+    fn remove_at(&mut self, at: usize) -> Hint {
+        let hint = self.hints[self.first + at];
+        self.lanes.remove(&hint);
+        if at < self.count / 2 {
+            self.hints.copy_within(self.first..self.first + at, self.first + 1);
+            self.first += 1;
+        } else {
+            self.hints.copy_within(self.first + at + 1..self.first + self.count, self.first + at);
+        }
+        self.count -= 1;
+        hint
+    }
+
+    /// Makes place on a full list for a job behind the watermark.
+    fn drop_last_before_watermark(&mut self) {
+        let before = self.list().partition_point(|hint| hint.position < self.watermark);
+        if before > 0 {
+            self.watermark = self.remove_at(before - 1).position;
+            self.lowered = self.lowered.min(self.watermark);
+        }
     }
 
     /// Returns true if a job behind the watermark is not to wait until the search has passed those before it.
@@ -175,14 +282,40 @@ impl ReadyList {
         self.is_passing && hint.position.priority <= self.watermark.priority && self.count < FEW
     }
 
+    /// Returns true if a job behind the watermark is one of the first of its lane.
+    fn goes_ahead(&self, hint: &Hint) -> bool {
+        hint.key != NO_KEY
+            && hint.position.priority <= self.watermark.priority
+            && self.lanes.counts[hint.lane()] < MOST_AHEAD
+    }
+
     /// Lowers the watermark: there may be anything at this position and behind it.
     pub fn lower(&mut self, position: Position) {
         self.lowered = self.lowered.min(position);
         if position < self.watermark {
-            self.watermark = position;
+            let former = std::mem::replace(&mut self.watermark, position);
             self.is_passing = false;
-            self.count = self.list().partition_point(|hint| hint.position < position);
+            // The first ones of their lanes stay.
+            let is_ahead = |hint: &Hint| {
+                hint.key != NO_KEY && hint.position >= former && hint.position.priority <= position.priority
+            };
+            self.retain(|hint| hint.position < position || is_ahead(hint));
         }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Hint) -> bool) {
+        let (first, end) = (self.first, self.first + self.count);
+        let mut kept = first;
+        for at in first..end {
+            let hint = self.hints[at];
+            if stays(&hint) {
+                self.hints[kept] = hint;
+                kept += 1;
+            } else {
+                self.lanes.remove(&hint);
+            }
+        }
+        self.count = kept - first;
     }
 
     /// Returns true if nothing that can run stands before a position. The job at it is then taken off the list, if it is
@@ -190,29 +323,33 @@ impl ReadyList {
     pub fn goes_on_at(&mut self, position: Position) -> bool {
         let begins = self.begins();
         if begins == position && self.list().first().is_some_and(|first| first.position == position) {
-            self.first += 1;
-            self.count -= 1;
+            self.remove_at(0);
         }
         begins >= position
     }
 
-    /// Takes the first job, and with it the next ones that can be taken together with it, as many as `most` returns at
-    /// most.
+    /// Takes the job whose turn it is, and with it the first ones that can be taken together with it, as many as `most`
+    /// returns at most.
     pub fn take(&mut self, most: impl FnOnce(&Hint) -> usize) -> Vec<Hint> {
-        let Some(&head) = self.list().first() else { return Vec::new() };
-        let most = most(&head);
-        if most <= 1 {
-            self.first += 1;
-            self.count -= 1;
-            return vec![head];
+        if self.count == 0 || self.is_the_search_due() {
+            return Vec::new();
         }
-        let mut taken = Vec::with_capacity(most.min(self.count));
+        let turn = self.turn();
+        let head = self.list()[turn];
+        let most = most(&head);
+        self.remove_at(turn);
+        let mut taken = vec![head];
+        if most <= 1 {
+            return taken;
+        }
+        taken.reserve(most.min(self.count));
         let (first, end) = (self.first, self.first + self.count);
         let (mut at, mut kept) = (first, 0);
         while at < end && taken.len() < most {
             let hint = self.hints[at];
             if hint.goes_with(&head) {
                 taken.push(hint);
+                self.lanes.remove(&hint);
             } else {
                 self.hints[first + kept] = hint;
                 kept += 1;
@@ -223,32 +360,63 @@ impl ReadyList {
         self.hints.copy_within(first..first + kept, at - kept);
         self.first = at - kept;
         self.count = end - self.first;
+        if turn > 0 {
+            taken.sort_unstable_by_key(|hint| hint.position);
+        }
         taken
     }
 
-    /// Takes the first job, if `goes_on` returns true for it.
+    /// Returns the place of the job whose turn it is: of those of the first one's priority, the first of the lane behind the
+    /// latest. There is one on the list.
+    fn turn(&mut self) -> usize {
+        /// Lanes may have jobs of lower priorities only.
+        const MOST_LOOKS: usize = 4;
+        if self.lanes.jobs == 0 {
+            return 0;
+        }
+        let priority = self.list()[0].position.priority;
+        for _ in 0..MOST_LOOKS {
+            self.lanes.latest = self.lanes.next(self.lanes.latest).unwrap_or(0);
+            let is_its = |hint: &Hint| hint.lane() == self.lanes.latest;
+            let mut same_priority = self.list().iter().take_while(|hint| hint.position.priority == priority);
+            if (self.lanes.latest > 0 || self.lanes.jobs < self.count)
+                && let Some(turn) = same_priority.position(is_its)
+            {
+                return turn;
+            }
+        }
+        0
+    }
+
+    /// Returns true if it is the search's turn: there are keys on the list, but it has only jobs from behind the watermark, or
+    /// the search passes jobs, and may come to other keys.
+    fn is_the_search_due(&mut self) -> bool {
+        let may_search = self.lanes.jobs > 0 && self.searcher == 0 && self.watermark != Position::END;
+        let waits = may_search && (self.is_passing || self.list()[0].position >= self.watermark);
+        let is_due = waits && self.lanes.search_waited;
+        self.lanes.search_waited = waits && !is_due;
+        is_due
+    }
+
+    /// Returns true if there are so many jobs on the list that `which` returns true for.
+    pub fn has(&self, count: usize, which: impl Fn(&Hint) -> bool) -> bool {
+        self.list().iter().filter(|hint| which(hint)).take(count).count() == count
+    }
+
+    /// Takes the first job, if `goes_on` returns true for it, and no lane is to have its turn.
     pub fn take_first_if(&mut self, goes_on: impl FnOnce(&Hint) -> bool) -> Option<Hint> {
-        let first = *self.list().first().filter(|first| goes_on(first))?;
-        self.first += 1;
-        self.count -= 1;
-        Some(first)
+        self.list().first().filter(|first| self.lanes.jobs == 0 && goes_on(first))?;
+        Some(self.remove_at(0))
     }
 
     /// Takes all jobs of a task that are in no queue off the list. Returns the positions of the first and the last.
     pub fn remove(&mut self, task: u32) -> Option<(Position, Position)> {
-        let (first, end) = (self.first, self.first + self.count);
-        let (mut removed, mut kept) = (None, first);
-        for at in first..end {
-            let hint = self.hints[at];
-            if hint.task == task && hint.kind != Kind::Queued {
-                removed = Some((removed.map_or(hint.position, |(begins, _)| begins), hint.position));
-            } else {
-                self.hints[kept] = hint;
-                kept += 1;
-            }
-        }
-        self.count = kept - first;
-        removed
+        let is_removed = |hint: &Hint| hint.task == task && hint.kind != Kind::Queued;
+        let mut removed = self.list().iter().filter(|hint| is_removed(hint)).map(|hint| hint.position);
+        let begins = removed.next()?;
+        let last = removed.next_back().unwrap_or(begins);
+        self.retain(|hint| !is_removed(hint));
+        Some((begins, last))
     }
 
     /// Begins a search, and returns its first position; `None` if there is nothing to search, or another worker is
@@ -299,7 +467,7 @@ mod tests {
     }
 
     fn hint(run_at: i64) -> Hint {
-        Hint { position: Position { priority: 0, run_at, id: run_at }, task: 1, kind: Kind::Plain }
+        Hint { position: Position { priority: 0, run_at, id: run_at }, key: NO_KEY, task: 1, kind: Kind::Plain }
     }
 
     fn taken(ready: &mut ReadyList) -> Vec<i64> {
@@ -462,7 +630,73 @@ mod tests {
         scanned(&mut ready, &[hint(2), hint(3)], Position::END);
         assert_eq!(ready.take_first_if(|first| first.position.id == 3), None);
         assert_eq!(ready.take_first_if(|first| first.position.id == 2), Some(hint(2)));
-        assert_eq!(taken(&mut ready), [3]);
+        ready.offer(keyed(4, 1));
+        assert_eq!(ready.take_first_if(|_| true), None, "a key is to have its turn");
+        assert_eq!(taken(&mut ready), [4, 3]);
+    }
+
+    fn keyed(run_at: i64, key: u64) -> Hint {
+        Hint { key, ..hint(run_at) }
+    }
+
+    #[test]
+    fn keys_take_turns() {
+        let mut ready = ready();
+        let hints = [keyed(1, 1), keyed(2, 1), keyed(3, 1), keyed(4, 1), hint(5), hint(6), keyed(7, 2), keyed(8, 3)];
+        scanned(&mut ready, &hints, Position::END);
+        assert_eq!(taken(&mut ready), [1, 7, 8, 5, 2, 6, 3, 4]);
+        assert!(ready.lanes.counts.iter().all(|&count| count == 0) && ready.lanes.used.iter().all(|&bits| bits == 0));
+    }
+
+    #[test]
+    fn a_job_with_two_keys_is_looked_at_again() {
+        let mut ready = ready();
+        scanned(&mut ready, &[keyed(1, 1), keyed(2, 1)], Position::END);
+        ready.offer(keyed(1, 2));
+        ready.offer(keyed(2, 1));
+        let keys: Vec<(i64, u64)> =
+            std::iter::from_fn(|| ready.take(|_| 1).pop()).map(|hint| (hint.position.id, hint.key)).collect();
+        assert_eq!(keys, [(2, 1), (1, NO_KEY)]);
+    }
+
+    #[test]
+    fn a_key_s_turn_waits_for_higher_priorities() {
+        let mut ready = ready();
+        let low = |run_at, key| {
+            let hint = keyed(run_at, key);
+            Hint { position: Position { priority: 1, ..hint.position }, ..hint }
+        };
+        scanned(&mut ready, &[keyed(1, 1), keyed(2, 1), low(3, 2), low(4, 1)], Position::END);
+        assert_eq!(taken(&mut ready), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn jobs_of_a_task_are_taken_with_the_one_whose_turn_it_is() {
+        let mut ready = ready();
+        scanned(&mut ready, &[keyed(1, 1), keyed(2, 1), keyed(3, 1), keyed(4, 2)], Position::END);
+        let ids = |taken: Vec<Hint>| taken.iter().map(|hint| hint.position.id).collect::<Vec<_>>();
+        assert_eq!(ids(ready.take(|_| 1)), [1]);
+        assert_eq!(ids(ready.take(|_| 2)), [2, 4]);
+        assert_eq!(ready.lanes.jobs, 1);
+        assert_eq!(ids(ready.take(|_| 2)), [3]);
+    }
+
+    #[test]
+    fn the_first_jobs_of_a_key_are_on_the_list_though_a_backlog_stands_before_them() {
+        let mut ready = ready();
+        (0..CAPACITY as i64 * 2).for_each(|run_at| ready.offer(keyed(run_at, 1)));
+        scanned(&mut ready, &[], Position::END);
+        (0..CAPACITY as i64 * 2).for_each(|run_at| ready.offer(keyed(run_at, 1)));
+        assert_eq!((ready.len(), ready.watermark), (CAPACITY, hint(CAPACITY as i64).position));
+        let behind = CAPACITY as i64 * 3;
+        (0..100).for_each(|n| ready.offer(keyed(behind + n, 2)));
+        assert_eq!(ready.watermark, hint(CAPACITY as i64 - i64::from(MOST_AHEAD)).position);
+        let ids: Vec<i64> = (0..4).map(|_| ready.take(|_| 1)[0].position.id).collect();
+        assert_eq!(ids, [0, behind, 1, behind + 1]);
+        ready.lower(hint(2).position);
+        let ids: Vec<i64> = (0..2).flat_map(|_| ready.take(|_| 1)).map(|hint| hint.position.id).collect();
+        assert_eq!(ids, [behind + 2], "the next time, the search is due");
+        assert_eq!(ready.begin_search(1), Some(hint(2).position));
     }
 
     #[test]

@@ -5,3 +5,6 @@ pub use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering
 
 /// How many jobs a ready list holds: as many as one call of a handler may get.
 pub const CAPACITY: usize = 10_000;
+
+/// How many lanes there are for the keys of limited jobs.
+pub const LANES: usize = 1 << 14;

@@ -1,6 +1,7 @@
 //! How many jobs run at once.
 
-use crate::{add, add_gated, at_once, cluster, wait_for_mark};
+use crate::{add, add_gated, at_once, cluster, prepare, wait_for_mark};
+use kongtask_tests::fault::{go_on, stopped};
 use kongtask_tests::{Cluster, JOBS, RUNNING, SOON, wait_until};
 
 const EIGHT: &str = "kongtask.workers = 8";
@@ -162,6 +163,25 @@ fn jobs_that_run_already_are_counted_under_a_new_limit() {
     cluster.sql("delete from gate");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.text(&at_once(false)), "3");
+}
+
+#[test]
+fn a_limit_that_is_set_while_a_job_is_taken_is_kept() {
+    let cluster = Cluster::with_faults(&["kongtask.poll_interval = '1h'", "kongtask.workers = 2"]);
+    prepare(&cluster);
+    add_gated(&cluster, 1, 1, "'s', 0");
+    cluster.wait_for(RUNNING, "1");
+    cluster.arm("taken", "stop");
+    add_gated(&cluster, 2, 2, "'s', 0");
+    let mut db = cluster.connect();
+    let pid = stopped(&cluster, &mut db);
+    db.batch_execute("select kongtask.set_limit('one', '{work}', concurrency := 1)").expect("a limit");
+    go_on(pid);
+    wait_for_mark(&cluster);
+    assert_eq!(cluster.text(RUNNING), "1");
+    cluster.sql("delete from gate");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text(&at_once(false)), "1");
 }
 
 #[test]

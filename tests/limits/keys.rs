@@ -2,6 +2,7 @@
 
 use crate::{add, add_gated, at_once, cluster, prepare, wait_for_mark};
 use kongtask_tests::fault::{go_on, stopped};
+use kongtask_tests::programs::cpu_time;
 use kongtask_tests::{Cluster, JOBS, RUNNING};
 use std::time::Instant;
 
@@ -70,11 +71,8 @@ fn a_great_tenant_does_not_delay_the_small_ones() {
     cluster.wait_for("select count(*) > 0 from account", "t");
     cluster.sql(&add("work", 100_001, 100_100, "'s', 0, 'key', n"));
     cluster.sql("create table added as select clock_timestamp() as committed");
-    cluster.wait_for("select count(*) from account where key <> 'great'", "100");
-    // How many jobs of the great tenant began between the commit and the last of the others: each takes 10 ms or more.
-    let passed = "select count(*) from account where key = 'great'
-        and began between (select committed from added) and (select max(began) from account where key <> 'great')";
-    let passed: i32 = cluster.text(passed).parse().expect("a number");
+    // Each takes 10 ms or more.
+    let passed = passed(&cluster, 100);
     assert!(passed <= 40, "{passed} jobs of the great tenant began before the last of the small ones");
     assert_eq!(cluster.text(&at_once(true)), "1");
     assert!(cluster.text(JOBS).parse::<i32>().expect("a number") > 95_000);
@@ -83,6 +81,62 @@ fn a_great_tenant_does_not_delay_the_small_ones() {
     cluster.sql(&add("work", 100_101, 100_101, "'s', 0, 'key', 'late'"));
     cluster.wait_for("select count(*) from account where key = 'late'", "1");
     assert!(begun.elapsed().as_secs_f64() < 1.0, "{:?}", begun.elapsed());
+}
+
+/// How many jobs of the great tenant began between the commit of the others' jobs and the last start of those.
+fn passed(cluster: &Cluster, others: usize) -> i32 {
+    let began = "select count(*) from account where key <> 'great'";
+    cluster.wait_for(began, &others.to_string());
+    let passed = "select count(*) from account where key = 'great'
+        and began between (select committed from added) and (select max(began) from account where key <> 'great')";
+    cluster.text(passed).parse().expect("a number")
+}
+
+#[test]
+fn keys_that_have_room_take_turns() {
+    let cluster = cluster(&["kongtask.workers = 2", "synchronous_commit = off"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 100)");
+    // Those of two great tenants are more than the ready list holds.
+    cluster.sql(&add("work", 1, 12_000, "'s', 0.005, 'key', 'great'"));
+    cluster.wait_for("select count(*) > 0 from account", "t");
+    cluster.sql(&add("work", 12_001, 14_000, "'s', 0.005, 'key', 'great'"));
+    cluster.sql(&add("work", 14_001, 14_005, "'s', 0, 'key', n"));
+    cluster.sql("create table added as select clock_timestamp() as committed");
+    let passed = passed(&cluster, 5);
+    assert!(passed <= 40, "{passed} jobs of the great tenant began before the last of the small ones");
+    cluster.sql("select kongtask.pause()");
+}
+
+#[test]
+fn a_search_passes_the_backlog_of_a_key_that_has_room() {
+    let cluster = cluster(&["kongtask.workers = 2", "synchronous_commit = off"]);
+    cluster.sql(
+        "select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 100), kongtask.pause();
+         create table added as select clock_timestamp() as committed",
+    );
+    cluster.sql(&add("work", 1, 3000, "'s', 0.005, 'key', 'great'"));
+    cluster.sql(&add("work", 3001, 3005, "'s', 0, 'key', n"));
+    cluster.sql("select kongtask.resume()");
+    let passed = passed(&cluster, 5);
+    assert!(passed <= 200, "{passed} jobs of the great tenant began before the last of the small ones");
+    // Those that were passed are run, too.
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(distinct n) from account"), "3005");
+}
+
+#[test]
+fn a_backlog_that_no_worker_runs_leaves_the_scheduler_asleep() {
+    // For the launcher, the one of logical replication, and the scheduler.
+    let cluster = cluster(&["max_worker_processes = 3"]);
+    cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 10)");
+    cluster.sql(&add("work", 1, 300, "'key', 'great'"));
+    let scheduler = "select min(pid) from pg_stat_activity where backend_type like 'kongtask scheduler%'";
+    cluster.wait_for_log("All slots for background workers are in use");
+    let scheduler = cluster.text(scheduler).parse().expect("a pid");
+    let before = cpu_time(scheduler);
+    cluster.sql("select pg_sleep(0.6)");
+    let used = cpu_time(scheduler) - before;
+    assert!(used.as_millis() < 200, "the scheduler has used {used:?} of 0.6 s");
 }
 
 #[test]

@@ -81,6 +81,9 @@ fn the_view_shows_what_runs_and_what_waits() {
         cluster.text("select string_agg(concat_ws(' ', state, why), ', ' order by state) from kongtask.job_states"),
         "running, running, waiting limit tenants is reached"
     );
+    // Only for a moment: that is what limits are for.
+    let lacks_room = "select count(*) from kongtask.doctor() where detail like '%no room%'";
+    assert_eq!(cluster.text(lacks_room), "0");
     cluster.sql("delete from gate");
     cluster.wait_for(JOBS, "0");
 }

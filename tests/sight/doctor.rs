@@ -236,7 +236,8 @@ fn the_doctor_finds_a_limit_that_has_had_no_room_for_a_minute() {
         "create extension kongtask;
          create function hang(p json) returns void language plpgsql as $$ begin
            while (p ->> 'hangs')::boolean loop perform pg_sleep(0.01); end loop; end $$;
-         select kongtask.register_task('hang', 'hang(json)'), kongtask.set_limit('each', by := 'key', concurrency := 1);
+         select kongtask.register_task('hang', 'hang(json)'), kongtask.set_limit('each', by := 'key', concurrency := 1),
+                kongtask.set_limit('three', concurrency := 3);
          select graphile_worker.add_job('hang', '{\"hangs\": true, \"key\": \"a\"}'),
                 graphile_worker.add_job('hang', '{\"hangs\": true, \"key\": \"b\"}')",
     );
@@ -246,6 +247,8 @@ fn the_doctor_finds_a_limit_that_has_had_no_room_for_a_minute() {
     );
     is_content(&cluster, "limits");
     cluster.sql("select graphile_worker.add_job('hang', '{\"key\": \"b\"}', run_at := '2020-01-01')");
+    finds(&cluster, "limits", "Limit \"each\" has had no room for key \"b\" since");
+    assert_eq!(found(&mut cluster.connect(), "limits").len(), 1, "there is room under the other limit");
     is_mended(&cluster, "limits", "Limit \"each\" has had no room for key \"b\" since");
     assert_eq!(cluster.text("select count(*) from kongtask.workers where state = 'running'"), "1");
     assert_eq!(cluster.text("select payload ->> 'key' from graphile_worker.jobs where last_error ~ 'cancelled'"), "b");
