@@ -1,5 +1,5 @@
--- Returns the schema of the queue, its table and row type, the owners of the table, the schema and the extension, whether
--- queues have a job_id, the index of the primary key, and that of the order in queues, if it is as installed.
+-- Returns the schema of the queue, its table and row type, the owners of the table, the schema and the extension, the
+-- table of queues, if these have a job_id, the index of the primary key, and that of the order in queues, if it is as installed.
 select
   pg_catalog.quote_ident(namespace.nspname),
   namespace.nspname::pg_catalog.text,
@@ -8,8 +8,8 @@ select
   jobs.relowner,
   namespace.nspowner,
   extension.extowner,
-  exists (
-    select 1
+  (
+    select queues.oid
     from pg_catalog.pg_class as queues
     inner join pg_catalog.pg_attribute as attribute on queues.oid operator(pg_catalog.=) attribute.attrelid
     where

@@ -39,6 +39,8 @@ pub struct Queue {
     /// True if the tables are as version 0.3.0 or later of the extension makes them. They are not before ALTER
     /// EXTENSION UPDATE.
     pub is_0_3: bool,
+    /// `job_queues`, in such a schema.
+    pub queues: Oid,
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
     schema_owner: Oid,
@@ -108,7 +110,8 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         extension_owner: oid(6),
         primary_key: oid(8),
         queue_order: rows.get(0, 9),
-        is_0_3: rows.get(0, 7).unwrap_or(false),
+        is_0_3: rows.value(0, 7).is_some(),
+        queues: oid(7),
     });
     QUEUE.set(Some(queue.clone()));
     Ok(queue)
