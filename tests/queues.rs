@@ -653,3 +653,110 @@ fn a_row_that_is_no_lock_is_removed() {
     cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
 }
+
+/// The row is written without the executor: it, its index entries and what its triggers do must be as of statements. Where the
+/// table differs from what is installed, statements it is.
+#[test]
+fn the_row_of_a_lock_is_as_statements_would_have_left_it() {
+    let cluster = cluster(&["kongtask.workers = 3", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    let run = |cluster: &Cluster, db: &mut Client| {
+        db.batch_execute(
+            "select pg_advisory_lock(1);
+             insert into graphile_worker.job_queues (queue_name, job_count, locked_at, locked_by) values
+               ('unlocked', 7, null, null), ('expired', 7, now() - interval '5 h', 'external')",
+        )
+        .expect("rows");
+        for queue in ["new", "unlocked", "expired"] {
+            let queue = format!(", queue_name := '{queue}'");
+            add(db, "select pg_advisory_xact_lock_shared(1)", &queue);
+            add(db, "select 1", &queue);
+        }
+        cluster.wait_for(LOCKED, "6");
+        let look = "select string_agg(concat_ws(' ', q.queue_name, job_count, q.locked_at >= j.created_at, q.locked_by = j.locked_by,
+            q.locked_by like 'kongtask:%', q.job_id = j.id), ', ' order by q.queue_name)
+          from graphile_worker.job_queues q join graphile_worker.jobs j on q.queue_name = j.queue_name and j.locked_at is not null";
+        let seen = text(db, look);
+        cluster.check_indexes();
+        db.batch_execute("select pg_advisory_unlock(1)").expect("no lock");
+        // The next job of each is known of by the release alone.
+        cluster.wait_for(JOBS, "0");
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        cluster.check_indexes();
+        seen
+    };
+    let installed = run(&cluster, &mut db);
+    assert_eq!(installed, "expired 1 t t t t, new 1 t t t t, unlocked 1 t t t t");
+    cluster.sql("create index mine on graphile_worker.job_queues (locked_by)");
+    assert_eq!(run(&cluster, &mut db), installed);
+    cluster.sql(
+        "drop index graphile_worker.mine;
+         create table writes (what text, queue text);
+         create function mine() returns trigger language plpgsql as $$ begin
+           insert into writes values (tg_op, coalesce(new.queue_name, old.queue_name)); return coalesce(new, old); end $$;
+         create trigger mine before insert or update or delete on graphile_worker.job_queues for each row execute function mine()",
+    );
+    assert_eq!(run(&cluster, &mut db), installed);
+    assert_eq!(
+        cluster.text("select string_agg(what, ' ' order by what) from writes where queue = 'new' and what <> 'UPDATE'"),
+        "DELETE INSERT",
+        "a user's trigger is fired"
+    );
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+/// No kongtask function adds a row without the heavyweight lock of its queue. A user may: the worker that meets it waits, as an
+/// INSERT does, and leaves no entry of the row behind that it could not add.
+#[test]
+fn a_worker_locks_a_queue_whose_row_a_session_adds_meanwhile() {
+    let cluster = cluster(&["kongtask.workers = 1"]);
+    let (mut other, mut db) = (cluster.connect(), cluster.connect());
+    for end in ["rollback", "commit"] {
+        cluster.sql("truncate done");
+        other
+            .batch_execute("begin; insert into graphile_worker.job_queues (queue_name, job_count) values ('q', 1)")
+            .expect("a row");
+        let queued = add(&mut db, "select 1", ", queue_name := 'q'");
+        let waiting = "select count(*) from pg_locks where not granted and locktype = 'transactionid'";
+        cluster.wait_for(waiting, "1");
+        other.batch_execute(end).expect("an end");
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(done(&cluster), queued.to_string(), "{end}");
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        cluster.check_indexes();
+    }
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+/// For a moment, a worker passes jobs of other queues, of the same priority, so that it need not lock a queue for each job.
+#[test]
+fn a_worker_goes_on_in_a_queue_for_a_moment_though_others_come_first() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'", "synchronous_commit = off"]);
+    cluster.sql("create table added (job bigint primary key, queue text)");
+    let run = |what: &str, count: i32, queue: &str| {
+        cluster.sql(&format!(
+            "truncate done, added;
+             insert into added select id, queue_name from generate_series(1, {count}) n,
+               graphile_worker.add_job('run', json_build_object('do', '{what}'), queue_name := {queue})",
+        ));
+        cluster.wait_for(JOBS, "0");
+    };
+    let turns = "select count(*) from (
+        select queue is distinct from lag(queue) over (order by at) as turns from added join done using (job)) d where turns";
+    let in_order = "select bool_and(job > before) from (
+        select job, lag(job) over (partition by queue order by at) as before from added join done using (job)) d
+        where before is not null";
+    run("select 1", 400, "nullif('q' || n % 4, 'q0')");
+    // Those that are in no queue come before the next job of any queue, so that none passes them.
+    let all: i64 = cluster.text(turns).parse().expect("a number");
+    assert!(all >= 399, "{all}");
+    run("select 1", 400, "'q' || n % 4");
+    let few: i64 = cluster.text(turns).parse().expect("a number");
+    assert!(few < 200, "{few} turns of 400 jobs");
+    assert_eq!(cluster.text(in_order), "t");
+    // No longer than a moment.
+    run("select pg_sleep(0.03)", 40, "'q' || n % 4");
+    let slow: i64 = cluster.text(turns).parse().expect("a number");
+    assert!(slow >= 39, "{slow} turns of 40 jobs");
+    assert_eq!(cluster.text(in_order), "t");
+}

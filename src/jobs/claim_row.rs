@@ -58,8 +58,8 @@ pub(super) fn claim_without_executor(
                 () => &[order(installed)],
             };
             let narrow = &narrow[..if has_attempts_left && columns.is_later { 3 } else { 2 }];
-            if let Some(row) = heap::update::<COLUMNS>(installed.table, &version, &changes, narrow, changed)? {
-                claims.jobs.push(Job::new(row));
+            if let Some(found) = heap::update::<COLUMNS>(installed.table, &version, &changes, narrow, changed)? {
+                claims.jobs.push(Job::new(found.row));
             }
         }
     }

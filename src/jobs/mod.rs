@@ -4,6 +4,7 @@
 
 // Lowest first.
 mod table_shape;
+mod queue_row;
 pub mod search;
 pub mod queue_search;
 pub mod limited;
@@ -29,7 +30,22 @@ use crate::pg::args::Text;
 use crate::pg::spi::plan;
 use crate::schema::{affected, one_row};
 use pgrx::pg_sys::Datum;
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread::LocalKey;
+
+/// Sets a variable of this thread while a function runs, and resets it afterwards even if the function panics.
+fn with_set<T: Default, R>(variable: &'static LocalKey<Cell<T>>, value: T, run: impl FnOnce() -> R) -> R {
+    struct Reset<T: Default + 'static>(&'static LocalKey<Cell<T>>);
+    impl<T: Default> Drop for Reset<T> {
+        fn drop(&mut self) {
+            self.0.set(T::default());
+        }
+    }
+    variable.set(value);
+    let _reset = Reset(variable);
+    run()
+}
 
 /// Returns a hash of a queue's name, which is not 0.
 fn hash(name: Datum) -> u64 {

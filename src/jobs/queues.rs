@@ -13,8 +13,9 @@
 //! keeps its row (see [`LockRow`]): to release it is to set `locked_at` to null. Hints say where the row is, so that no
 //! former version is passed. A row that was not used for a while is removed by the scheduler.
 
+use super::queue_row::{self, QueueRow, QueueTable};
 use super::queue_search::{NextJob, next_of_queue};
-use super::{affected, hash, plan};
+use super::{affected, hash, plan, with_set};
 use crate::error::Error;
 use crate::pg::clock::{self, Tick, Timestamp};
 use crate::pg::heap::{self, RowAddress};
@@ -28,6 +29,7 @@ use crate::shared::queue_hints::LockRow;
 use crate::signals::commit_notes;
 use crate::tasks::registry::{self, Tasks};
 use pgrx::IntoDatum;
+use pgrx::pg_sys::Datum;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -35,9 +37,16 @@ use std::time::Duration;
 pub struct Free {
     queue_name: Value,
     queue: u64,
-    /// True if there is a row, which is no lock, or a dead one.
-    has_row: bool,
+    found: Found,
     row: LockRow,
+}
+
+/// The row of a queue that can be locked: it is no lock, or a dead one.
+enum Found {
+    /// For the executor; true if there is one.
+    Row(bool),
+    /// Without the executor.
+    Version(QueueTable, Option<QueueRow>),
 }
 
 /// Returns the right to lock a queue, or `None` if it is locked or another transaction is about to lock it. A lock
@@ -52,9 +61,17 @@ pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, 
     }
     // From here on, no other transaction writes the row, but to release it.
     let row = lock_row(queue);
+    if let Some(table) = queue_row::table()? {
+        // By a new snapshot: the transaction that had the heavyweight lock before has committed.
+        let version = table.find(name, row.address)?;
+        if version.as_ref().is_some_and(|version| !version.is_free(expired, shared::living_workers)) {
+            return Ok(None);
+        }
+        return Ok(Some(Free { queue_name, queue, found: Found::Version(table, version), row }));
+    }
     let session = schema::session()?;
     let living = texts(&shared::living_workers());
-    // This takes a new snapshot: the transaction that had the heavyweight lock before has committed.
+    // This takes a new snapshot, too.
     let rows = match row.address {
         Some(address) => {
             session.execute(&STATE_AT, &[queue_name, Some(expired.into()), living, Some(address.datum())])?
@@ -72,8 +89,8 @@ pub fn find_free(queue_name: Value, expired: Timestamp) -> Result<Option<Free>, 
 /// Returns the right to lock a queue whose row is as `rows` says.
 fn free(queue_name: Value, queue: u64, rows: &Rows, row: LockRow) -> Option<Free> {
     match rows.count() {
-        0 => Some(Free { queue_name, queue, has_row: false, row }),
-        _ if rows.get(0, 0).unwrap_or(false) => Some(Free { queue_name, queue, has_row: true, row }),
+        0 => Some(Free { queue_name, queue, found: Found::Row(false), row }),
+        _ if rows.get(0, 0).unwrap_or(false) => Some(Free { queue_name, queue, found: Found::Row(true), row }),
         _ => None,
     }
 }
@@ -89,7 +106,8 @@ impl Free {
         static LOCK_0_2: Plan = plan!("queue_lock_0_2", TEXTOID, TEXTOID, TIMESTAMPTZOID);
         static RELOCK_0_2: Plan = plan!("queue_relock_0_2", TEXTOID, TEXTOID, TIMESTAMPTZOID).by_index();
         if !schema::queue()?.is_0_3 {
-            let plan = if self.has_row { &RELOCK_0_2 } else { &LOCK_0_2 };
+            let has_row = matches!(self.found, Found::Row(true));
+            let plan = if has_row { &RELOCK_0_2 } else { &LOCK_0_2 };
             return Ok(affected(plan, &[self.queue_name, worker_id, now])? == 1);
         }
         let Some(address) = self.write(worker_id, now, job)? else { return Ok(false) };
@@ -107,10 +125,19 @@ impl Free {
         static RELOCK: Plan = plan!("queue_relock", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID).by_index();
         static RELOCK_AT: Plan = plan!("queue_relock_at", TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID, TIDOID).by_index();
         let values = [self.queue_name, worker_id, now, job.into_datum()];
-        match (self.row.address, self.has_row) {
-            (Some(address), true) => written(&RELOCK_AT, &[&values[..], &[Some(address.datum())]].concat()),
-            (None, true) => written(&RELOCK, &values),
-            (_, false) => written(&LOCK, &values),
+        match (&self.found, self.row.address) {
+            (Found::Version(table, Some(version)), _) => table.relock(version, worker_id, now, job),
+            (Found::Version(table, None), _) => {
+                let added = self.queue_name.map(|name| table.insert(name, worker_id, now, job));
+                match added.transpose()?.flatten() {
+                    // A session has added the row by hand, or is about to: this waits until it has ended.
+                    None => written(&LOCK, &values),
+                    added => Ok(added),
+                }
+            }
+            (Found::Row(true), Some(address)) => written(&RELOCK_AT, &[&values[..], &[Some(address.datum())]].concat()),
+            (Found::Row(true), None) => written(&RELOCK, &values),
+            (Found::Row(false), _) => written(&LOCK, &values),
         }
     }
 }
@@ -126,8 +153,12 @@ fn written(plan: &Plan, values: &[Value]) -> Result<Option<RowAddress>, Error> {
 pub(super) fn is_held_by(queue_name: Value, worker_id: Value) -> Result<bool, Error> {
     static HELD: Plan = plan!("queue_held", TEXTOID, TEXTOID).by_index();
     static HELD_AT: Plan = plan!("queue_held_at", TEXTOID, TEXTOID, TIDOID).by_index();
-    let Some(name) = queue_name else { return Ok(false) };
-    if let Some(address) = lock_row(hash(name)).address
+    let (Some(name), Some(me)) = (queue_name, worker_id) else { return Ok(false) };
+    let address = lock_row(hash(name)).address;
+    if let Some(table) = queue_row::table()? {
+        return Ok(table.find(name, address)?.is_some_and(|row| row.is_held_by(me)));
+    }
+    if let Some(address) = address
         && affected(&HELD_AT, &[queue_name, worker_id, Some(address.datum())])? > 0
     {
         return Ok(true);
@@ -142,15 +173,7 @@ thread_local! {
 
 /// Keeps the queue of a job locked while `complete` deletes the job.
 pub(super) fn keep_after<T>(job: i64, complete: impl FnOnce() -> T) -> T {
-    struct Kept;
-    impl Drop for Kept {
-        fn drop(&mut self) {
-            KEPT_AFTER.set(None);
-        }
-    }
-    KEPT_AFTER.set(Some(job));
-    let _kept = Kept;
-    complete()
+    with_set(&KEPT_AFTER, Some(job), complete)
 }
 
 /// Returns true if the deletion of a job leaves its queue locked.
@@ -165,6 +188,9 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     let Some(name) = queue_name else { return Ok(()) };
     let queue = hash(name);
     let row = lock_row(queue);
+    if release_without_executor(name, worker_id, row)? {
+        return Ok(());
+    }
     if let Some(address) = row.address.filter(|_| row.is_kept)
         && let Some(address) = written(&UNLOCK_AT, &[queue_name, worker_id, Some(address.datum())])?
     {
@@ -182,6 +208,28 @@ pub fn release(queue_name: Value, worker_id: Value) -> Result<(), Error> {
     Ok(())
 }
 
+/// Releases a queue as [`release`] does, and does what the triggers of its row would. Returns false if that must be left to
+/// the executor, which waits if another transaction has locked the row.
+fn release_without_executor(name: Datum, worker_id: Value, row: LockRow) -> Result<bool, Error> {
+    let (Some(table), Some(me)) = (queue_row::table()?, worker_id) else { return Ok(false) };
+    let Some(found) = table.find(name, row.address)?.filter(|found| found.is_held_by(me)) else { return Ok(true) };
+    let address = if row.is_kept {
+        let Some(address) = table.unlock(&found)? else { return Ok(false) };
+        Some(address)
+    } else if table.delete(&found)? {
+        None
+    } else {
+        return Ok(false);
+    };
+    if address.is_some() || row.address.is_some() {
+        commit_notes::note_lock_row(hash(name), LockRow { address, ..row });
+    }
+    if found.is_lock() {
+        note_head(Some(name))?;
+    }
+    Ok(true)
+}
+
 thread_local! {
     /// True while a queue is released whose next job the caller knows.
     static HEAD_IS_KNOWN: Cell<bool> = const { Cell::new(false) };
@@ -195,17 +243,7 @@ pub(super) fn release_with_next(
     next: Option<NextJob>,
     since: Timestamp,
 ) -> Result<(), Error> {
-    struct Known;
-    impl Drop for Known {
-        fn drop(&mut self) {
-            HEAD_IS_KNOWN.set(false);
-        }
-    }
-    {
-        HEAD_IS_KNOWN.set(true);
-        let _known = Known;
-        release(queue_name, worker_id)?;
-    }
+    with_set(&HEAD_IS_KNOWN, true, || release(queue_name, worker_id))?;
     let tasks = registry::tasks()?;
     note_next(next, &tasks, since);
     Ok(())

@@ -1,6 +1,6 @@
 //! The triggers of `jobs`, `job_queues` and `migrations`.
 
-use super::{limited, queues};
+use super::{limited, queues, with_set};
 use crate::error::Error;
 use crate::jobs::search;
 use crate::pg::args::{Text, is_stored_apart};
@@ -107,15 +107,7 @@ thread_local! {
 
 /// Has `put` insert the row of a job that the transaction has deleted: the job is not new.
 pub(super) fn put_back<T>(put: impl FnOnce() -> T) -> T {
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            PUTS_BACK.set(false);
-        }
-    }
-    PUTS_BACK.set(true);
-    let _reset = Reset;
-    put()
+    with_set(&PUTS_BACK, true, put)
 }
 
 /// After a job was added, or changed and left unlocked: notes what the commit must tell.

@@ -42,7 +42,27 @@ unsafe extern "C-unwind" {
     ) -> pg_sys::SysScanDesc;
     fn systable_getnext(scan: pg_sys::SysScanDesc) -> pg_sys::HeapTuple;
     fn systable_endscan(scan: pg_sys::SysScanDesc);
-    fn ScanKeyInit(key: *mut pg_sys::ScanKeyData, attribute: i16, strategy: u16, equals: Oid, argument: Datum);
+    fn ScanKeyEntryInitialize(
+        key: *mut pg_sys::ScanKeyData,
+        flags: c_int,
+        attribute: i16,
+        strategy: u16,
+        subtype: Oid,
+        collation: Oid,
+        function: Oid,
+        argument: Datum,
+    );
+    fn heap_fetch(
+        relation: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        tuple: pg_sys::HeapTuple,
+        buffer: *mut pg_sys::Buffer,
+        keep_buffer: bool,
+    ) -> bool;
+    fn RelationGetNumberOfBlocksInFork(
+        relation: pg_sys::Relation,
+        fork: pg_sys::ForkNumber::Type,
+    ) -> pg_sys::BlockNumber;
     fn heap_delete(
         relation: pg_sys::Relation,
         tuple: pg_sys::ItemPointer,
@@ -85,10 +105,6 @@ unsafe extern "C-unwind" {
     fn heap_deform_tuple(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc, values: *mut Datum, nulls: *mut bool);
     fn TransactionIdIsCurrentTransactionId(xid: pg_sys::TransactionId) -> bool;
     fn HeapTupleGetUpdateXid(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId;
-    fn RelationGetNumberOfBlocksInFork(
-        relation: pg_sys::Relation,
-        fork: pg_sys::ForkNumber::Type,
-    ) -> pg_sys::BlockNumber;
     fn LockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE);
     fn ConditionalLockRelationOid(relation: Oid, lock: pg_sys::LOCKMODE) -> bool;
     fn RelationGetIndexList(relation: pg_sys::Relation) -> *mut pg_sys::List;
@@ -197,6 +213,38 @@ pub fn insert<const COLUMNS: usize>(
     }
 }
 
+/// Adds a row as [`insert`] does, unless the key of its one index, a unique one, is another row's. Returns where the row is;
+/// `None` if another has the key, or another transaction is about to add one. Never waits.
+pub fn insert_if_new<const COLUMNS: usize>(
+    table: Oid,
+    values: &[Value; COLUMNS],
+    index: &Index<1>,
+) -> Result<Option<RowAddress>, PgError> {
+    let nulls = values.map(|value| value.is_none());
+    let values = values.map(|value| value.unwrap_or(Datum::from(0)));
+    // SAFETY: as in `insert`. If the key is another's, the row is deleted again by the command that follows the one that has
+    // added it: its entry points to a dead row, as that of any row whose transaction is rolled back.
+    unsafe {
+        catch(|| {
+            let relation = table_open(table, LOCK);
+            let tuple = heap_form_tuple((*relation).rd_att, values.as_ptr(), nulls.as_ptr());
+            heap_insert(relation, tuple, GetCurrentCommandId(true), 0, std::ptr::null_mut());
+            let partial = pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL;
+            let is_new = index.enter_as(partial, relation, tuple, &values, &nulls, false);
+            let mut at = (*tuple).t_self;
+            CommandCounterIncrement();
+            if !is_new {
+                let mut failure = std::mem::zeroed::<pg_sys::TM_FailureData>();
+                let command = GetCurrentCommandId(true);
+                heap_delete(relation, &mut at, command, std::ptr::null_mut(), false, &mut failure, false);
+                CommandCounterIncrement();
+            }
+            table_close(relation, KEPT);
+            is_new.then(|| RowAddress::of(at))
+        })
+    }
+}
+
 impl<const KEYS: usize> Index<KEYS> {
     /// Enters a row of these values. `is_unchanged` is true for an update that has left the key as it was.
     ///
@@ -210,20 +258,40 @@ impl<const KEYS: usize> Index<KEYS> {
         nulls: &[bool],
         is_unchanged: bool,
     ) {
-        let keys = self.attributes.map(|attribute| values[attribute as usize - 1]);
-        let are_null = self.attributes.map(|attribute| nulls[attribute as usize - 1]);
         let unique = if self.is_unique {
             pg_sys::IndexUniqueCheck::UNIQUE_CHECK_YES
         } else {
             pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO
         };
+        // SAFETY: as its caller says.
+        unsafe {
+            self.enter_as(unique, relation, tuple, values, nulls, is_unchanged);
+        }
+    }
+
+    /// Enters a row as [`Index::enter`] does. Returns false if the key is another row's already, where `unique` is to tell.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn enter_as(
+        &self,
+        unique: pg_sys::IndexUniqueCheck::Type,
+        relation: pg_sys::Relation,
+        tuple: pg_sys::HeapTuple,
+        values: &[Datum],
+        nulls: &[bool],
+        is_unchanged: bool,
+    ) -> bool {
+        let keys = self.attributes.map(|attribute| values[attribute as usize - 1]);
+        let are_null = self.attributes.map(|attribute| nulls[attribute as usize - 1]);
         // SAFETY: as in `insert`.
         unsafe {
             let mut info = std::mem::zeroed::<pg_sys::IndexInfo>();
             let index = index_open(self.oid, LOCK);
             let (keys, are_null, at) = (keys.as_ptr(), are_null.as_ptr(), &raw mut (*tuple).t_self);
-            index_insert(index, keys, are_null, at, relation, unique, is_unchanged, &mut info);
+            let is_entered = index_insert(index, keys, are_null, at, relation, unique, is_unchanged, &mut info);
             index_close(index, KEPT);
+            is_entered || unique != pg_sys::IndexUniqueCheck::UNIQUE_CHECK_PARTIAL
         }
     }
 }
@@ -239,19 +307,27 @@ impl RowAddress {
     /// Reads a `tid`.
     pub fn new(datum: Datum) -> RowAddress {
         // SAFETY: by the caller's word a tid.
-        let pg_sys::ItemPointerData { ip_blkid, ip_posid } = unsafe { *datum.cast_mut_ptr() };
+        RowAddress::of(unsafe { *datum.cast_mut_ptr() })
+    }
+
+    fn of(at: pg_sys::ItemPointerData) -> RowAddress {
+        let pg_sys::ItemPointerData { ip_blkid, ip_posid } = at;
         RowAddress { block: u32::from(ip_blkid.bi_hi) << 16 | u32::from(ip_blkid.bi_lo), line: ip_posid }
     }
 
     /// Returns it as a `tid`, in the current memory context.
     pub fn datum(self) -> Datum {
-        let block = pg_sys::BlockIdData { bi_hi: (self.block >> 16) as u16, bi_lo: self.block as u16 };
         // SAFETY: a fresh palloc of its size, filled in.
         unsafe {
             let address = pg_sys::palloc(size_of::<pg_sys::ItemPointerData>()).cast::<pg_sys::ItemPointerData>();
-            *address = pg_sys::ItemPointerData { ip_blkid: block, ip_posid: self.line };
+            *address = self.pointer();
             Datum::from(address)
         }
+    }
+
+    fn pointer(self) -> pg_sys::ItemPointerData {
+        let block = pg_sys::BlockIdData { bi_hi: (self.block >> 16) as u16, bi_lo: self.block as u16 };
+        pg_sys::ItemPointerData { ip_blkid: block, ip_posid: self.line }
     }
 }
 
@@ -362,10 +438,42 @@ pub struct Found {
     at: pg_sys::ItemPointerData,
 }
 
+impl Found {
+    pub fn address(&self) -> RowAddress {
+        RowAddress::of(self.at)
+    }
+}
+
+/// What a row's first attribute is.
+pub struct FirstColumn {
+    equals: u32,
+    collation: Oid,
+    value: Datum,
+}
+
+impl FirstColumn {
+    fn number(value: i64) -> FirstColumn {
+        FirstColumn { equals: pg_sys::F_INT8EQ, collation: pg_sys::InvalidOid, value: value.into() }
+    }
+
+    /// A text, by the collation of the index.
+    pub fn text(value: Datum, collation: Oid) -> FirstColumn {
+        FirstColumn { equals: pg_sys::F_TEXTEQ, collation, value }
+    }
+
+    /// # Safety
+    /// Within the closure of [`catch`].
+    unsafe fn to_key(&self, key: &mut pg_sys::ScanKeyData) {
+        let (strategy, any) = (pg_sys::BTEqualStrategyNumber as u16, pg_sys::InvalidOid);
+        // SAFETY: fills in the key.
+        unsafe { ScanKeyEntryInitialize(key, 0, 1, strategy, any, self.collation, self.equals.into(), self.value) }
+    }
+}
+
 /// Finds the row whose first attribute, a bigint, has a value, by the latest snapshot. `index` is a unique index on
 /// that attribute. The table must be [`lock`]ed.
 pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError> {
-    find_as(table, index, value, |tuple, descriptor| {
+    find_as(table, index, &FirstColumn::number(value), |tuple, descriptor| {
         // SAFETY: as `find_as` says.
         unsafe { Found { row: heap_copy_tuple_as_datum(tuple, descriptor), at: (*tuple).t_self } }
     })
@@ -376,14 +484,14 @@ pub fn find(table: Oid, index: Oid, value: i64) -> Result<Option<Found>, PgError
 fn find_as<T>(
     table: Oid,
     index: Oid,
-    value: i64,
+    first: &FirstColumn,
     copy: impl FnOnce(pg_sys::HeapTuple, pg_sys::TupleDesc) -> T,
 ) -> Result<Option<T>, PgError> {
     // SAFETY: as in `insert`.
     unsafe {
         catch(|| {
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
-            ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
+            first.to_key(&mut key);
             let relation = table_open(table, LOCK);
             let scan = systable_beginscan(relation, index, true, pg_sys::GetActiveSnapshot(), 1, &mut key);
             let tuple = systable_getnext(scan);
@@ -404,17 +512,10 @@ pub struct Version {
 }
 
 impl Version {
-    /// Returns what [`delete`] takes.
-    pub fn found(&self) -> Found {
-        // SAFETY: a tuple that `find_version` has copied.
-        Found { row: self.row, at: unsafe { (*self.tuple).t_self } }
-    }
-}
-
-/// Does what [`find`] does, for a row that is only looked at, may be [`update`]d, or deleted.
-pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version>, PgError> {
-    find_as(table, index, value, |tuple, descriptor| {
-        // SAFETY: as `find_as` says. A copy of a row is a composite once its header says so, and the rest of it stays a
+    /// # Safety
+    /// Within the closure of [`catch`], of a valid tuple of an open table.
+    unsafe fn copy(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Version {
+        // SAFETY: as its caller says. A copy of a row is a composite once its header says so, and the rest of it stays a
         // tuple.
         unsafe {
             let tuple = heap_copytuple(tuple);
@@ -424,10 +525,50 @@ pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version
             (*header).t_choice.t_datum.datum_typmod = (*descriptor).tdtypmod;
             Version { row: Datum::from(header), tuple }
         }
-    })
+    }
+
+    /// Returns what [`delete`] takes.
+    pub fn found(&self) -> Found {
+        // SAFETY: a tuple that was copied.
+        Found { row: self.row, at: unsafe { (*self.tuple).t_self } }
+    }
 }
 
-/// Changes columns of a row, and returns it as a composite in the current memory context; `None` if another transaction
+/// Does what [`find`] does, for a row that is only looked at, may be [`update`]d, or deleted.
+pub fn find_version(table: Oid, index: Oid, value: i64) -> Result<Option<Version>, PgError> {
+    find_version_by(table, index, &FirstColumn::number(value))
+}
+
+/// Does what [`find_version`] does, for a row whose first attribute may be of another type.
+pub fn find_version_by(table: Oid, index: Oid, first: &FirstColumn) -> Result<Option<Version>, PgError> {
+    // SAFETY: as `find_as` says.
+    find_as(table, index, first, |tuple, descriptor| unsafe { Version::copy(tuple, descriptor) })
+}
+
+/// Returns the version of a row that is at an address, if the active snapshot shows one there: it may be another row. The
+/// table must be [`lock`]ed.
+pub fn version_at(table: Oid, address: RowAddress) -> Result<Option<Version>, PgError> {
+    // SAFETY: as in `insert`. The buffer that is pinned is released once the tuple is copied.
+    unsafe {
+        catch(|| {
+            let relation = table_open(table, LOCK);
+            let mut tuple = std::mem::zeroed::<pg_sys::HeapTupleData>();
+            tuple.t_self = address.pointer();
+            let mut buffer = 0;
+            let found = (address.block < RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+                && heap_fetch(relation, pg_sys::GetActiveSnapshot(), &mut tuple, &mut buffer, false))
+            .then(|| {
+                let version = Version::copy(&mut tuple, (*relation).rd_att);
+                ReleaseBuffer(buffer);
+                version
+            });
+            table_close(relation, KEPT);
+            found
+        })
+    }
+}
+
+/// Changes columns of a row, and returns its new version, in the current memory context; `None` if another transaction
 /// has changed or locked it. Never waits. The changes must leave the columns of unique indexes as they are. The rest is as
 /// for [`insert`]: `unchanged` and `changed` are the indexes that the row belongs in, of which the former have only columns
 /// that keep their values.
@@ -437,7 +578,7 @@ pub fn update<const COLUMNS: usize>(
     changes: &[(i16, Value)],
     unchanged: &[Index<1>],
     changed: &[Index<4>],
-) -> Result<Option<Datum>, PgError> {
+) -> Result<Option<Found>, PgError> {
     let (mut values, mut nulls, mut replaces) = ([Datum::from(0); COLUMNS], [false; COLUMNS], [false; COLUMNS]);
     for &(attribute, value) in changes {
         let at = attribute as usize - 1;
@@ -496,7 +637,7 @@ pub fn update<const COLUMNS: usize>(
                         index.enter(relation, tuple, &values, &nulls, false);
                     }
                 }
-                heap_copy_tuple_as_datum(tuple, descriptor)
+                Found { row: heap_copy_tuple_as_datum(tuple, descriptor), at: (*tuple).t_self }
             });
             table_close(relation, KEPT);
             CommandCounterIncrement();
@@ -513,7 +654,7 @@ pub fn is_changed_here(table: Oid, index: Oid, value: i64) -> Result<bool, PgErr
     unsafe {
         catch(|| {
             let mut key = std::mem::zeroed::<pg_sys::ScanKeyData>();
-            ScanKeyInit(&mut key, 1, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_INT8EQ.into(), value.into());
+            FirstColumn::number(value).to_key(&mut key);
             let relation = table_open(table, LOCK);
             // Every version, visible or not.
             let any = &raw mut pg_sys::SnapshotAnyData;

@@ -1,8 +1,10 @@
 //! Going on: the transaction that completes a claimed job also claims the one that the worker would take next anyway.
 //! So each job costs one commit.
 //!
-//! - After a job of a queue, that is the queue's next job. The queue's lock is written once for many. If the worker does not
-//!   go on, the queue is released with its job, as external workers release it, and its next job goes to the ready list.
+//! - After a job of a queue, that is the queue's next job. The queue's lock is written once for many. For a moment, a worker
+//!   goes on so although a few jobs of other queues, of the same priority, come first: to release one queue and lock another
+//!   for each job would take about as long as the job. If the worker does not go on, the queue is released with its job, as external
+//!   workers release it, and its next job goes to the ready list.
 //! - Otherwise, it is the first on the ready list, if that is to be claimed: a job, or the next one of a queue.
 
 use super::{Attempt, RunMode, Runner, TakenJobs};
@@ -19,6 +21,10 @@ use crate::shared::ready_list::{Hint, Kind, NO_KEY};
 use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
 use crate::tasks::registry::{self, Task, Tasks};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// For how long a worker may go on with the jobs of a queue although those of other queues come first.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Claimed jobs that a worker runs one after the other.
 pub(super) struct ClaimedRun {
@@ -27,11 +33,13 @@ pub(super) struct ClaimedRun {
     next: Option<(Job, Rc<Task>, Hint)>,
     /// What stood for it on the ready list, if it was taken off for that.
     taken_off: Option<Hint>,
+    /// When the latest job was claimed before which no other came.
+    in_order: Instant,
 }
 
 impl ClaimedRun {
     pub(super) fn new(forbidden_flags: &[DbText]) -> ClaimedRun {
-        ClaimedRun { forbidden_flags: forbidden_flags.to_vec(), next: None, taken_off: None }
+        ClaimedRun { forbidden_flags: forbidden_flags.to_vec(), next: None, taken_off: None, in_order: Instant::now() }
     }
 }
 
@@ -115,7 +123,7 @@ impl Runner {
                 let goes_on = self.may_follow(next)
                     // Others may wait for the room that this one gives back.
                     && attempt.task.limits.is_empty()
-                    && self.list.with(|ready| ready.goes_on_at(position));
+                    && self.list.with(|ready| ready.goes_on_at(position, run.in_order.elapsed() < TURN));
                 if goes_on {
                     self.hold_with_next(job, attempt, &[next.hint], &next.task);
                 }
@@ -156,7 +164,7 @@ impl Runner {
                 && !crash_records::is_charged(self.database, hint.position.id)
         };
         let Some(hint) = self.list.with(|ready| ready.take_first_if(goes_on)) else { return Ok(()) };
-        run.taken_off = Some(hint);
+        (run.taken_off, run.in_order) = (Some(hint), Instant::now());
         // From here on, it is looked for if this process ends.
         self.hold_with_next(job, attempt, &[hint], task_of(&hint).map_or(attempt.task, Rc::as_ref));
         let next = if hint.kind == Kind::Queued {

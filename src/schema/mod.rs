@@ -13,7 +13,7 @@ use crate::pg::spi::{self, Home, Plan, Value, plan};
 use crate::pg::text::DbText;
 use crate::pg::xact::{self, LatestSnapshot};
 use crate::pg::{catalog, procedure};
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::ops::Deref;
@@ -39,6 +39,8 @@ pub struct Queue {
     /// True if the tables are as version 0.3.0 or later of the extension makes them. They are not before ALTER
     /// EXTENSION UPDATE.
     pub is_0_3: bool,
+    /// `job_queues`, in such a schema.
+    pub queues: Oid,
     /// The role that the queue's statements run as: the owner of `jobs`.
     owner: Oid,
     schema_owner: Oid,
@@ -91,6 +93,7 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
     };
     let path = DbText::from(format!("pg_catalog, {}, pg_temp", home.schema)).c_string();
     let row = catalog::row_type(found.table);
+    let queues = catalog::relation(&found.name, "job_queues").filter(|&queues| catalog::has_column(queues, c"job_id"));
     let queue = Rc::new(Queue {
         home,
         path,
@@ -102,8 +105,8 @@ pub fn queue() -> Result<Rc<Queue>, Error> {
         extension_owner: found.extension_owner,
         primary_key: found.primary_key,
         queue_order: found.queue_order,
-        is_0_3: catalog::relation(&found.name, "job_queues")
-            .is_some_and(|queues| catalog::has_column(queues, c"job_id")),
+        is_0_3: queues.is_some(),
+        queues: queues.unwrap_or(InvalidOid),
         name: found.name,
     });
     QUEUE.set(Some(queue.clone()));

@@ -318,14 +318,23 @@ impl ReadyList {
         self.count = kept - first;
     }
 
-    /// Returns true if nothing that can run stands before a position. The job at it is then taken off the list, if it is
-    /// there.
-    pub fn goes_on_at(&mut self, position: Position) -> bool {
-        let begins = self.begins();
-        if begins == position && self.list().first().is_some_and(|first| first.position == position) {
-            self.remove_at(0);
+    /// Returns true if a worker may go on with the job at a position: nothing that can run stands before it, or, if it
+    /// `may_pass` others, only a few on the list, all of them of its priority and in queues, and none of another priority behind
+    /// the watermark. The job is then taken off the list, if it is there.
+    pub fn goes_on_at(&mut self, position: Position, may_pass: bool) -> bool {
+        /// As many move up when the job is taken off.
+        const MOST_PASSED: usize = 1000;
+        let before = self.list().partition_point(|hint| hint.position < position);
+        let is_passed = |hint: &Hint| hint.kind == Kind::Queued && hint.position.priority == position.priority;
+        let goes_on = self.begins() >= position
+            || may_pass
+                && (position < self.watermark || position.priority == self.watermark.priority)
+                && before <= MOST_PASSED
+                && self.list()[..before].iter().all(is_passed);
+        if goes_on && self.list().get(before).is_some_and(|hint| hint.position == position) {
+            self.remove_at(before);
         }
-        begins >= position
+        goes_on
     }
 
     /// Takes the job whose turn it is, and with it the first ones that can be taken together with it, as many as `most`
@@ -573,14 +582,44 @@ mod tests {
     #[test]
     fn a_job_is_gone_on_with_only_if_nothing_stands_before_it() {
         let mut ready = ready();
-        assert!(!ready.goes_on_at(hint(3).position), "nothing is known of the table yet");
+        assert!(!ready.goes_on_at(hint(3).position, false), "nothing is known of the table yet");
         scanned(&mut ready, &[hint(2), hint(3), hint(5)], hint(7).position);
-        assert!(!ready.goes_on_at(hint(3).position));
-        assert!(ready.goes_on_at(hint(2).position));
-        assert!(ready.goes_on_at(hint(1).position));
+        assert!(!ready.goes_on_at(hint(3).position, false));
+        assert!(ready.goes_on_at(hint(2).position, false));
+        assert!(ready.goes_on_at(hint(1).position, false));
         assert_eq!(taken(&mut ready), [3, 5]);
-        assert!(ready.goes_on_at(hint(7).position));
-        assert!(!ready.goes_on_at(hint(8).position));
+        assert!(ready.goes_on_at(hint(7).position, false));
+        assert!(!ready.goes_on_at(hint(8).position, false));
+    }
+
+    #[test]
+    fn a_job_passes_a_few_that_are_in_queues_too() {
+        let mut ready = ready();
+        let queued = |run_at| Hint { kind: Kind::Queued, ..hint(run_at) };
+        assert!(!ready.goes_on_at(hint(3).position, true), "nothing is known of the table yet");
+        scanned(&mut ready, &[2, 3, 5, 6].map(queued), hint(7).position);
+        assert!(!ready.goes_on_at(hint(5).position, false));
+        assert!(ready.goes_on_at(hint(5).position, true));
+        assert!(ready.goes_on_at(hint(4).position, true));
+        let later = Position { priority: 1, ..hint(8).position };
+        assert!(!ready.goes_on_at(later, true), "others of a higher priority may come before it");
+        assert!(ready.goes_on_at(hint(8).position, true));
+        ready.offer(hint(4));
+        assert!(!ready.goes_on_at(hint(6).position, true), "one that is in no queue comes before it");
+        assert!(!ready.goes_on_at(hint(8).position, true));
+        assert!(ready.goes_on_at(hint(3).position, true));
+        assert_eq!(taken(&mut ready), [2, 4, 6]);
+        scanned(&mut ready, &[hint(7)], Position::END);
+        assert_eq!(taken(&mut ready), [7]);
+        let urgent = Position { priority: -1, ..hint(1).position };
+        ready.offer(Hint { position: urgent, ..queued(1) });
+        ready.offer(queued(2));
+        assert!(!ready.goes_on_at(hint(2).position, true), "one of a higher priority comes before it");
+        assert_eq!(taken(&mut ready), [1, 2]);
+        (0..1002).for_each(|run_at| ready.offer(queued(run_at)));
+        assert!(!ready.goes_on_at(hint(1001).position, true), "too many come before it");
+        assert!(ready.goes_on_at(hint(1000).position, true));
+        assert_eq!(ready.len(), 1001);
     }
 
     #[test]
@@ -592,7 +631,7 @@ mod tests {
         ready.offer(hint(9));
         ready.offer(Hint { position: Position { priority: 1, ..hint(10).position }, ..hint(10) });
         assert_eq!(ready.begins(), hint(5).position);
-        assert!(!ready.goes_on_at(hint(9).position));
+        assert!(!ready.goes_on_at(hint(9).position, false));
         assert_eq!(taken(&mut ready), [9], "one of a lower priority waits for its turn");
         // The search, whose snapshot may not show it, does not pass it.
         ready.end_search(&[], Position::END);

@@ -93,7 +93,7 @@ pub struct Outlook {
 impl Outlook {
     /// Looks around. To be called once in a statement.
     pub fn new() -> Result<Outlook, Error> {
-        static BUSY: Plan = plan!("queues_locked");
+        static BUSY: Plan = plan!("queues_locked").by_index();
         let now = clock::now();
         let mut outlook = Outlook {
             now,
