@@ -182,7 +182,7 @@ fn a_running_job_that_is_moved_out_of_a_queue_releases_it() {
     let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
     let mut db = cluster.connect();
     add(&mut db, "select pg_sleep(1)", ", queue_name := 'q'");
-    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for(LOCKED, "2");
     cluster.sql("update graphile_worker.jobs set queue_name = 'other' where id = 1");
     add(&mut db, "select 1", ", queue_name := 'q'");
     cluster.wait_for("select count(*) from done where job = 2", "1");

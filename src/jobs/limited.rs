@@ -13,7 +13,7 @@ use crate::schema;
 use crate::schema::job_row::{Job, attribute};
 use crate::shared::limits::{self, Claim, NO_KEY, Opened, Terms};
 use crate::shared::ready_list::{Hint, Kind, Position};
-use crate::shared::{Board, DatabaseEntry, TakenRange};
+use crate::shared::{Board, DatabaseEntry, TakenRange, Worker};
 use crate::signals::wake;
 use crate::tasks::limits::Limit;
 use crate::tasks::registry::{Task, Tasks};
@@ -386,10 +386,11 @@ impl Refill<'_> {
         }
     }
 
-    /// Returns true if a worker runs the job in place, so that its row looks as if it waited.
+    /// Returns true if a worker runs the job in place, so that its row looks as if it waited. One that holds the job and has
+    /// no room for it has not let go of it yet: the job waits.
     fn is_running(&self, hint: &Hint) -> bool {
-        let mut held = self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held());
-        held.any(|held| held.is_one() && held.may_be(hint))
+        let holds = |worker: &Worker| worker.held().is_some_and(|held| held.is_one() && held.may_be(hint));
+        self.board.workers_of(self.database).any(|(_, worker)| worker.limits.is_used() && holds(worker))
     }
 
     /// Returns the key that each of some jobs has under the limit, in the order of the jobs.

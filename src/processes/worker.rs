@@ -320,6 +320,7 @@ impl WorkerLoop {
         let forbidden = self.forbidden.as_deref().unwrap_or_default();
         let granted = self.runner.grant(&self.tasks, forbidden, task, &hints, most)?;
         if granted.is_empty() {
+            fault::point("no_room")?;
             self.looks_at = (self.looks_at * 2).min(MOST_LOOKS);
             return Ok(None);
         }

@@ -16,6 +16,7 @@ fn a_first_attempt_in_place_marks_nothing_and_keeps_nobody_waiting() {
          select graphile_worker.add_job('nap'), graphile_worker.add_job('marked')",
     );
     cluster.wait_for(RUNNING, "2");
+    cluster.wait_for("select count(*) from graphile_worker.jobs where locked_by is not null", "1");
     let begun = Instant::now();
     let mut db = cluster.connect();
     assert_eq!(

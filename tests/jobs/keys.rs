@@ -61,7 +61,7 @@ fn add_job_with_the_key_or_queue_of_a_running_job_does_not_wait() {
          select kongtask.register_task('nap', 'nap()');
          select graphile_worker.add_job('nap', job_key := 'k', queue_name := 'q')",
     );
-    cluster.wait_for("select count(*) from kongtask.workers where state = 'running'", "1");
+    cluster.wait_for("select count(*) from graphile_worker.jobs where locked_by is not null", "1");
     let mut db = cluster.connect();
     db.batch_execute(
         "set statement_timeout = '1s';

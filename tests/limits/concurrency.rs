@@ -184,6 +184,23 @@ fn a_limit_that_is_set_while_a_job_is_taken_is_kept() {
     assert_eq!(cluster.text(&at_once(false)), "1");
 }
 
+/// The worker that found no room for it still holds it then, as if it ran it.
+#[test]
+fn a_job_that_has_just_found_no_room_is_found_by_who_gives_some_back() {
+    let cluster = Cluster::with_faults(&["kongtask.poll_interval = '1h'", "kongtask.workers = 2"]);
+    prepare(&cluster);
+    cluster.sql("select kongtask.alter_task('work', concurrency := 1)");
+    add_gated(&cluster, 1, 1, "'s', 0");
+    cluster.wait_for(RUNNING, "1");
+    cluster.arm("no_room", "stop");
+    let mut db = cluster.connect();
+    cluster.sql(&add("work", 2, 2, "'s', 0"));
+    let pid = stopped(&cluster, &mut db);
+    cluster.sql("delete from gate");
+    cluster.wait_for(JOBS, "0");
+    go_on(pid);
+}
+
 #[test]
 fn workers_that_come_and_go_keep_to_the_limit_and_leave_no_job_behind() {
     let cluster = cluster(&[EIGHT, "kongtask.worker_idle_timeout = '20ms'"]);
