@@ -2,7 +2,7 @@
 
 use kongtask_tests::fixtures::with_note;
 use kongtask_tests::programs::cpu_time;
-use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, RUNNING, SOON, describe, text, wait_until};
+use kongtask_tests::{Cluster, IDLE, JOBS, LOCKED, SOON, describe, text, wait_until};
 use postgres::Client;
 use std::time::Instant;
 
