@@ -2,7 +2,7 @@
 
 use kongtask_tests::fault::{go_on, stopped};
 use kongtask_tests::fixtures::{NOTE_AND_NAP, with_note_and_nap};
-use kongtask_tests::{Cluster, SOON, rows, text, wait_until};
+use kongtask_tests::{Cluster, JOBS, SOON, rows, text, wait_until};
 use postgres::Client;
 use std::time::{Duration, Instant};
 
@@ -175,6 +175,8 @@ fn schedules_of_a_database_without_a_scheduler_are_late_and_not_missed() {
     let late = "select min(ts) > max(committing.at), min(ts), max(committing.at), (select scheduled_at from kongtask.crontab) from fired, committing";
     assert!(rows(&mut db, late)[0].starts_with("t|"), "{:?}", rows(&mut db, late));
     // What falls due while the server is down is missed.
+    run(&mut db, "select kongtask.unschedule('new')");
+    cluster.wait_for(JOBS, "0");
     cluster.wait_for(PROCESSES, "0");
     run(&mut db, "truncate fired; select kongtask.schedule('down', '2 seconds', 'fire', missed := 'all')");
     cluster.wait_for("select count(*) > 0 from fired", "t");
