@@ -2,6 +2,7 @@
 
 -- The rows are written to one table after the other. A table is emptied as a whole when all that is in it is old enough: no row is
 -- ever deleted or updated. So there is nothing for autovacuum to clean, and nothing to freeze before the table is emptied.
+-- Each is written out: PostgreSQL 18 would name the constraints of a copy made by LIKE after the first.
 create table kongtask.runs_0 (
   job_id bigint not null,
   due_at timestamptz,
@@ -18,39 +19,57 @@ create table kongtask.runs_0 (
   payload json
 ) with (autovacuum_vacuum_insert_threshold = -1);
 create index runs_0_job_id_idx on kongtask.runs_0 (job_id);
-comment on table kongtask.runs_0 is
-'One of the four tables behind kongtask.runs, which the scheduler fills and
-empties in turn.';
-comment on column kongtask.runs_0.job_id is 'Number of the job.';
-comment on column kongtask.runs_0.due_at is
-'Time from which the job had waited for the
-attempt. NULL: no attempt is known.';
-comment on column kongtask.runs_0.started_at is 'Time when the attempt began. NULL: unknown.';
-comment on column kongtask.runs_0.ended_at is 'Time when the attempt ended.';
-comment on column kongtask.runs_0.attempt is 'Number of the attempt. NULL: the job waited.';
-comment on column kongtask.runs_0.state is 'First letter of the state in kongtask.runs.';
-comment on column kongtask.runs_0.task is 'Task of the job.';
-comment on column kongtask.runs_0.role is 'Name of the role that the task runs as.';
-comment on column kongtask.runs_0.queue is 'Queue of the job. NULL: none.';
-comment on column kongtask.runs_0.key is 'Key of the job. NULL: none.';
-comment on column kongtask.runs_0.error is 'Error of the attempt. NULL: none.';
-comment on column kongtask.runs_0.result is 'What the handler returned. NULL: nothing.';
-comment on column kongtask.runs_0.payload is 'Argument for the handler, if it is kept.';
-comment on index kongtask.runs_0_job_id_idx is 'Finds the attempts of a job.';
 
--- The comments of columns and of the index come with them.
-create table kongtask.runs_1 (like kongtask.runs_0 including all) with (autovacuum_vacuum_insert_threshold = -1);
-create table kongtask.runs_2 (like kongtask.runs_0 including all) with (autovacuum_vacuum_insert_threshold = -1);
-create table kongtask.runs_3 (like kongtask.runs_0 including all) with (autovacuum_vacuum_insert_threshold = -1);
-comment on table kongtask.runs_1 is
-'One of the four tables behind kongtask.runs, which the scheduler fills and
-empties in turn.';
-comment on table kongtask.runs_2 is
-'One of the four tables behind kongtask.runs, which the scheduler fills and
-empties in turn.';
-comment on table kongtask.runs_3 is
-'One of the four tables behind kongtask.runs, which the scheduler fills and
-empties in turn.';
+create table kongtask.runs_1 (
+  job_id bigint not null,
+  due_at timestamptz,
+  started_at timestamptz,
+  ended_at timestamptz not null,
+  attempt int,
+  state "char" not null,
+  task text not null,
+  role text not null,
+  queue text,
+  key text,
+  error text,
+  result jsonb,
+  payload json
+) with (autovacuum_vacuum_insert_threshold = -1);
+create index runs_1_job_id_idx on kongtask.runs_1 (job_id);
+
+create table kongtask.runs_2 (
+  job_id bigint not null,
+  due_at timestamptz,
+  started_at timestamptz,
+  ended_at timestamptz not null,
+  attempt int,
+  state "char" not null,
+  task text not null,
+  role text not null,
+  queue text,
+  key text,
+  error text,
+  result jsonb,
+  payload json
+) with (autovacuum_vacuum_insert_threshold = -1);
+create index runs_2_job_id_idx on kongtask.runs_2 (job_id);
+
+create table kongtask.runs_3 (
+  job_id bigint not null,
+  due_at timestamptz,
+  started_at timestamptz,
+  ended_at timestamptz not null,
+  attempt int,
+  state "char" not null,
+  task text not null,
+  role text not null,
+  queue text,
+  key text,
+  error text,
+  result jsonb,
+  payload json
+) with (autovacuum_vacuum_insert_threshold = -1);
+create index runs_3_job_id_idx on kongtask.runs_3 (job_id);
 
 -- Which of them is written to: the one that is opened and not closed. Without a row, it is runs_0.
 create table kongtask.run_tables (
@@ -91,13 +110,69 @@ create view kongtask.runs with (security_barrier = true) as
     run.payload,
     run.role
   from (
-    table kongtask.runs_0
+    select
+      rows_0.job_id,
+      rows_0.due_at,
+      rows_0.started_at,
+      rows_0.ended_at,
+      rows_0.attempt,
+      rows_0.state,
+      rows_0.task,
+      rows_0.role,
+      rows_0.queue,
+      rows_0.key,
+      rows_0.error,
+      rows_0.result,
+      rows_0.payload
+    from kongtask.runs_0 as rows_0
     union all
-    table kongtask.runs_1
+    select
+      rows_1.job_id,
+      rows_1.due_at,
+      rows_1.started_at,
+      rows_1.ended_at,
+      rows_1.attempt,
+      rows_1.state,
+      rows_1.task,
+      rows_1.role,
+      rows_1.queue,
+      rows_1.key,
+      rows_1.error,
+      rows_1.result,
+      rows_1.payload
+    from kongtask.runs_1 as rows_1
     union all
-    table kongtask.runs_2
+    select
+      rows_2.job_id,
+      rows_2.due_at,
+      rows_2.started_at,
+      rows_2.ended_at,
+      rows_2.attempt,
+      rows_2.state,
+      rows_2.task,
+      rows_2.role,
+      rows_2.queue,
+      rows_2.key,
+      rows_2.error,
+      rows_2.result,
+      rows_2.payload
+    from kongtask.runs_2 as rows_2
     union all
-    table kongtask.runs_3
+    select
+      rows_3.job_id,
+      rows_3.due_at,
+      rows_3.started_at,
+      rows_3.ended_at,
+      rows_3.attempt,
+      rows_3.state,
+      rows_3.task,
+      rows_3.role,
+      rows_3.queue,
+      rows_3.key,
+      rows_3.error,
+      rows_3.result,
+      rows_3.payload
+    from kongtask.runs_3 as rows_3
   ) as run
   where
     (
@@ -161,6 +236,82 @@ comment on column kongtask.runs.payload is
 'Argument for the handler. NULL: the task does
 not keep it.';
 comment on column kongtask.runs.role is 'Name of the role that the attempt ran as.';
+comment on table kongtask.runs_0 is
+'One of the four tables behind kongtask.runs, which the scheduler fills and
+empties in turn.';
+comment on column kongtask.runs_0.job_id is 'Number of the job.';
+comment on column kongtask.runs_0.due_at is
+'Time from which the job had waited for the
+attempt. NULL: no attempt is known.';
+comment on column kongtask.runs_0.started_at is 'Time when the attempt began. NULL: unknown.';
+comment on column kongtask.runs_0.ended_at is 'Time when the attempt ended.';
+comment on column kongtask.runs_0.attempt is 'Number of the attempt. NULL: the job waited.';
+comment on column kongtask.runs_0.state is 'First letter of the state in kongtask.runs.';
+comment on column kongtask.runs_0.task is 'Task of the job.';
+comment on column kongtask.runs_0.role is 'Name of the role that the task runs as.';
+comment on column kongtask.runs_0.queue is 'Queue of the job. NULL: none.';
+comment on column kongtask.runs_0.key is 'Key of the job. NULL: none.';
+comment on column kongtask.runs_0.error is 'Error of the attempt. NULL: none.';
+comment on column kongtask.runs_0.result is 'What the handler returned. NULL: nothing.';
+comment on column kongtask.runs_0.payload is 'Argument for the handler, if it is kept.';
+comment on index kongtask.runs_0_job_id_idx is 'Finds the attempts of a job.';
+comment on table kongtask.runs_1 is
+'One of the four tables behind kongtask.runs, which the scheduler fills and
+empties in turn.';
+comment on column kongtask.runs_1.job_id is 'Number of the job.';
+comment on column kongtask.runs_1.due_at is
+'Time from which the job had waited for the
+attempt. NULL: no attempt is known.';
+comment on column kongtask.runs_1.started_at is 'Time when the attempt began. NULL: unknown.';
+comment on column kongtask.runs_1.ended_at is 'Time when the attempt ended.';
+comment on column kongtask.runs_1.attempt is 'Number of the attempt. NULL: the job waited.';
+comment on column kongtask.runs_1.state is 'First letter of the state in kongtask.runs.';
+comment on column kongtask.runs_1.task is 'Task of the job.';
+comment on column kongtask.runs_1.role is 'Name of the role that the task runs as.';
+comment on column kongtask.runs_1.queue is 'Queue of the job. NULL: none.';
+comment on column kongtask.runs_1.key is 'Key of the job. NULL: none.';
+comment on column kongtask.runs_1.error is 'Error of the attempt. NULL: none.';
+comment on column kongtask.runs_1.result is 'What the handler returned. NULL: nothing.';
+comment on column kongtask.runs_1.payload is 'Argument for the handler, if it is kept.';
+comment on index kongtask.runs_1_job_id_idx is 'Finds the attempts of a job.';
+comment on table kongtask.runs_2 is
+'One of the four tables behind kongtask.runs, which the scheduler fills and
+empties in turn.';
+comment on column kongtask.runs_2.job_id is 'Number of the job.';
+comment on column kongtask.runs_2.due_at is
+'Time from which the job had waited for the
+attempt. NULL: no attempt is known.';
+comment on column kongtask.runs_2.started_at is 'Time when the attempt began. NULL: unknown.';
+comment on column kongtask.runs_2.ended_at is 'Time when the attempt ended.';
+comment on column kongtask.runs_2.attempt is 'Number of the attempt. NULL: the job waited.';
+comment on column kongtask.runs_2.state is 'First letter of the state in kongtask.runs.';
+comment on column kongtask.runs_2.task is 'Task of the job.';
+comment on column kongtask.runs_2.role is 'Name of the role that the task runs as.';
+comment on column kongtask.runs_2.queue is 'Queue of the job. NULL: none.';
+comment on column kongtask.runs_2.key is 'Key of the job. NULL: none.';
+comment on column kongtask.runs_2.error is 'Error of the attempt. NULL: none.';
+comment on column kongtask.runs_2.result is 'What the handler returned. NULL: nothing.';
+comment on column kongtask.runs_2.payload is 'Argument for the handler, if it is kept.';
+comment on index kongtask.runs_2_job_id_idx is 'Finds the attempts of a job.';
+comment on table kongtask.runs_3 is
+'One of the four tables behind kongtask.runs, which the scheduler fills and
+empties in turn.';
+comment on column kongtask.runs_3.job_id is 'Number of the job.';
+comment on column kongtask.runs_3.due_at is
+'Time from which the job had waited for the
+attempt. NULL: no attempt is known.';
+comment on column kongtask.runs_3.started_at is 'Time when the attempt began. NULL: unknown.';
+comment on column kongtask.runs_3.ended_at is 'Time when the attempt ended.';
+comment on column kongtask.runs_3.attempt is 'Number of the attempt. NULL: the job waited.';
+comment on column kongtask.runs_3.state is 'First letter of the state in kongtask.runs.';
+comment on column kongtask.runs_3.task is 'Task of the job.';
+comment on column kongtask.runs_3.role is 'Name of the role that the task runs as.';
+comment on column kongtask.runs_3.queue is 'Queue of the job. NULL: none.';
+comment on column kongtask.runs_3.key is 'Key of the job. NULL: none.';
+comment on column kongtask.runs_3.error is 'Error of the attempt. NULL: none.';
+comment on column kongtask.runs_3.result is 'What the handler returned. NULL: nothing.';
+comment on column kongtask.runs_3.payload is 'Argument for the handler, if it is kept.';
+comment on index kongtask.runs_3_job_id_idx is 'Finds the attempts of a job.';
 comment on table kongtask.run_tables is
 'Which of the four tables behind kongtask.runs is written to, and since when
 the others are not. The scheduler changes it.';
