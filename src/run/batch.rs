@@ -18,7 +18,9 @@ use crate::pg::catch::Raise;
 use crate::pg::interval::Interval;
 use crate::pg::{background, latch, xact};
 use crate::schema::job_row::Job;
+use crate::shared;
 use crate::shared::ready_list::Hint;
+use crate::signals::wake;
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::Keep;
 use std::collections::HashSet;
@@ -70,9 +72,7 @@ impl Runner {
             self.recently_failed.insert(taken.task.tag, Instant::now());
         }
         let later = hints.split_off(MOST_GUARDED.min(hints.len()));
-        let mut left = self.guarded_in_place(&taken.with(hints))?;
-        left.extend(later);
-        Ok(left)
+        self.guarded_in_place(&taken.with(hints), later)
     }
 
     fn batch_claimed(&mut self, taken: &TakenJobs, is_careful: bool) -> Result<Vec<Hint>, Error> {
@@ -90,9 +90,8 @@ impl Runner {
             }
             self.recently_failed.insert(taken.task.tag, Instant::now());
         }
-        let left = self.guarded(taken, &jobs, RunMode::Claimed)?;
-        self.release_left(&left)?;
-        Ok(later)
+        self.begin();
+        self.guarded(taken, &jobs, RunMode::Claimed, later)
     }
 
     /// Releases claimed jobs that did not begin. The trigger on `jobs` puts them back on the ready list.
@@ -109,32 +108,25 @@ impl Runner {
         self.recently_failed.get(&task).is_some_and(|since| since.elapsed() < LATELY)
     }
 
-    /// Locks the rows of jobs, and runs them guarded. Returns those that did not begin in time.
-    fn guarded_in_place(&self, taken: &TakenJobs) -> Result<Vec<Hint>, Error> {
+    /// Locks the rows of jobs, and runs them guarded. Returns those that did not begin in time, and `later` ones.
+    fn guarded_in_place(&self, taken: &TakenJobs, later: Vec<Hint>) -> Result<Vec<Hint>, Error> {
         self.begin();
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::lock(&take))?;
         self.offer_changed(taken, take);
-        let left = self.guarded_here(taken, &jobs, RunMode::InPlace)?;
-        let left: Vec<i64> = left.iter().map(|job| job.id).collect();
-        Ok(taken.hints.iter().filter(|hint| left.contains(&hint.position.id)).copied().collect())
+        self.guarded(taken, &jobs, RunMode::InPlace, later)
     }
 
-    fn guarded<'j>(&self, taken: &TakenJobs, jobs: &'j [Job], mode: RunMode) -> Result<Vec<&'j Job>, Error> {
-        self.begin();
-        self.guarded_here(taken, jobs, mode)
-    }
-
-    /// Runs jobs in the transaction that has begun, each in a subtransaction, and those alone that need it. Returns the
-    /// jobs that did not begin in time.
-    fn guarded_here<'j>(&self, taken: &TakenJobs, jobs: &'j [Job], mode: RunMode) -> Result<Vec<&'j Job>, Error> {
+    /// Runs jobs in the transaction that has begun, each in a subtransaction, and those alone that need it. Returns those that
+    /// did not begin in time and are to be put back, with `later` ones.
+    fn guarded(&self, taken: &TakenJobs, jobs: &[Job], mode: RunMode, later: Vec<Hint>) -> Result<Vec<Hint>, Error> {
         let Some(handler) = self.handler(&taken.task, None).transpose() else {
             xact::abort();
             if mode == RunMode::Claimed {
                 self.release_left(&jobs.iter().collect::<Vec<_>>())?;
             }
-            return Ok(Vec::new());
+            return Ok(later);
         };
         let attempt = Attempt { task: &taken.task, mode };
         let outcomes = match handler {
@@ -145,6 +137,18 @@ impl Runner {
                 Outcomes { alone: jobs.iter().collect(), ..Outcomes::default() }
             }
         };
+        let mut left = later;
+        match mode {
+            RunMode::InPlace => {
+                let is_left = |hint: &&Hint| outcomes.left.iter().any(|job| job.id == hint.position.id);
+                left.extend(taken.hints.iter().filter(is_left));
+            }
+            RunMode::Claimed => self.release_left(&outcomes.left)?,
+        }
+        // One that runs alone may wait for a lock for long. (Room under limits is given back with the whole run.)
+        if !outcomes.alone.is_empty() && taken.task.limits.is_empty() {
+            self.leave_to_others(&std::mem::take(&mut left));
+        }
         for job in &outcomes.alone {
             self.now_runs(job.id);
             match mode {
@@ -153,7 +157,19 @@ impl Runner {
             }
             background::report_statistics(false);
         }
-        Ok(outcomes.left)
+        Ok(left)
+    }
+
+    /// Puts jobs back on the ready list, and wakes others for them.
+    fn leave_to_others(&self, left: &[Hint]) {
+        let Some(board) = shared::board().filter(|_| !left.is_empty()) else { return };
+        wake::offer(board, self.database, self.role, left, None);
+        if wake::wake(board, self.database, self.role, left.len()) < left.len()
+            && let Some(entry) = board.database(self.database)
+            && entry.can_rebalance.is_set()
+        {
+            entry.scheduler.set();
+        }
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
