@@ -452,12 +452,7 @@ impl Refill<'_> {
                 begin += begins as usize;
             }
             let others = begin - usize::from(begin > 0 && self.mine == Some(role));
-            if wake::wake(self.board, self.database, role, others) < others
-                && let Some(entry) = self.board.database(self.database)
-                && entry.can_rebalance.is_set()
-            {
-                entry.scheduler.set();
-            }
+            wake::wake_enough(self.board, self.database, role, others);
         }
     }
 

@@ -440,11 +440,10 @@ impl WorkerLoop {
         // This worker takes one job, others the rest. Another one goes on with a search that has passed many.
         let goes_on = passes && found.to != Position::END;
         let others = (found.hints.len() + usize::from(goes_on)).saturating_sub(1);
-        if wake::wake(self.board, self.database, self.runner.role, others) < others
-            && goes_on
-            && let Some(entry) = self.board.database(self.database).filter(|entry| entry.can_rebalance.is_set())
-        {
-            entry.scheduler.set();
+        if goes_on {
+            wake::wake_enough(self.board, self.database, self.runner.role, others);
+        } else {
+            wake::wake(self.board, self.database, self.runner.role, others);
         }
         Ok(true)
     }

@@ -164,12 +164,7 @@ impl Runner {
     fn leave_to_others(&self, left: &[Hint]) {
         let Some(board) = shared::board().filter(|_| !left.is_empty()) else { return };
         wake::offer(board, self.database, self.role, left, None);
-        if wake::wake(board, self.database, self.role, left.len()) < left.len()
-            && let Some(entry) = board.database(self.database)
-            && entry.can_rebalance.is_set()
-        {
-            entry.scheduler.set();
-        }
+        wake::wake_enough(board, self.database, self.role, left.len());
     }
 
     fn together<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {

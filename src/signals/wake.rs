@@ -42,3 +42,13 @@ pub fn wake(board: Board, database: Oid, role: Oid, count: usize) -> usize {
     }
     woken
 }
+
+/// Does the same, and wakes the scheduler if there are too few and it can do something about that.
+pub fn wake_enough(board: Board, database: Oid, role: Oid, count: usize) {
+    if wake(board, database, role, count) < count
+        && let Some(entry) = board.database(database)
+        && entry.can_rebalance.is_set()
+    {
+        entry.scheduler.set();
+    }
+}
