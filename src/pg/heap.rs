@@ -2,6 +2,7 @@
 //! the conditions of constraints and triggers each time, takes three times as long as the row itself.
 
 use super::catch::{PgError, catch};
+use super::index_scan::ScanKeyEntryInitialize;
 use super::spi::Value;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
@@ -42,16 +43,6 @@ unsafe extern "C-unwind" {
     ) -> pg_sys::SysScanDesc;
     fn systable_getnext(scan: pg_sys::SysScanDesc) -> pg_sys::HeapTuple;
     fn systable_endscan(scan: pg_sys::SysScanDesc);
-    fn ScanKeyEntryInitialize(
-        key: *mut pg_sys::ScanKeyData,
-        flags: c_int,
-        attribute: i16,
-        strategy: u16,
-        subtype: Oid,
-        collation: Oid,
-        function: Oid,
-        argument: Datum,
-    );
     fn heap_fetch(
         relation: pg_sys::Relation,
         snapshot: pg_sys::Snapshot,

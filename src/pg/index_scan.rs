@@ -23,7 +23,7 @@ unsafe extern "C-unwind" {
     fn systable_getnext_ordered(scan: pg_sys::SysScanDesc, direction: pg_sys::ScanDirection::Type)
     -> pg_sys::HeapTuple;
     fn systable_endscan_ordered(scan: pg_sys::SysScanDesc);
-    fn ScanKeyEntryInitialize(
+    pub(super) fn ScanKeyEntryInitialize(
         key: *mut pg_sys::ScanKeyData,
         flags: c_int,
         attribute: i16,
