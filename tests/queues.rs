@@ -829,13 +829,18 @@ fn jobs_of_a_queue_run_in_place_behind_one_that_took_a_moment() {
         "select count(graphile_worker.add_job('look', queue_name := 'q', job_key := 'k' || n)) from generate_series(1, 50) n",
     );
     assert_eq!(seen(""), (50, 50), "with a key");
-    run("alter database postgres set default_transaction_isolation = 'repeatable read';
-         select pg_terminate_backend(pid) from kongtask.workers;
-         select count(graphile_worker.add_job('look', queue_name := 'q')) from generate_series(1, 50)");
+    // A worker reads it as it connects.
+    let set = |isolation: &str| {
+        cluster.sql(&format!("alter database postgres {isolation}"));
+        let pid = cluster.text("select pid from kongtask.workers");
+        cluster.sql(&format!("select pg_terminate_backend({pid})"));
+        cluster.wait_for(&format!("select count(*) from kongtask.workers where state = 'idle' and pid <> {pid}"), "1");
+    };
+    set("set default_transaction_isolation = 'repeatable read'");
+    run("select count(graphile_worker.add_job('look', queue_name := 'q')) from generate_series(1, 50)");
     assert_eq!(seen(""), (50, 50), "at another isolation level");
-    run("alter database postgres reset default_transaction_isolation;
-         select pg_terminate_backend(pid) from kongtask.workers;
-         create function slow() returns void language sql as $$ select look(); select pg_sleep(0.025) $$;
+    set("reset default_transaction_isolation");
+    run("create function slow() returns void language sql as $$ select look(); select pg_sleep(0.025) $$;
          select kongtask.register_task('slow', 'slow()');
          select count(graphile_worker.add_job('slow', queue_name := 'q')) from generate_series(1, 10)");
     assert_eq!(seen(""), (10, 10), "behind one that took long");
@@ -894,7 +899,7 @@ fn a_job_of_a_queue_that_runs_in_place_ends_as_any_other() {
         ("select 1 / 0", "", Some("q 1 division by zero (SQLSTATE 22012) t t")),
         ("select kongtask.snooze('1 hour')", "", Some("q 0 t t")),
         ("select kongtask.give_up('no use')", "", Some("q 25 no use f f")),
-        ("select 1", "select kongtask.cancel($1, 'not wanted')", Some("q 25 not wanted f f")),
+        ("select 1", "select kongtask.cancel($1, 'not wanted')", Some("q 25 cancelled by postgres: not wanted f f")),
     ] {
         let job = in_place(&cluster, &mut db, what);
         let next = add(&mut db, "select 1", ", queue_name := 'q'");
@@ -921,11 +926,11 @@ fn a_job_of_a_queue_that_runs_in_place_ends_as_any_other() {
     // The queue's next job does not begin while the queue is paused.
     let job = in_place(&cluster, &mut db, "select 1");
     let next = add(&mut db, "select 1", ", queue_name := 'q'");
-    cluster.sql("select kongtask.pause(queue := 'q'); update gate set open = true");
+    cluster.sql("select kongtask.pause(queue_name := 'q'); update gate set open = true");
     cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
     cluster.wait_for(IDLE, "2");
     assert_eq!(cluster.text(&format!("select count(*) from done where job = {next}")), "0");
-    cluster.sql("select kongtask.resume(queue := 'q')");
+    cluster.sql("select kongtask.resume(queue_name := 'q')");
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
     // What holds it is the queue's lock: where that is taken away by hand, nothing of it stays, and it runs again.

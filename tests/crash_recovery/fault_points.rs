@@ -268,7 +268,7 @@ fn the_next_job_of_a_queue_may_change_before_its_worker_comes_to_it() {
         ("select graphile_worker.reschedule_jobs('{$1}', run_at := now() + interval '1 hour')", false),
         ("update graphile_worker.jobs set queue_name = 'other' where id = $1", true),
         ("update graphile_worker.jobs set key = 'k' where id = $1", true),
-        ("select kongtask.pause(queue := 'q'), kongtask.resume(queue := 'q')", true),
+        ("select kongtask.pause(queue_name := 'q'), kongtask.resume(queue_name := 'q')", true),
         ("select kongtask.unregister_task('note')", false),
         ("select graphile_worker.get_job('external-worker', '{note}')", true),
         ("select pg_terminate_backend($2)", true),
