@@ -214,8 +214,9 @@ comment on table jobs is
 A job that succeeds is deleted. A job that has used up max_attempts stays
 until you delete it or give it further attempts with kongtask.redrive.
 
-A job that runs in place (a first attempt without key and queue) looks here
-like one that waits: kongtask.workers shows it. Its row is locked meanwhile.';
+A job that runs in place (a first attempt without key and queue, or behind a
+quick one of its queue) looks here like one that waits: kongtask.workers shows
+it. Its row is locked meanwhile.';
 comment on column jobs.id is 'Number of the job.';
 comment on column jobs.queue_name is
 'Queue of the job: jobs of one queue run one at a
@@ -599,8 +600,8 @@ Arguments:
 - max_batch: number of jobs that may share a transaction, 1 to 1000. For a
   function that takes an array: number of jobs in a call, 1 to 10000. NULL:
   1, and 1000 for a function that takes an array. For a procedure: 1.
-- in_place: true if first attempts of jobs without key and queue may run in
-  the transaction that takes them. False if all jobs are claimed first:
+- in_place: true if first attempts of jobs without key may run in the
+  transaction that takes them. False if all jobs are claimed first:
   better where the handler takes minutes. For a procedure, all are.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.
@@ -1679,7 +1680,8 @@ create view kongtask.queues with (security_invoker = true) as
     coalesce(waiting.ready, 0) as ready,
     coalesce(waiting.failed, 0) as failed,
     waiting.head,
-    lock.job_id as running,
+    -- One that runs in place does not say so in its row.
+    coalesce(lock.job_id, worker.job_id) as running,
     lock.locked_by,
     worker.pid,
     lock.locked_at as since,
@@ -1704,7 +1706,14 @@ create view kongtask.queues with (security_invoker = true) as
         queued.max_attempts,
         queued.attempts operator(pg_catalog.<) queued.max_attempts
           and queued.run_at operator(pg_catalog.<=) statement_timestamp()
-          and queued.locked_at is null as is_due
+          and queued.locked_at is null
+          and queued.id operator(pg_catalog.<>) all (
+            array(
+              select busy.job_id
+              from kongtask.live_workers() as busy
+              where busy.job_id is not null and busy.database operator(pg_catalog.=) current_database()
+            )
+          ) as is_due
       from jobs as queued
       where queued.queue_name is not null
     ) as job

@@ -760,3 +760,219 @@ fn a_worker_goes_on_in_a_queue_for_a_moment_though_others_come_first() {
     assert!(slow >= 39, "{slow} turns of 40 jobs");
     assert_eq!(cluster.text(in_order), "t");
 }
+
+/// Opens and shuts the gate at which handlers wait that run `WAITS`.
+const GATE: &str = "create table gate (open boolean); insert into gate values (false)";
+const WAITS: &str = "do $$ begin while not (select open from gate) loop perform pg_sleep(0.005); end loop; end $$";
+
+/// Adds a job to queue q behind one that takes a moment, so that it runs in place, and waits until it is at its gate. Where the
+/// former one took longer, on a busy machine, it is tried again. Returns its id.
+fn in_place(cluster: &Cluster, db: &mut Client, what: &str) -> i64 {
+    for _ in 0..50 {
+        cluster.sql("update gate set open = false; truncate done");
+        db.batch_execute("begin").expect("begin");
+        add(db, "select 1", ", queue_name := 'q'");
+        let job = add(db, &format!("{WAITS}; {what}"), ", queue_name := 'q'");
+        db.batch_execute("commit").expect("commit");
+        cluster.wait_for(&format!("select count(*) from done where job < {job}"), "1");
+        let waits = format!(
+            "select count(*) from kongtask.workers w join pg_stat_activity a using (pid)
+             where w.job_id = {job} and w.state = 'running' and a.query like '%/* job {job}, %'"
+        );
+        cluster.wait_for(&waits, "1");
+        if cluster.text(&format!("select locked_by is null from graphile_worker.jobs where id = {job}")) == "t" {
+            return job;
+        }
+        cluster.sql("update gate set open = true");
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        cluster.sql("delete from graphile_worker.jobs");
+    }
+    panic!("no job ran in place\n{}", cluster.log());
+}
+
+/// The job with which a worker locks a queue is claimed, and so is what cannot run in place.
+#[test]
+fn jobs_of_a_queue_run_in_place_behind_one_that_took_a_moment() {
+    let cluster = cluster(&["kongtask.workers = 1", "kongtask.poll_interval = '1h'", "synchronous_commit = off"]);
+    cluster.sql(
+        "create table seen (job bigint, claimed boolean);
+         create function look() returns void language sql as
+           $$ insert into seen select (kongtask.current_job()).id, (kongtask.current_job()).locked_at is not null $$;
+         select kongtask.register_task('claimed', 'look()', in_place := false), kongtask.register_task('look', 'look()')",
+    );
+    let seen = |what: &str| {
+        let seen = cluster.text(&format!("select count(*) filter (where claimed) || ' ' || count(*) from seen {what}"));
+        let (claimed, all) = seen.split_once(' ').expect("two");
+        (claimed.parse::<i32>().expect("a number"), all.parse::<i32>().expect("a number"))
+    };
+    let run = |jobs: &str| {
+        cluster.sql(&format!("truncate seen; {jobs}"));
+        cluster.wait_for(JOBS, "0");
+        assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+        assert_eq!(
+            cluster.text("select bool_and(job > before) from (select job, lag(job) over () as before from seen) s"),
+            "t"
+        );
+    };
+    run("select count(graphile_worker.add_job('look', queue_name := 'q')) from generate_series(1, 200)");
+    let (claimed, all) = seen("");
+    assert!((1..150).contains(&claimed) && all == 200, "{claimed} of {all} claimed");
+    assert_eq!(seen("where job = (select min(job) from seen)"), (1, 1), "the first");
+    run("select count(graphile_worker.add_job(case n % 2 when 0 then 'claimed' else 'look' end, queue_name := 'q'))
+           from generate_series(1, 100) n");
+    assert_eq!(
+        seen("where job % 2 = (select min(job) + 1 from seen) % 2"),
+        (50, 50),
+        "of a task with in_place := false"
+    );
+    run(
+        "select count(graphile_worker.add_job('look', queue_name := 'q', job_key := 'k' || n)) from generate_series(1, 50) n",
+    );
+    assert_eq!(seen(""), (50, 50), "with a key");
+    // A worker reads it as it connects.
+    let set = |isolation: &str| {
+        cluster.sql(&format!("alter database postgres {isolation}"));
+        let pid = cluster.text("select pid from kongtask.workers");
+        cluster.sql(&format!("select pg_terminate_backend({pid})"));
+        cluster.wait_for(&format!("select count(*) from kongtask.workers where state = 'idle' and pid <> {pid}"), "1");
+    };
+    set("set default_transaction_isolation = 'repeatable read'");
+    run("select count(graphile_worker.add_job('look', queue_name := 'q')) from generate_series(1, 50)");
+    assert_eq!(seen(""), (50, 50), "at another isolation level");
+    set("reset default_transaction_isolation");
+    run("create function slow() returns void language sql as $$ select look(); select pg_sleep(0.025) $$;
+         select kongtask.register_task('slow', 'slow()');
+         select count(graphile_worker.add_job('slow', queue_name := 'q')) from generate_series(1, 10)");
+    assert_eq!(seen(""), (10, 10), "behind one that took long");
+    run("create index mine on graphile_worker.jobs (created_at);
+         select count(graphile_worker.add_job('look', queue_name := 'q')) from generate_series(1, 50)");
+    assert_eq!(seen(""), (50, 50), "of a table that a user has changed");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+/// Its row is not marked: the queue's lock and the lock on the row keep others away, and nobody waits for either.
+#[test]
+fn a_job_of_a_queue_that_runs_in_place_is_seen_and_left_alone() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '100ms'"]);
+    cluster.sql(GATE);
+    let mut db = cluster.connect();
+    let job = in_place(&cluster, &mut db, "select 1");
+    db.batch_execute("set lock_timeout = '1s'").expect("set");
+    let next = add(&mut db, "select 1", ", queue_name := 'q'");
+    // As a clock that has been set forward sees it.
+    db.batch_execute("update graphile_worker.job_queues set locked_at = locked_at - interval '5 hours'")
+        .expect("update");
+    for call in [
+        "graphile_worker.get_job('external-worker', '{run}')".to_string(),
+        format!("graphile_worker.complete_jobs('{{{job}}}')"),
+        format!("graphile_worker.permanently_fail_jobs('{{{job}}}')"),
+        format!("graphile_worker.reschedule_jobs('{{{job}}}', run_at := now())"),
+    ] {
+        assert_eq!(text(&mut db, &format!("select count(*) from {call} j where j.id is not null")), "0", "{call}");
+    }
+    let states = "select string_agg(concat_ws(' ', id, state, why), ', ' order by id) from kongtask.job_states";
+    assert_eq!(text(&mut db, states), format!("{job} running, {next} waiting its queue is busy: it runs job {job}"));
+    let queues = "select concat_ws(' ', queue_name, jobs, ready, head, running, locked_by like 'kongtask:%', pid is not null) from kongtask.queues";
+    assert_eq!(text(&mut db, queues), format!("q 2 1 {next} {job} t t"));
+    // What is due is looked for meanwhile.
+    let other = add(&mut db, "select 1", "");
+    cluster.wait_for(&format!("select count(*) from done where job = {other}"), "1");
+    assert_eq!(text(&mut db, &format!("select count(*) from done where job = {next}")), "0");
+    cluster.sql("update gate set open = true");
+    cluster.wait_for(JOBS, "0");
+    let order = format!("select string_agg(job::text, ' ' order by at) from done where job in ({job}, {next})");
+    assert_eq!(cluster.text(&order), format!("{job} {next}"));
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
+/// Whatever becomes of it, its queue goes on, and it has had its effect once or is there to have it.
+#[test]
+fn a_job_of_a_queue_that_runs_in_place_ends_as_any_other() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
+    cluster.sql(GATE);
+    cluster.sql("select kongtask.alter_task('run', timeout := '10 s')");
+    let mut db = cluster.connect();
+    let left = "concat_ws(' ', queue_name, attempts, split_part(last_error, E'\\n', 1), attempts < max_attempts, run_at > now())";
+    for (what, meanwhile, becomes) in [
+        ("select 1", "", None),
+        ("select 1 / 0", "", Some("q 1 division by zero (SQLSTATE 22012) t t")),
+        ("select kongtask.snooze('1 hour')", "", Some("q 0 t t")),
+        ("select kongtask.give_up('no use')", "", Some("q 25 no use f f")),
+        ("select 1", "select kongtask.cancel($1, 'not wanted')", Some("q 25 cancelled by postgres: not wanted f f")),
+    ] {
+        let job = in_place(&cluster, &mut db, what);
+        let next = add(&mut db, "select 1", ", queue_name := 'q'");
+        assert_eq!(cluster.text(&format!("select count(*) from done where job = {next}")), "0");
+        if !meanwhile.is_empty() {
+            cluster.sql(&meanwhile.replace("$1", &job.to_string()));
+        }
+        cluster.sql("update gate set open = true");
+        cluster.wait_for(&format!("select count(*) from done where job = {next}"), "1");
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        let count = cluster.text(&format!("select count(*) from done where job = {job}"));
+        match becomes {
+            None => assert_eq!((count.as_str(), cluster.text(JOBS).as_str()), ("1", "0"), "{what}"),
+            Some(becomes) => {
+                let row = format!("select {left} from graphile_worker.jobs where id = {job} and locked_by is null");
+                let row = cluster.text(&row);
+                assert!(row.starts_with(becomes.trim_end_matches(" f f")), "{what}: {row}");
+                assert_eq!(row.ends_with(" t t"), becomes.ends_with(" t t"), "{what}: {row}");
+                assert_eq!(count, if what.contains("snooze") { "1" } else { "0" }, "{what}");
+            }
+        }
+        cluster.sql("delete from graphile_worker.jobs");
+    }
+    // The queue's next job does not begin while the queue is paused.
+    let job = in_place(&cluster, &mut db, "select 1");
+    let next = add(&mut db, "select 1", ", queue_name := 'q'");
+    cluster.sql("select kongtask.pause(queue_name := 'q'); update gate set open = true");
+    cluster.wait_for(&format!("select count(*) from done where job = {job}"), "1");
+    cluster.wait_for(IDLE, "2");
+    assert_eq!(cluster.text(&format!("select count(*) from done where job = {next}")), "0");
+    cluster.sql("select kongtask.resume(queue_name := 'q')");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
+    // What holds it is the queue's lock: where that is taken away by hand, nothing of it stays, and it runs again.
+    let job = in_place(&cluster, &mut db, "select 1");
+    cluster.sql("delete from graphile_worker.job_queues; update gate set open = true");
+    cluster.wait_for_log(&format!("job {job} (run) lost its lock while it ran"));
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text(&format!("select count(*) from done where job = {job}")), "1");
+    assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+}
+
+/// Neither takes its effect, its turn or an attempt from it.
+#[test]
+fn a_job_of_a_queue_whose_worker_ends_in_place_runs_again_in_its_turn() {
+    for kills in [false, true] {
+        let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'", "restart_after_crash = on"]);
+        cluster.sql(GATE);
+        let mut db = cluster.connect();
+        let job = in_place(&cluster, &mut db, "select 1");
+        let next = add(&mut db, "select 1", ", queue_name := 'q'");
+        // It does not wait again.
+        cluster.sql(
+            "create table attempts (job bigint, attempts int, said text);
+             create or replace function run(p json, j graphile_worker.jobs) returns void language sql as $$
+               insert into done values (j.id); insert into attempts values (j.id, j.attempts, j.last_error) $$",
+        );
+        let pid = cluster.text(&format!("select pid from kongtask.workers where job_id = {job}"));
+        if kills {
+            cluster.kill_9(pid.parse().expect("a pid"));
+            cluster.wait_for_log("all server processes terminated; reinitializing");
+        } else {
+            cluster.sql(&format!("select pg_terminate_backend({pid})"));
+        }
+        let came = wait_until(SOON, || {
+            cluster.try_connect_as("postgres", "postgres").is_ok_and(|mut db| text(&mut db, JOBS) == "0")
+        });
+        assert!(came, "{}", cluster.log());
+        let order = format!("select string_agg(job::text, ' ' order by at) from done where job in ({job}, {next})");
+        assert_eq!(cluster.text(&order), format!("{job} {next}"), "{kills}");
+        let said = format!("select attempts || coalesce(' ' || said, '') from attempts where job = {job}");
+        let crash = "1 worker process crashed while it ran this job: crash 1 of 3 (SQLSTATE 57P02)";
+        assert_eq!(cluster.text(&said), if kills { crash } else { "1" });
+        assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
+    }
+}

@@ -96,7 +96,8 @@ create view kongtask.queues with (security_invoker = true) as
     coalesce(waiting.ready, 0) as ready,
     coalesce(waiting.failed, 0) as failed,
     waiting.head,
-    lock.job_id as running,
+    -- One that runs in place does not say so in its row.
+    coalesce(lock.job_id, worker.job_id) as running,
     lock.locked_by,
     worker.pid,
     lock.locked_at as since,
@@ -121,7 +122,14 @@ create view kongtask.queues with (security_invoker = true) as
         queued.max_attempts,
         queued.attempts operator(pg_catalog.<) queued.max_attempts
           and queued.run_at operator(pg_catalog.<=) statement_timestamp()
-          and queued.locked_at is null as is_due
+          and queued.locked_at is null
+          and queued.id operator(pg_catalog.<>) all (
+            array(
+              select busy.job_id
+              from kongtask.live_workers() as busy
+              where busy.job_id is not null and busy.database operator(pg_catalog.=) current_database()
+            )
+          ) as is_due
       from jobs as queued
       where queued.queue_name is not null
     ) as job

@@ -10,8 +10,9 @@ comment on table jobs is
 A job that succeeds is deleted. A job that has used up max_attempts stays
 until you delete it or give it further attempts with kongtask.redrive.
 
-A job that runs in place (a first attempt without key and queue) looks here
-like one that waits: kongtask.workers shows it. Its row is locked meanwhile.';
+A job that runs in place (a first attempt without key and queue, or behind a
+quick one of its queue) looks here like one that waits: kongtask.workers shows
+it. Its row is locked meanwhile.';
 comment on column jobs.id is 'Number of the job.';
 comment on column jobs.queue_name is
 'Queue of the job: jobs of one queue run one at a
@@ -395,8 +396,8 @@ Arguments:
 - max_batch: number of jobs that may share a transaction, 1 to 1000. For a
   function that takes an array: number of jobs in a call, 1 to 10000. NULL:
   1, and 1000 for a function that takes an array. For a procedure: 1.
-- in_place: true if first attempts of jobs without key and queue may run in
-  the transaction that takes them. False if all jobs are claimed first:
+- in_place: true if first attempts of jobs without key may run in the
+  transaction that takes them. False if all jobs are claimed first:
   better where the handler takes minutes. For a procedure, all are.
 - timeout: time after which a call is cancelled and has failed, 1
   millisecond to 24 days. NULL: none.

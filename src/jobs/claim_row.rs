@@ -59,7 +59,7 @@ pub(super) fn claim_without_executor(
             };
             let narrow = &narrow[..if has_attempts_left && columns.is_later { 3 } else { 2 }];
             if let Some(found) = heap::update::<COLUMNS>(installed.table, &version, &changes, narrow, changed)? {
-                claims.jobs.push(Job::new(found.row));
+                claims.jobs.push(Job::at(found.row, found.address()));
             }
         }
     }

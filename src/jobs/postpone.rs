@@ -26,8 +26,8 @@ pub fn snooze_locked(id: i64, delay: Interval) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts a plain job back that this transaction has deleted, due after `delay`. Other sessions see a job that has only
-/// changed. A column that a user has added to the table has its default then.
+/// Puts a job back that this transaction has deleted to run it in place, due after `delay`. Other sessions see a job that has
+/// only changed. A column that a user has added to the table has its default then.
 pub fn snooze_deleted(job: &Job, delay: Interval) -> Result<(), Error> {
     static PUT_BACK: Plan = plan!(
         "put_back",
@@ -40,10 +40,11 @@ pub fn snooze_deleted(job: &Job, delay: Interval) -> Result<(), Error> {
         TIMESTAMPTZOID,
         INT4OID,
         JSONBOID,
-        INTERVALOID
+        INTERVALOID,
+        TEXTOID
     );
     let row = Row::new(job.row());
-    let [id, task, payload, priority, max_attempts, last_error, created_at, revision, flags] = [
+    let [id, task, payload, priority, max_attempts, last_error, created_at, revision, flags, queue_name] = [
         attribute::ID,
         attribute::TASK_IDENTIFIER,
         attribute::PAYLOAD,
@@ -53,10 +54,12 @@ pub fn snooze_deleted(job: &Job, delay: Interval) -> Result<(), Error> {
         attribute::CREATED_AT,
         attribute::REVISION,
         attribute::FLAGS,
+        attribute::QUEUE_NAME,
     ]
     .map(|column| row.value(column));
     let delay = Some(delay.datum());
-    let values = [id, task, payload, priority, max_attempts, last_error, created_at, revision, flags, delay];
+    let values =
+        [id, task, payload, priority, max_attempts, last_error, created_at, revision, flags, delay, queue_name];
     triggers::put_back(|| affected(&PUT_BACK, &values))?;
     Ok(())
 }

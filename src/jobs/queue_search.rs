@@ -9,6 +9,7 @@ use super::{hash, plan};
 use crate::error::Error;
 use crate::pg::args::Text;
 use crate::pg::clock::{self, Timestamp};
+use crate::pg::heap::RowAddress;
 use crate::pg::index_scan::{Condition, IndexScan};
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, texts_or_null};
@@ -34,6 +35,10 @@ pub struct NextJob {
     pub task: Rc<Task>,
     /// True if it is the first of the queue's due jobs: no external worker's stands before it.
     pub is_first: bool,
+    /// True if it has no key, was never tried, and is not claimed. False if that is not known.
+    pub is_plain: bool,
+    /// Where its row was, if that is known.
+    pub address: Option<RowAddress>,
 }
 
 /// Returns the next job of a queue, or `None` if none can run now. Skips jobs of tasks that are not registered here, jobs
@@ -192,7 +197,11 @@ impl QueueSearch<'_> {
             let first = *due.get_or_insert(position);
             if let Some(task) = self.tasks.get(&identifier) {
                 let hint = Hint { position, key: NO_KEY, task: task.tag, kind: Kind::Queued };
-                self.next = Some(NextJob { hint, task: task.clone(), is_first: *is_first });
+                let is_plain = rows.value(attribute::KEY).is_none()
+                    && rows.value(attribute::LOCKED_AT).is_none()
+                    && rows.value(attribute::ATTEMPTS).is_some_and(|attempts| attempts.value() as i32 == 0);
+                let (task, is_first, address) = (task.clone(), *is_first, Some(rows.address()));
+                self.next = Some(NextJob { hint, task, is_first, is_plain, address });
                 found = Found::Due(first);
                 break;
             }
@@ -285,7 +294,7 @@ fn by_statement(
             let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
             if let Some(task) = task {
                 let hint = Hint { position, key: NO_KEY, task: task.tag, kind: Kind::Queued };
-                return Ok(Some(NextJob { hint, task: task.clone(), is_first }));
+                return Ok(Some(NextJob { hint, task: task.clone(), is_first, is_plain: false, address: None }));
             }
             (from, is_first) = (position.next(), false);
         }

@@ -150,7 +150,7 @@ fn written(plan: &Plan, values: &[Value]) -> Result<Option<RowAddress>, Error> {
 }
 
 /// Returns true if `worker_id` holds the queue.
-pub(super) fn is_held_by(queue_name: Value, worker_id: Value) -> Result<bool, Error> {
+pub fn is_held_by(queue_name: Value, worker_id: Value) -> Result<bool, Error> {
     static HELD: Plan = plan!("queue_held", TEXTOID, TEXTOID).by_index();
     static HELD_AT: Plan = plan!("queue_held_at", TEXTOID, TEXTOID, TIDOID).by_index();
     let (Some(name), Some(me)) = (queue_name, worker_id) else { return Ok(false) };

@@ -6,10 +6,10 @@ use super::limited::Granted;
 use super::queue_search::{NextJob, next_of_queue};
 use super::{affected, lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
-use crate::pg::args::Row;
-use crate::pg::clock::{self, before};
+use crate::pg::args::{Row, Text};
+use crate::pg::clock::{self, Timestamp, before};
 use crate::pg::fault;
-use crate::pg::heap;
+use crate::pg::heap::{self, Found, RowAddress};
 use crate::pg::spi::{Plan, Value};
 use crate::pg::text::{DbText, text, texts_or_null};
 use crate::pg::xact::{self, LatestSnapshot};
@@ -34,7 +34,7 @@ pub struct TakeRequest<'a> {
 
 impl<'a> TakeRequest<'a> {
     /// Jobs that room was granted for in this transaction, or that need none.
-    fn new(ids: &'a [i64], task: &'a DbText, forbidden_flags: &'a [DbText]) -> TakeRequest<'a> {
+    pub fn new(ids: &'a [i64], task: &'a DbText, forbidden_flags: &'a [DbText]) -> TakeRequest<'a> {
         TakeRequest { ids, task, forbidden_flags, granted: Rc::default(), changed: RefCell::default() }
     }
 
@@ -68,14 +68,36 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     let now = clock::now();
     let mut jobs = Vec::with_capacity(take.ids.len());
     for &id in take.ids {
-        if let Some(found) = heap::find(installed.table, installed.primary_key, id)? {
-            let job = Job::new(found.row);
-            if job.is_plain_and_due(take.task, now) && take.has_room(&job) && heap::delete(installed.table, &found)? {
-                jobs.push(job);
-            }
-        }
+        let found = heap::find(installed.table, installed.primary_key, id)?;
+        jobs.extend(delete_one(&installed, take, found, None, now)?);
     }
     Ok(jobs)
+}
+
+/// Deletes a job as [`delete`] does, in a queue that the worker has locked. Returns `None` where it cannot be taken so, or not
+/// without the executor.
+pub fn delete_in_queue(take: &TakeRequest, address: Option<RowAddress>, queue: &DbText) -> Result<Option<Job>, Error> {
+    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(None) };
+    let now = clock::now();
+    let at_address = address.map(|address| heap::found_at(installed.table, address)).transpose()?.flatten();
+    if at_address.as_ref().is_some_and(|found| Job::new(found.row).id == *id) {
+        return delete_one(&installed, take, at_address, Some(queue), now);
+    }
+    delete_one(&installed, take, heap::find(installed.table, installed.primary_key, *id)?, Some(queue), now)
+}
+
+fn delete_one(
+    installed: &table_shape::Installed,
+    take: &TakeRequest,
+    found: Option<Found>,
+    queue: Option<&DbText>,
+    now: Timestamp,
+) -> Result<Option<Job>, Error> {
+    let Some(found) = found else { return Ok(None) };
+    let job = Job::new(found.row);
+    let is_taken =
+        job.is_first_and_due(take.task, queue, now) && take.has_room(&job) && heap::delete(installed.table, &found)?;
+    Ok(is_taken.then_some(job))
 }
 
 /// Returns true if [`delete`] needs no executor now, so that deleting jobs one by one costs no more.
@@ -127,6 +149,8 @@ fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<V
 /// The result of looking for the next job of a queue.
 pub enum Next {
     Taken(Job, Rc<Task>),
+    /// It is to run in place, in this queue, which is locked. Nothing is written to say that it runs.
+    InPlace(NextJob, DbText),
     /// The next job is another role's, or must not run yet.
     NotOurs(NextJob),
     /// No job of the queue can run yet.
@@ -141,13 +165,14 @@ pub fn still_there(ids: &[i64]) -> Result<bool, Error> {
     Ok(affected(&STILL_THERE, &[ids.to_vec().into_datum()])? > 0)
 }
 
-/// Locks the queue that a job is in, and claims the queue's next job if `is_ours` says so.
+/// Locks the queue that a job is in, and claims the queue's next job, if `is_ours` says so, and unless it is to run in place.
 pub fn claim_next(
     of: i64,
     worker_id: Value,
     tasks: &Tasks,
     forbidden_flags: &[DbText],
     is_ours: impl FnOnce(&NextJob) -> bool,
+    is_in_place: impl FnOnce(&NextJob) -> bool,
 ) -> Result<Next, Error> {
     lock_table()?;
     let now = clock::now();
@@ -167,6 +192,11 @@ pub fn claim_next(
     fault::point("chosen")?;
     let ids = [next.hint.position.id];
     let take = TakeRequest::new(&ids, &next.task.identifier, forbidden_flags);
+    if next.is_plain && is_in_place(&next) && table_to_write(&take)?.is_some() {
+        let name = queue_name.map(|name| Text::new(name).read()).unwrap_or_default();
+        let is_locked = free.lock(worker_id, Some(now.into()), ids[0])?;
+        return Ok(if is_locked { Next::InPlace(next, name) } else { Next::Locked });
+    }
     let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     if !free.lock(worker_id, Some(now.into()), job.id)? {
         // A user has written to the table by hand.
@@ -184,19 +214,31 @@ fn queue_of(job: i64) -> Result<Value, Error> {
     Ok(found.and_then(|found| Row::new(found.row).value(attribute::QUEUE_NAME)))
 }
 
-/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so. Otherwise, and where anything is
-/// not as it was when the worker locked the queue, releases the queue and returns `None`.
+/// What a worker goes on with in a queue that it holds.
+pub enum Following {
+    /// The next job, which the current transaction has claimed.
+    Claimed(Job, Rc<Task>),
+    /// The next job, which is to run in place. Nothing is written.
+    InPlace(NextJob),
+    /// Nothing: the queue is released.
+    None,
+    /// Nothing: the worker no longer holds the queue.
+    Lost,
+}
+
+/// Claims a queue's next job for the worker that holds the queue, if `may_go_on` says so, and unless it is to run in place.
+/// Otherwise, and where anything is not as it was when the worker locked the queue, releases the queue.
 pub fn claim_following(
     queue_name: Value,
     worker_id: Value,
     tasks: &Tasks,
     forbidden_flags: &[DbText],
     may_go_on: impl FnOnce(&NextJob) -> bool,
-) -> Result<Option<(Job, Rc<Task>)>, Error> {
+    is_in_place: impl FnOnce(&NextJob) -> bool,
+) -> Result<Following, Error> {
     lock_table()?;
     if !queues::is_held_by(queue_name, worker_id)? {
-        queues::release(queue_name, worker_id)?;
-        return Ok(None);
+        return Ok(Following::Lost);
     }
     let now = clock::now();
     let next = next_of_queue(queue_name, tasks, forbidden_flags)?;
@@ -204,16 +246,19 @@ pub fn claim_following(
         Some(next) if next.is_first && may_go_on(&next) => next,
         other => {
             queues::release_with_next(queue_name, worker_id, other, now)?;
-            return Ok(None);
+            return Ok(Following::None);
         }
     };
     let ids = [next.hint.position.id];
     let take = TakeRequest::new(&ids, &next.task.identifier, forbidden_flags);
-    let job = claim_in(&take, worker_id, queue_name)?.pop();
-    if job.is_none() {
-        queues::release(queue_name, worker_id)?;
+    if next.is_plain && is_in_place(&next) && table_to_write(&take)?.is_some() {
+        return Ok(Following::InPlace(next));
     }
-    Ok(job.map(|job| (job, next.task)))
+    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else {
+        queues::release(queue_name, worker_id)?;
+        return Ok(Following::None);
+    };
+    Ok(Following::Claimed(job, next.task))
 }
 
 /// Runs a statement that returns rows of `jobs`, and sorts them in the order in which they run. The rows are in the

@@ -301,7 +301,7 @@ impl RowAddress {
         RowAddress::of(unsafe { *datum.cast_mut_ptr() })
     }
 
-    fn of(at: pg_sys::ItemPointerData) -> RowAddress {
+    pub(super) fn of(at: pg_sys::ItemPointerData) -> RowAddress {
         let pg_sys::ItemPointerData { ip_blkid, ip_posid } = at;
         RowAddress { block: u32::from(ip_blkid.bi_hi) << 16 | u32::from(ip_blkid.bi_lo), line: ip_posid }
     }
@@ -539,6 +539,24 @@ pub fn find_version_by(table: Oid, index: Oid, first: &FirstColumn) -> Result<Op
 /// Returns the version of a row that is at an address, if the active snapshot shows one there: it may be another row. The
 /// table must be [`lock`]ed.
 pub fn version_at(table: Oid, address: RowAddress) -> Result<Option<Version>, PgError> {
+    // SAFETY: as `at` says.
+    at(table, address, |tuple, descriptor| unsafe { Version::copy(tuple, descriptor) })
+}
+
+/// Returns the row that is at an address as [`version_at`] does, with what is stored apart from it.
+pub fn found_at(table: Oid, address: RowAddress) -> Result<Option<Found>, PgError> {
+    at(table, address, |tuple, descriptor| {
+        // SAFETY: as `at` says.
+        unsafe { Found { row: heap_copy_tuple_as_datum(tuple, descriptor), at: (*tuple).t_self } }
+    })
+}
+
+/// Finds the row at an address as [`version_at`] says. `copy` is as for `find_as`.
+fn at<T>(
+    table: Oid,
+    address: RowAddress,
+    copy: impl FnOnce(pg_sys::HeapTuple, pg_sys::TupleDesc) -> T,
+) -> Result<Option<T>, PgError> {
     // SAFETY: as in `insert`. The buffer that is pinned is released once the tuple is copied.
     unsafe {
         catch(|| {
@@ -549,9 +567,9 @@ pub fn version_at(table: Oid, address: RowAddress) -> Result<Option<Version>, Pg
             let found = (address.block < RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
                 && heap_fetch(relation, pg_sys::GetActiveSnapshot(), &mut tuple, &mut buffer, false))
             .then(|| {
-                let version = Version::copy(&mut tuple, (*relation).rd_att);
+                let copied = copy(&mut tuple, (*relation).rd_att);
                 ReleaseBuffer(buffer);
-                version
+                copied
             });
             table_close(relation, KEPT);
             found

@@ -3,6 +3,7 @@
 //! the planner chooses by statistics, which are older than the rows.
 
 use super::catch::{PgError, catch};
+use super::heap::RowAddress;
 use super::spi::Value;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
@@ -57,6 +58,7 @@ pub struct IndexScan {
     scan: pg_sys::SysScanDesc,
     values: Vec<Datum>,
     nulls: Vec<bool>,
+    at: pg_sys::ItemPointerData,
 }
 
 impl IndexScan {
@@ -94,23 +96,30 @@ impl IndexScan {
                 (table, index, scan)
             })?;
             let columns = (*(*table).rd_att).natts as usize;
-            Ok(IndexScan { table, index, scan, values: vec![Datum::null(); columns], nulls: vec![true; columns] })
+            let (values, nulls) = (vec![Datum::null(); columns], vec![true; columns]);
+            Ok(IndexScan { table, index, scan, values, nulls, at: pg_sys::ItemPointerData::default() })
         }
     }
 
     /// Reads the next row. Returns false if there is none.
     pub fn next(&mut self) -> Result<bool, PgError> {
-        let (values, nulls) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+        let (values, nulls, at) = (self.values.as_mut_ptr(), self.nulls.as_mut_ptr(), &raw mut self.at);
         // SAFETY: as in `begin`; there is room for each column of the table, whose lock is held.
         unsafe {
             catch(|| {
                 let tuple = systable_getnext_ordered(self.scan, pg_sys::ScanDirection::ForwardScanDirection);
                 if !tuple.is_null() {
                     heap_deform_tuple(tuple, (*self.table).rd_att, values, nulls);
+                    *at = (*tuple).t_self;
                 }
                 !tuple.is_null()
             })
         }
+    }
+
+    /// Returns where the row is.
+    pub fn address(&self) -> RowAddress {
+        RowAddress::of(self.at)
     }
 
     /// Returns a column of the row, by its number (from 1). By-reference values live until the next row is read.

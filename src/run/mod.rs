@@ -20,8 +20,8 @@
 //!
 //! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
 //! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
-//! the jobs of a queue, and jobs that were tried before. A worker that has completed a job of a queue may go on with the
-//! queue's next one (queue.rs). If the role or the database has another default isolation
+//! jobs that were tried before, and the job of a queue with which a worker locks the queue. Once it has completed that, it may
+//! go on with the queue's next ones, which run in place as long as they are done in a moment (queue.rs). If the role or the database has another default isolation
 //! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
 //! neither.
 
@@ -42,7 +42,7 @@ use crate::error::{Error, headline, last_error};
 use crate::holds::subscription;
 use crate::jobs::runs::{self, Ended};
 use crate::jobs::take::{self, TakeRequest};
-use crate::jobs::{fail, postpone, recover};
+use crate::jobs::{fail, postpone, queues, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::clock::{NEVER, Tick, Timestamp};
 use crate::pg::memory::Arena;
@@ -109,6 +109,8 @@ impl Clock {
 /// The way in which jobs are held while they run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RunMode {
+    /// By the transaction that has deleted their rows. One in a queue is in the way of nobody else's, as the worker has locked
+    /// the queue.
     InPlace,
     Claimed,
 }
@@ -141,6 +143,13 @@ impl TakenJobs {
 struct Attempt<'a> {
     task: &'a Task,
     mode: RunMode,
+}
+
+impl Attempt<'_> {
+    /// Returns true if the worker holds the queue of a job, rather than the job: the end of the attempt is to release it.
+    fn holds_queue_of(&self, job: &Job) -> bool {
+        self.mode == RunMode::InPlace && job.is_in_queue
+    }
 }
 
 /// The end of an attempt that raised no error.
@@ -542,6 +551,9 @@ impl Runner {
         fault::point("failing")?;
         xact::begin_for_queue();
         let failed = self.record_failure(job, attempt, failure)?;
+        if attempt.holds_queue_of(job) {
+            queues::release(job.queue_name(), self.worker_id())?;
+        }
         fault::point("failed")?;
         xact::commit()?;
         failed.tell();

@@ -6,14 +6,22 @@
 //!   for each job would take about as long as the job. If the worker does not go on, the queue is released with its job, as external
 //!   workers release it, and its next job goes to the ready list.
 //! - Otherwise, it is the first on the ready list, if that is to be claimed: a job, or the next one of a queue.
+//!
+//! As long as jobs are done in a moment, the next one of a queue is not claimed either: it runs in place, while the queue's lock
+//! keeps it, and those behind it, from others. Behind one that takes long, the next is claimed: it may take as long, so the table is
+//! to say that it runs, and nobody is to wait for the lock on its row.
 
 use super::{Attempt, RunMode, Runner, TakenJobs};
 use crate::error::Error;
-use crate::jobs::complete;
 use crate::jobs::queue_search::NextJob;
-use crate::jobs::take::{self, Next};
-use crate::pg::text::DbText;
-use crate::pg::{background, fault, latch, xact};
+use crate::jobs::take::{self, Following, Next, TakeRequest};
+use crate::jobs::{complete, queues};
+use crate::pg::args::Text;
+use crate::pg::clock::Timestamp;
+use crate::pg::heap::RowAddress;
+use crate::pg::spi::Value;
+use crate::pg::text::{DbText, text};
+use crate::pg::{background, clock, fault, latch, xact};
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
@@ -26,11 +34,16 @@ use std::time::{Duration, Instant};
 /// For how long a worker may go on with the jobs of a queue although those of other queues come first.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Claimed jobs that a worker runs one after the other.
+/// The job after one that took longer is claimed.
+const QUICK: Duration = Duration::from_millis(20);
+
+/// Claimed jobs that a worker runs one after the other, and jobs of a queue that it runs in place after a claimed one.
 pub(super) struct ClaimedRun {
     forbidden_flags: Vec<DbText>,
-    /// The next job, which the current transaction has claimed.
-    next: Option<(Job, Rc<Task>, Hint)>,
+    /// The next job.
+    next: Option<NextOfRun>,
+    /// The queue of the next job, if that is to run in place.
+    queue: DbText,
     /// What stood for it on the ready list, if it was taken off for that.
     taken_off: Option<Hint>,
     /// When the latest job was claimed before which no other came.
@@ -39,24 +52,59 @@ pub(super) struct ClaimedRun {
 
 impl ClaimedRun {
     pub(super) fn new(forbidden_flags: &[DbText]) -> ClaimedRun {
-        ClaimedRun { forbidden_flags: forbidden_flags.to_vec(), next: None, taken_off: None, in_order: Instant::now() }
+        ClaimedRun {
+            forbidden_flags: forbidden_flags.to_vec(),
+            next: None,
+            queue: DbText::default(),
+            taken_off: None,
+            in_order: Instant::now(),
+        }
+    }
+}
+
+/// The job that a worker goes on with.
+struct NextOfRun {
+    held: Held,
+    task: Rc<Task>,
+    hint: Hint,
+}
+
+/// How it is held.
+enum Held {
+    Claimed(Job),
+    /// By the lock of its queue alone: it is to run in place. Its row may be at this address.
+    ByQueue(Option<RowAddress>),
+}
+
+impl NextOfRun {
+    fn claimed(job: Job, task: Rc<Task>) -> NextOfRun {
+        let hint = claimed_hint(&job, &task);
+        NextOfRun { held: Held::Claimed(job), task, hint }
     }
 }
 
 impl Runner {
     /// Runs a claimed job, whose queue this worker has locked if it is in one, and goes on.
     pub(super) fn run_claimed(&mut self, job: Job, task: Rc<Task>, mut run: ClaimedRun) -> Result<(), Error> {
-        let mut current = Some((job, task));
-        while let Some((job, task)) = current.take() {
+        let id = job.id;
+        let mut current = Some((Held::Claimed(job), task, id));
+        while let Some((held, task, id)) = current.take() {
             self.begin();
-            let attempt = Attempt { task: &task, mode: RunMode::Claimed };
+            let (job, mode) = match held {
+                Held::Claimed(job) => (job, RunMode::Claimed),
+                Held::ByQueue(address) => match self.take_in_queue(id, address, &task, &run)? {
+                    Some(job) => (job, RunMode::InPlace),
+                    None => return Ok(()),
+                },
+            };
+            let attempt = Attempt { task: &task, mode };
             let is_completed = self.attempt(&job, &attempt, Some(&mut run))?;
             let (next, taken_off) = (run.next.take(), run.taken_off.take());
             if !is_completed {
                 // With the claim rolled back, that job is as it was.
                 taken_off.into_iter().for_each(|hint| self.offer(hint));
-            } else if let Some((next, task, hint)) = next {
-                fault::point("claimed")?;
+            } else if let Some(NextOfRun { held, task, hint }) = next {
+                fault::point(if matches!(held, Held::Claimed(_)) { "claimed" } else { "went_on" })?;
                 // The row of the job that is completed goes, and that of the next one stays.
                 self.arena.empty();
                 std::mem::swap(&mut self.arena, &mut self.spare_arena);
@@ -64,10 +112,61 @@ impl Runner {
                 self.jobs_run.set(self.jobs_run.get() + 1);
                 self.me.enter(State::Running);
                 background::report_statistics(false);
-                current = Some((next, task));
+                current = Some((held, task, hint.position.id));
             }
         }
         Ok(())
+    }
+
+    /// Takes a job in place, in the transaction that has begun. If it cannot be taken so any more, releases its queue and
+    /// returns `None`: whoever takes the queue's next job then claims it.
+    fn take_in_queue(
+        &self,
+        id: i64,
+        address: Option<RowAddress>,
+        task: &Task,
+        run: &ClaimedRun,
+    ) -> Result<Option<Job>, Error> {
+        let ids = [id];
+        let take = TakeRequest::new(&ids, &task.identifier, &run.forbidden_flags);
+        match self.arena.within(|| take::delete_in_queue(&take, address, &run.queue)) {
+            Ok(Some(job)) => return Ok(Some(job)),
+            Ok(None) => (),
+            Err(_) => {
+                xact::abort();
+                xact::begin_for_queue();
+            }
+        }
+        xact::allow_writes();
+        xact::wait_for_locks();
+        queues::release(text(&run.queue), self.worker_id())?;
+        xact::commit()?;
+        Ok(None)
+    }
+
+    /// Completes a job that has run in place in a queue that this worker has locked: its row is deleted already. Goes on as
+    /// [`Runner::complete_claimed`] does.
+    pub(super) fn complete_in_queue(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        run: Option<&mut ClaimedRun>,
+    ) -> Result<complete::Found, Error> {
+        let run = if self.may_go_on()? { run } else { None };
+        let is_held = match run {
+            Some(run) => self.go_on_in_queue(job, attempt, run)?,
+            None => {
+                let is_held = self.holds_queue(job.queue_name())?;
+                queues::release(job.queue_name(), self.worker_id())?;
+                is_held
+            }
+        };
+        Ok(if is_held { complete::Found::Held } else { complete::Found::Lost })
+    }
+
+    /// Returns true if this worker has a queue locked.
+    pub(super) fn holds_queue(&self, queue_name: Value) -> Result<bool, Error> {
+        queues::is_held_by(queue_name, self.worker_id())
     }
 
     /// Completes a claimed job, and claims the next one if the worker is to go on with it.
@@ -80,10 +179,8 @@ impl Runner {
         let run = if self.may_go_on()? { run } else { None };
         let Some(run) = run else { return complete::complete_one_held(job, self.worker_id()) };
         if job.queue_name().is_some() && complete::complete_and_keep_queue(job, self.worker_id())? {
-            run.next = self.claim_following(job, attempt, run)?.map(with_hint);
-            if run.next.is_none() {
-                self.claim_from_list(job, attempt, run)?;
-            }
+            // The job was this worker's, whoever has taken the queue.
+            self.go_on_in_queue(job, attempt, run)?;
             return Ok(complete::Found::Held);
         }
         let found = complete::complete_one_held(job, self.worker_id())?;
@@ -109,16 +206,31 @@ impl Runner {
             && !is_held())
     }
 
-    /// Claims the job that comes next in the queue of a completed job, or releases the queue.
-    fn claim_following(
-        &self,
-        job: &Job,
-        attempt: &Attempt,
-        run: &ClaimedRun,
-    ) -> Result<Option<(Job, Rc<Task>)>, Error> {
+    /// Goes on with the job that comes next in the queue of a completed job, or releases the queue and goes on with what is first
+    /// on the ready list. Returns false if the worker no longer held the queue.
+    fn go_on_in_queue(&self, job: &Job, attempt: &Attempt, run: &mut ClaimedRun) -> Result<bool, Error> {
+        match self.claim_following(job, attempt, run)? {
+            Following::Claimed(next, task) => run.next = Some(NextOfRun::claimed(next, task)),
+            Following::InPlace(next) => {
+                let name = job.queue_name().map(Text::new).filter(|name| !name.is(&run.queue));
+                if let Some(name) = name {
+                    run.queue = name.read();
+                }
+                run.next = Some(NextOfRun { held: Held::ByQueue(next.address), task: next.task, hint: next.hint });
+            }
+            following => {
+                self.claim_from_list(job, attempt, run)?;
+                return Ok(!matches!(following, Following::Lost));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Claims the job that comes next in the queue of a completed job, unless it is to run in place, or releases the queue.
+    fn claim_following(&self, job: &Job, attempt: &Attempt, run: &ClaimedRun) -> Result<Following, Error> {
         let tasks = registry::tasks()?;
         self.spare_arena.within(|| {
-            take::claim_following(job.queue_name(), self.worker_id(), &tasks, &run.forbidden_flags, |next| {
+            let may_go_on = |next: &NextJob| {
                 let position = next.hint.position;
                 let goes_on = self.may_follow(next)
                     // Others may wait for the room that this one gives back.
@@ -128,8 +240,17 @@ impl Runner {
                     self.hold_with_next(job, attempt, &[next.hint], &next.task);
                 }
                 goes_on
-            })
+            };
+            let (queue_name, flags) = (job.queue_name(), &run.forbidden_flags);
+            let is_in_place = |next: &NextJob| self.runs_in_place(job, next);
+            take::claim_following(queue_name, self.worker_id(), &tasks, flags, may_go_on, is_in_place)
         })
+    }
+
+    /// Returns true if a worker runs the next job of a queue in place, if it can be, after this one.
+    fn runs_in_place(&self, job: &Job, next: &NextJob) -> bool {
+        let took = clock::now() - job.times().began_at;
+        took < QUICK.as_micros() as Timestamp && next.task.limits.is_empty() && self.is_in_place(&next.task)
     }
 
     /// Returns true if a worker may go on with the next job of a queue.
@@ -176,11 +297,11 @@ impl Runner {
             if next.is_none() {
                 self.see_what_was_skipped(&ids)?;
             }
-            next.map(|next| (next, taken.task))
+            next.map(|next| NextOfRun::claimed(next, taken.task))
         } else {
             None
         };
-        run.next = next.map(with_hint);
+        run.next = next;
         Ok(())
     }
 
@@ -190,20 +311,26 @@ impl Runner {
         hint: Hint,
         job: &Job,
         attempt: &Attempt,
-        run: &ClaimedRun,
+        run: &mut ClaimedRun,
         tasks: &Tasks,
-    ) -> Result<Option<(Job, Rc<Task>)>, Error> {
+    ) -> Result<Option<NextOfRun>, Error> {
         let next = self.spare_arena.within(|| {
-            take::claim_next(hint.position.id, self.worker_id(), tasks, &run.forbidden_flags, |next| {
+            let is_ours = |next: &NextJob| {
                 let goes_on = self.may_follow(next);
                 if goes_on {
                     self.hold_with_next(job, attempt, &[hint, next.hint], &next.task);
                 }
                 goes_on
-            })
+            };
+            let (id, flags) = (hint.position.id, &run.forbidden_flags);
+            take::claim_next(id, self.worker_id(), tasks, flags, is_ours, |next| self.runs_in_place(job, next))
         })?;
         Ok(match next {
-            Next::Taken(next, task) => Some((next, task)),
+            Next::Taken(next, task) => Some(NextOfRun::claimed(next, task)),
+            Next::InPlace(next, queue) => {
+                run.queue = queue;
+                Some(NextOfRun { held: Held::ByQueue(next.address), task: next.task, hint: next.hint })
+            }
             other => {
                 self.leave_queue(other);
                 None
@@ -216,9 +343,4 @@ impl Runner {
 fn claimed_hint(job: &Job, task: &Task) -> Hint {
     let kind = if job.queue_name().is_some() { Kind::Queued } else { Kind::Claimed };
     Hint { position: job.position(), key: NO_KEY, task: task.tag, kind }
-}
-
-fn with_hint((job, task): (Job, Rc<Task>)) -> (Job, Rc<Task>, Hint) {
-    let hint = claimed_hint(&job, &task);
-    (job, task, hint)
 }

@@ -4,6 +4,7 @@ use super::marks::AfterFailure;
 use super::queue::ClaimedRun;
 use super::{Attempt, Clock, Outcome, RunMode, Runner, TakenJobs, marks};
 use crate::error::{Error, last_error};
+use crate::jobs::queue_search::NextJob;
 use crate::jobs::runs::{self, Ended};
 use crate::jobs::take::{self, Next};
 use crate::jobs::{complete, postpone, queues, recover};
@@ -68,7 +69,7 @@ impl Runner {
         let tasks = registry::tasks()?;
         let (mut waits, mut failed) = (false, None);
         let next = self.arena.within(|| {
-            take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, |next| {
+            let is_ours = |next: &NextJob| {
                 // Before the commit: if the process ends in between, the scheduler finds nothing to release.
                 self.hold_for(&[next.hint], &next.task);
                 let is_ours =
@@ -79,7 +80,8 @@ impl Runner {
                     failed = granted.err();
                 }
                 is_ours && !waits
-            })
+            };
+            take::claim_next(of, self.worker_id(), &tasks, &taken.forbidden_flags, is_ours, |_| false)
         })?;
         if let Some(error) = failed {
             return Err(error);
@@ -108,7 +110,7 @@ impl Runner {
             // While this worker had the queue's lock, searches skipped what fell due in the queue.
             Next::None => commit_notes::note_due(clock::transaction_start()),
             Next::Locked => self.skipped(),
-            Next::Taken(..) => (),
+            Next::Taken(..) | Next::InPlace(..) => (),
         }
     }
 
@@ -131,18 +133,27 @@ impl Runner {
                 self.record_cancel(job, attempt)?;
             }
             Ok(Outcome::LockLost) => {
+                let hint = Runner::hint(job, attempt, Kind::Queued);
                 xact::abort();
                 self.let_go(job)?;
+                if attempt.mode == RunMode::InPlace {
+                    // Whoever has taken the queue may have skipped it, as its row was locked.
+                    self.offer(hint);
+                }
                 self.warn_of_lost_lock(job, attempt.task);
             }
             Ok(Outcome::NotOurs) => {
                 xact::abort();
-                self.release(&[job.id])?;
+                self.release_one(job, attempt)?;
             }
             Ok(Outcome::NeedsClaim) => {
                 let hint = Runner::hint(job, attempt, Kind::Claimed);
                 xact::abort();
-                self.offer(hint);
+                if job.is_in_queue {
+                    self.release_one(job, attempt)?;
+                } else {
+                    self.offer(hint);
+                }
             }
             Err(error) => {
                 let is_for_good = error.is_for_good();
@@ -168,9 +179,22 @@ impl Runner {
         match self.cancelled(job.id) {
             Some(failure) => self.record_one_failure(job, attempt, &failure),
             // The scheduler has done so, when the row was unlocked.
-            None if attempt.mode == RunMode::InPlace => Ok(()),
-            None => self.release(&[job.id]),
+            None => self.release_one(job, attempt),
         }
+    }
+
+    /// Releases a job so that it can run again at once, or with one that has run in place its queue. The attempt is not
+    /// counted.
+    fn release_one(&self, job: &Job, attempt: &Attempt) -> Result<(), Error> {
+        if attempt.mode == RunMode::Claimed {
+            return self.release(&[job.id]);
+        }
+        if job.is_in_queue {
+            xact::begin_for_queue();
+            queues::release(job.queue_name(), self.worker_id())?;
+            xact::commit()?;
+        }
+        Ok(())
     }
 
     /// Releases what this worker may still hold of a job that another session has settled.
@@ -190,11 +214,10 @@ impl Runner {
                 job.id, attempt.task.identifier
             ),
         );
-        if attempt.mode == RunMode::Claimed {
-            return self.release(&[job.id]);
+        if attempt.mode == RunMode::InPlace && !job.is_in_queue {
+            self.offer(hint);
         }
-        self.offer(hint);
-        Ok(())
+        self.release_one(job, attempt)
     }
 
     /// Returns what stands for a job on the ready list. To be called within a transaction, as it reads the job's row.
@@ -210,8 +233,7 @@ impl Runner {
     }
 
     fn try_to_complete(&self, job: &Job, attempt: &Attempt, run: Option<&mut ClaimedRun>) -> Result<Outcome, Error> {
-        // A job that runs in place is in no queue.
-        let queue_name = if attempt.mode == RunMode::InPlace { None } else { job.queue_name() };
+        let queue_name = if job.is_in_queue { job.queue_name() } else { None };
         let Some(handler) = self.handler(attempt.task, queue_name)? else { return Ok(Outcome::NotOurs) };
         if self.cancel_of(job.id).is_some() {
             return Ok(Outcome::Cancelled);
@@ -230,12 +252,17 @@ impl Runner {
         }
         let mut is_settled_by_handler = false;
         let outcome = match marks::snoozed() {
+            Some(_) if attempt.holds_queue_of(job) && !self.holds_queue(queue_name)? => return Ok(Outcome::LockLost),
             Some(delay) if self.snooze(job, attempt.mode, delay)? => Outcome::Snoozed,
-            _ if attempt.mode == RunMode::InPlace => Outcome::Completed,
+            _ if attempt.mode == RunMode::InPlace && !job.is_in_queue => Outcome::Completed,
             _ => {
                 xact::allow_writes();
                 xact::wait_for_locks();
-                match self.complete_claimed(job, attempt, run)? {
+                let found = match attempt.mode {
+                    RunMode::Claimed => self.complete_claimed(job, attempt, run)?,
+                    RunMode::InPlace => self.complete_in_queue(job, attempt, run)?,
+                };
+                match found {
                     complete::Found::Held => (),
                     complete::Found::SettledByHandler => is_settled_by_handler = true,
                     complete::Found::Lost => return Ok(Outcome::LockLost),
@@ -273,7 +300,13 @@ impl Runner {
         xact::allow_writes();
         xact::wait_for_locks();
         match mode {
-            RunMode::InPlace => postpone::snooze_deleted(job, delay).map(|()| true),
+            RunMode::InPlace => {
+                postpone::snooze_deleted(job, delay)?;
+                if job.is_in_queue {
+                    queues::release(job.queue_name(), self.worker_id())?;
+                }
+                Ok(true)
+            }
             RunMode::Claimed => postpone::snooze_held(job, self.worker_id(), delay),
         }
     }

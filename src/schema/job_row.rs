@@ -2,6 +2,7 @@
 
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
+use crate::pg::heap::RowAddress;
 use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::shared::ready_list::Position;
@@ -34,9 +35,12 @@ pub mod attribute {
 pub struct Job {
     row: Row,
     pub id: i64,
+    /// Where the row was when the worker claimed it, if that is known.
+    pub address: Option<RowAddress>,
     /// When it had been added and was due.
     due: Timestamp,
     attempts: i32,
+    pub is_in_queue: bool,
     times: Cell<Times>,
     result: Cell<Value>,
 }
@@ -54,18 +58,25 @@ pub struct Times {
 impl Job {
     /// Wraps a row of `jobs`. To be called within a transaction, as whatever reads the row.
     pub fn new(row: Datum) -> Job {
-        use attribute::{ATTEMPTS, CREATED_AT, ID, RUN_AT};
+        use attribute::{ATTEMPTS, CREATED_AT, ID, QUEUE_NAME, RUN_AT};
         let row = Row::new(row);
-        let [id, run_at, created_at, attempts] = row.values([ID, RUN_AT, CREATED_AT, ATTEMPTS]);
+        let [id, run_at, created_at, attempts, queue_name] = row.values([ID, RUN_AT, CREATED_AT, ATTEMPTS, QUEUE_NAME]);
         let number = |value: Option<Datum>| value.map_or(0, |datum| datum.value() as i64);
         Job {
             row,
             id: number(id),
+            address: None,
             due: number(run_at).max(number(created_at)),
             attempts: number(attempts) as i32,
+            is_in_queue: queue_name.is_some(),
             times: Cell::default(),
             result: Cell::new(None),
         }
+    }
+
+    /// Wraps a row that lies at this address.
+    pub fn at(row: Datum, address: RowAddress) -> Job {
+        Job { address: Some(address), ..Job::new(row) }
     }
 
     /// Returns the name of its task.
@@ -83,15 +94,19 @@ impl Job {
         self.row.datum()
     }
 
-    /// Returns true for a job of this task that has no key and no queue, was never tried, and is due.
-    pub fn is_plain_and_due(&self, task: &DbText, now: Timestamp) -> bool {
+    /// Returns true for a job of this task that has no key, was never tried, is due, and is in this queue, or in none.
+    pub fn is_first_and_due(&self, task: &DbText, queue: Option<&DbText>, now: Timestamp) -> bool {
         use attribute::{KEY, LOCKED_AT, MAX_ATTEMPTS, QUEUE_NAME, RUN_AT, TASK_IDENTIFIER};
         let [run_at, max_attempts, key, queue_name, locked_at, identifier] =
             self.row.values([RUN_AT, MAX_ATTEMPTS, KEY, QUEUE_NAME, LOCKED_AT, TASK_IDENTIFIER]);
         timestamp(run_at).is_some_and(|run_at| run_at <= now)
             && self.attempts == 0
             && max_attempts.is_some_and(|most| most.value() as i32 > 0)
-            && [key, queue_name, locked_at].iter().all(Option::is_none)
+            && [key, locked_at].iter().all(Option::is_none)
+            && match (queue_name, queue) {
+                (Some(its), Some(queue)) => Text::new(its).is(queue),
+                (its, queue) => its.is_none() && queue.is_none(),
+            }
             && identifier.is_some_and(|datum| Text::new(datum).is(task))
     }
 

@@ -90,6 +90,13 @@ pub struct Outlook {
     full: RefCell<HashMap<(u64, u64), bool>>,
 }
 
+/// Returns the job that a worker runs. One that runs in place in its queue does not say so in its row.
+fn running_job(worker_id: &DbText) -> Option<i64> {
+    let board = shared::board()?;
+    let mut workers = board.workers_of(background::database());
+    workers.find(|(_, worker)| worker.id().as_ref() == Some(worker_id))?.1.running().map(|running| running.job)
+}
+
 impl Outlook {
     /// Looks around. To be called once in a statement.
     pub fn new() -> Result<Outlook, Error> {
@@ -112,7 +119,8 @@ impl Outlook {
             let (name, by) = (rows.get::<DbText>(row, 0), rows.get::<DbText>(row, 2));
             let locked_at = timestamp(rows.value(row, 3));
             if let Some(name) = name.filter(|_| outlook.is_alive(by.as_ref().map(DbText::as_bytes), locked_at)) {
-                outlook.busy.insert(name.as_bytes().to_vec(), rows.get(row, 1));
+                let running = rows.get(row, 1).or_else(|| by.as_ref().and_then(running_job));
+                outlook.busy.insert(name.as_bytes().to_vec(), running);
             }
         }
         Ok(outlook)

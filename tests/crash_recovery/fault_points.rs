@@ -34,6 +34,7 @@ const POINTS: &[(&str, Option<(&str, &str)>)] = &[
     ("chosen", None),
     ("claiming", None),
     ("claimed", None),
+    ("went_on", None),
     ("called", None),
     ("completed", None),
     ("settled", None),
@@ -251,6 +252,77 @@ fn reindex_and_a_worker_that_takes_a_job_of_a_queue_do_not_wait_for_each_other()
     });
     cluster.wait_for(JOBS, "0");
     assert_eq!(cluster.log_lines(&["ERROR"]), Vec::<String>::new());
+}
+
+/// It is not claimed, and anyone may change it until it is taken.
+#[test]
+fn the_next_job_of_a_queue_may_change_before_its_worker_comes_to_it() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
+    let mut db = cluster.connect();
+    let mut locker = cluster.connect();
+    for (change, runs) in [
+        ("select", true),
+        ("delete from graphile_worker.jobs where id = $1", false),
+        ("select graphile_worker.complete_jobs('{$1}')", false),
+        ("select kongtask.cancel($1)", false),
+        ("select graphile_worker.reschedule_jobs('{$1}', run_at := now() + interval '1 hour')", false),
+        ("update graphile_worker.jobs set queue_name = 'other' where id = $1", true),
+        ("update graphile_worker.jobs set key = 'k' where id = $1", true),
+        ("select kongtask.pause(queue_name := 'q'), kongtask.resume(queue_name := 'q')", true),
+        ("select kongtask.unregister_task('note')", false),
+        ("select graphile_worker.get_job('external-worker', '{note}')", true),
+        ("select pg_terminate_backend($2)", true),
+        // It is found again once that is unlocked, which the scheduler looks for.
+        ("lock", true),
+    ] {
+        cluster.sql("truncate done");
+        let mut alice = cluster.connect_as("alice", "postgres");
+        alice.batch_execute("select kongtask.register_task('note', 'note(json)')").expect("register");
+        cluster.wait_for(IDLE, "2");
+        cluster.arm("went_on", "stop");
+        db.batch_execute(
+            "select count(graphile_worker.add_job('note', to_json(n), queue_name := 'q')) from generate_series(1, 6) n",
+        )
+        .expect("jobs");
+        let pid = stopped(&cluster, &mut db);
+        let next = text(&mut db, "select min(id) from graphile_worker.jobs");
+        let n = text(&mut db, &format!("select payload from graphile_worker.jobs where id = {next}"));
+        let lock = format!("begin; select from graphile_worker.jobs where id = {next} for update");
+        let statement = change.replace("$1", &next).replace("$2", &pid.to_string());
+        let is_locked = change == "lock";
+        let result = locker.batch_execute(if is_locked { &lock } else { &statement });
+        result.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        go_on(pid);
+        if is_locked {
+            let skipped = wait_until(SOON, || text(&mut db, "select count(*) from graphile_worker.job_queues") == "0");
+            assert!(skipped, "{}", cluster.log());
+            locker.batch_execute("commit").expect("commit");
+        }
+        if change.contains("unregister") {
+            cluster.wait_for(IDLE, "2");
+            cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+            let left: usize = text(&mut db, JOBS).parse().expect("a number");
+            assert!(left >= 1, "{left}");
+            alice.batch_execute("select kongtask.register_task('note', 'note(json)')").expect("register");
+        }
+        let runs = runs || change.contains("unregister");
+        let expected = if runs { "6" } else { "5" };
+        let came = wait_until(SOON, || text(&mut db, "select count(*) from done") == expected);
+        assert!(came, "{change}: {}\n{}", text(&mut db, "select count(*) from done"), cluster.log());
+        cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
+        assert_eq!(
+            text(&mut db, &format!("select count(*) from done where n = {n}")),
+            if runs { "1" } else { "0" },
+            "{change}"
+        );
+        let order = format!(
+            "select bool_and(n > before) from (select n, lag(n) over (order by at) as before from done where n <> {n}) d"
+        );
+        assert_eq!(text(&mut db, &order), "t", "{change}");
+        assert_eq!(text(&mut db, LOCKED), "0", "{change}");
+        db.batch_execute("delete from graphile_worker.jobs").expect("delete");
+    }
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
 }
 
 #[test]

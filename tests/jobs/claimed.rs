@@ -53,7 +53,7 @@ fn the_transaction_that_completes_a_claimed_job_claims_the_next() {
            kongtask.register_task('apart', 'keyed(json)', in_place := false);
          select count(graphile_worker.add_job('keyed', to_json(n), job_key := 'k' || n)),
            count(graphile_worker.add_job('apart', to_json(-n))),
-           count(graphile_worker.add_job('keyed', to_json(100 + n), queue_name := 'q' || n % 3))
+           count(graphile_worker.add_job('apart', to_json(100 + n), queue_name := 'q' || n % 3))
          from generate_series(1, 10) n",
     );
     cluster.wait_for(JOBS, "0");
