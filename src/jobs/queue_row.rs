@@ -3,21 +3,19 @@
 //!
 //! Nothing here waits for another transaction, and nothing fires the triggers of the table: that is left to the caller.
 
-use super::lock_table;
-use super::table_shape::{self, Shape};
+use super::{lock_table, plan};
 use crate::error::Error;
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
-use crate::pg::definition::Definition;
 use crate::pg::heap::{self, FirstColumn, Index, RowAddress, Version};
-use crate::pg::role;
-use crate::pg::spi::Value;
+use crate::pg::invalidation::Watch;
+use crate::pg::spi::{Plan, Value};
 use crate::pg::text::DbText;
 use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
 use crate::schema::job_row::timestamp;
 use pgrx::IntoDatum;
-use pgrx::pg_sys::{self, Datum, INT4OID, INT8OID, Oid, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::{Datum, Oid};
 use std::cell::Cell;
 
 /// How many columns `job_queues` has, and their numbers.
@@ -38,7 +36,8 @@ pub(super) struct QueueTable {
 
 /// Returns the table, locked, if it is as installed and this transaction may write it without the executor.
 pub(super) fn table() -> Result<Option<QueueTable>, Error> {
-    static SHAPE: Shape = Shape::new();
+    static WATCH: Watch = Watch::new();
+    static AS_INSTALLED: Plan = plan!("queues_shape", OIDOID);
     thread_local! {
         static INSTALLED: Cell<Option<QueueTable>> = const { Cell::new(None) };
     }
@@ -46,34 +45,23 @@ pub(super) fn table() -> Result<Option<QueueTable>, Error> {
     if !queue.is_0_3 || !xact::is_read_committed() || !heap::may_write() {
         return Ok(None);
     }
+    let table = queue.queues;
     // In the order in which all lock both.
     lock_table()?;
-    SHAPE.of(queue.queues, &INSTALLED, read_table)
-}
-
-fn read_table(table: Oid, definition: &Definition) -> Option<QueueTable> {
-    let columns = [
-        ("queue_name", TEXTOID),
-        ("job_count", INT4OID),
-        ("locked_at", TIMESTAMPTZOID),
-        ("locked_by", TEXTOID),
-        ("job_id", INT8OID),
-    ];
-    let triggers = [("_900_released", "tg_job_queues__released"), ("_900_released_update", "tg_job_queues__released")];
-    let privileges = [pg_sys::ACL_SELECT, pg_sys::ACL_INSERT, pg_sys::ACL_UPDATE, pg_sys::ACL_DELETE];
-    let [names] = &definition.indexes[..] else { return None };
-    let is_as_installed = definition.is_plain
-        && table_shape::has_columns(definition, &columns)
-        && definition.checks.is_empty()
-        && table_shape::fires(definition, u32::MAX, &triggers)
-        && privileges.into_iter().all(|privilege| role::has_privilege(table, definition.owner, privilege))
-        && names.is_btree
-        && names.is_unique
-        && names.is_valid
-        && names.is_kept
-        && names.columns == [QUEUE_NAME]
-        && names.predicate.is_none();
-    is_as_installed.then_some(QueueTable { table, names: names.oid, collation: names.collation })
+    heap::lock(table)?;
+    if !WATCH.is_stale() && WATCH.is_of(table) {
+        return Ok(INSTALLED.get());
+    }
+    WATCH.renew();
+    WATCH.relation(table);
+    let _snapshot = LatestSnapshot::take();
+    let session = schema::session().inspect_err(|_| WATCH.spoil())?;
+    let rows = session.read(&AS_INSTALLED, &[table.into_datum()]).inspect_err(|_| WATCH.spoil())?;
+    let found = (rows.count() > 0)
+        .then(|| Some(QueueTable { table, names: rows.get(0, 0)?, collation: rows.get(0, 1)? }))
+        .flatten();
+    INSTALLED.set(found);
+    Ok(found)
 }
 
 /// A queue's row.

@@ -98,62 +98,50 @@ pub fn row_type(relation: Oid) -> Oid {
 /// An index of a table.
 pub struct Index {
     pub oid: Oid,
-    pub name: DbText,
-    pub is_btree: bool,
-    pub is_primary: bool,
-    pub is_unique: bool,
     pub is_valid: bool,
-    /// True if rows are entered at once: it is not being built or dropped, and not deferrable.
-    pub is_kept: bool,
     /// The numbers of its columns; 0 for an expression.
     pub columns: Vec<i16>,
-    /// The collation of its first column.
-    pub collation: Oid,
     /// As SQL, by the current search_path; `None` if it is of all rows.
     pub predicate: Option<DbText>,
 }
 
-/// Returns the indexes of a table, by the active snapshot.
-pub fn indexes(table: Oid) -> Result<Vec<Index>, PgError> {
+/// Returns the primary key's index of a table, and the btree index of a name, by the active snapshot.
+pub fn indexes(table: Oid, name: &str) -> Result<(Option<Oid>, Option<Index>), PgError> {
     let condition = is(pg_sys::Anum_pg_index_indrelid, table);
     let mut scan = IndexScan::begin(pg_sys::IndexRelationId, pg_sys::IndexIndrelidIndexId.into(), &[condition])?;
-    let mut indexes = Vec::new();
+    let (mut primary_key, mut named) = (None, None);
     while scan.next()? {
         let value = |attribute: u32| scan.value(attribute as i16);
         let is_so = |attribute| of::<bool>(value(attribute)).unwrap_or(false);
         let oid = of::<Oid>(value(pg_sys::Anum_pg_index_indexrelid)).unwrap_or_default();
-        let (name, is_btree) = name_of_index(oid);
-        indexes.push(Index {
-            oid,
-            name,
-            is_btree,
-            is_primary: is_so(pg_sys::Anum_pg_index_indisprimary),
-            is_unique: is_so(pg_sys::Anum_pg_index_indisunique),
-            is_valid: is_so(pg_sys::Anum_pg_index_indisvalid),
-            is_kept: is_so(pg_sys::Anum_pg_index_indisready)
-                && is_so(pg_sys::Anum_pg_index_indislive)
-                && is_so(pg_sys::Anum_pg_index_indimmediate),
-            columns: numbers(value(pg_sys::Anum_pg_index_indkey)),
-            collation: first(value(pg_sys::Anum_pg_index_indcollation)),
-            predicate: value(pg_sys::Anum_pg_index_indpred).map(|predicate| expression(predicate, table)),
-        });
+        if is_so(pg_sys::Anum_pg_index_indisprimary) {
+            primary_key = Some(oid);
+        }
+        if is_btree_named(oid, name) {
+            named = Some(Index {
+                oid,
+                is_valid: is_so(pg_sys::Anum_pg_index_indisvalid),
+                columns: numbers(value(pg_sys::Anum_pg_index_indkey)),
+                predicate: value(pg_sys::Anum_pg_index_indpred).map(|predicate| expression(predicate, table)),
+            });
+        }
     }
     scan.end()?;
-    Ok(indexes)
+    Ok((primary_key, named))
 }
 
-/// Returns an index's name, and whether it is a btree.
-fn name_of_index(index: Oid) -> (DbText, bool) {
+fn is_btree_named(index: Oid, name: &str) -> bool {
     // SAFETY: a look-up through a system cache; the tuple is read before it is released.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, index.into());
         if tuple.is_null() {
-            return (DbText::default(), false);
+            return false;
         }
         let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let found = (DbText::of_c(CStr::from_ptr(row.relname.data.as_ptr())), row.relam == pg_sys::BTREE_AM_OID);
+        let is_it = row.relam == pg_sys::BTREE_AM_OID
+            && CStr::from_ptr(row.relname.data.as_ptr()).to_bytes() == name.as_bytes();
         pg_sys::ReleaseSysCache(tuple);
-        found
+        is_it
     }
 }
 
@@ -167,17 +155,8 @@ fn numbers(value: Value) -> Vec<i16> {
     })
 }
 
-/// Reads the first element of an `oidvector`.
-fn first(value: Value) -> Oid {
-    // SAFETY: by the caller's word; such a value of a catalog is never compressed, nor elsewhere.
-    value.map_or(pg_sys::InvalidOid, |value| unsafe {
-        let vector: *const pg_sys::oidvector = value.cast_mut_ptr();
-        if (*vector).dim1 > 0 { *(&raw const (*vector).values).cast::<Oid>() } else { pg_sys::InvalidOid }
-    })
-}
-
-/// Returns an expression of the catalog, a node tree as text, as SQL.
-pub(super) fn expression(value: Datum, table: Oid) -> DbText {
+/// Returns an expression of the catalog as SQL.
+fn expression(value: Datum, table: Oid) -> DbText {
     let function: pg_sys::PGFunction = Some(pg_get_expr);
     // SAFETY: of a node tree and a relation it returns a `text`.
     let text = unsafe { pg_sys::DirectFunctionCall2Coll(function, pg_sys::InvalidOid, value, table.into()) };

@@ -54,19 +54,14 @@ pub fn has_privileges_of(role: pg_sys::Oid, of: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(role, of) }
 }
 
-/// Returns true if a role has a privilege on a table: `ACL_INSERT` or such.
-pub fn has_privilege(table: pg_sys::Oid, role: pg_sys::Oid, privilege: u32) -> bool {
-    // SAFETY: catalog look-ups, within a transaction.
-    unsafe { pg_sys::pg_class_aclcheck(table, role, privilege.into()) == pg_sys::AclResult::ACLCHECK_OK }
-}
-
 /// Returns true if the current role may read a table, and whether row level security applies to it there.
 pub fn may_read(table: pg_sys::Oid) -> (bool, bool) {
     // SAFETY: catalog look-ups, within a transaction; told to raise nothing.
     unsafe {
+        let may = pg_sys::pg_class_aclcheck(table, current(), pg_sys::ACL_SELECT as pg_sys::AclMode);
         let security = pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true);
         let is_limited = security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
-        (has_privilege(table, current(), pg_sys::ACL_SELECT), is_limited)
+        (may == pg_sys::AclResult::ACLCHECK_OK, is_limited)
     }
 }
 

@@ -145,19 +145,17 @@ fn locate() -> Result<Option<Located>, Error> {
     let Some((name, schema_owner)) = catalog::schema_of(table).and_then(catalog::name_and_owner_of_schema) else {
         return Ok(None);
     };
-    let indexes = catalog::indexes(table)?;
-    let queue_order = indexes.iter().find(|index| is_order_of_queues(index, table)).map(|order| order.oid);
-    let primary_key = indexes.iter().find(|index| index.is_primary).map(|index| index.oid).unwrap_or_default();
+    let (primary_key, order) = catalog::indexes(table, "jobs_queue_name_priority_run_at_id_idx")?;
+    let queue_order = order.filter(|order| is_as_installed(order, table)).map(|order| order.oid);
+    let primary_key = primary_key.unwrap_or_default();
     Ok(Some(Located { name, table, primary_key, queue_order, schema_owner, extension_owner }))
 }
 
-/// Returns true if an index is the one that has the order in which the jobs of a queue run.
-fn is_order_of_queues(index: &catalog::Index, table: Oid) -> bool {
+/// Returns true if an index has the order in which the jobs of a queue run.
+fn is_as_installed(index: &catalog::Index, table: Oid) -> bool {
     let columns = [c"queue_name", c"priority", c"run_at", c"id"].map(|name| catalog::column(table, name));
     let predicate = index.predicate.as_ref().map(DbText::as_bytes);
-    index.name == *"jobs_queue_name_priority_run_at_id_idx"
-        && index.is_btree
-        && index.is_valid
+    index.is_valid
         && index.columns == columns
         && predicate == Some(&b"((queue_name IS NOT NULL) AND (attempts < max_attempts))"[..])
 }
