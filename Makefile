@@ -53,7 +53,7 @@ help:
 	@echo "make torture-schedules  the same for schedules beside graphile-worker's crontab, for five minutes (SCHEDULE_SECONDS)"
 	@echo "make failover  lose the primary of Patroni's cluster ten times (FAILOVERS), under load, and count"
 	@echo "make pgbouncer-clients  1000 external workers behind PgBouncer (PGBOUNCER_CLIENTS)"
-	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), all but a few of them idle"
+	@echo "make many-databases  300 databases of one server (KONGTASK_DATABASES), idle, and 140 of them with jobs"
 	@echo "make bench     measure, beside other queues; ONLY=\"latency wal\" for some of it"
 	@echo "make bench-page  docs/benchmarks.md, from what that found"
 	@echo "make lint      formatting, clippy, rustdoc, layers of imports, pgspot, licences"
@@ -160,7 +160,7 @@ torture-schedules: setup-test install
 KONGTASK_DATABASES ?= 300
 
 many-databases: setup-test install
-	KONGTASK_DATABASES=$(KONGTASK_DATABASES) cargo test --locked -p kongtask-tests --test processes many_databases -- --nocapture
+	KONGTASK_DATABASES=$(KONGTASK_DATABASES) cargo test --locked -p kongtask-tests --test processes many_databases -- --nocapture --test-threads 1
 
 FAILOVERS ?= 10
 

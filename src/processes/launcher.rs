@@ -421,29 +421,29 @@ impl Launcher {
         }
     }
 
-    /// Starts the schedulers of some of these databases, in this order. Returns true if there is no slot for the next of
+    /// Starts the schedulers of some of these databases, in this order. Returns true if there is no slot for some of
     /// them.
     fn start_some(&mut self, candidates: &[Candidate], now: Tick) -> Result<bool, Error> {
         if candidates.is_empty() {
             return Ok(false);
         }
         let (mut routine, mut all) = self.probing();
+        let mut lacks_slot = false;
         for candidate in candidates {
             // A scheduler wakes the launcher once it knows.
             if all >= STARTS || candidate.is_routine && routine >= PROBES {
                 continue;
             }
             let oid = self.databases[candidate.at].database.oid;
-            if self.board.has_waited_longer(oid, candidate.since, true) {
+            if self.board.others_go_first(oid, candidate.since, true) {
                 return Ok(true);
             }
             let Some(has_slot) = self.start(candidate, now)? else { continue };
-            if !has_slot {
-                return Ok(true);
-            }
+            // The next ones say that they wait, too.
+            lacks_slot |= !has_slot;
             (routine, all) = (routine + usize::from(candidate.is_routine), all + 1);
         }
-        Ok(false)
+        Ok(lacks_slot)
     }
 
     /// Returns how many schedulers are finding out whether the extension is installed: of those that were started to

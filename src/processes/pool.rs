@@ -194,17 +194,17 @@ impl Pool {
             return self.board.is_other_starving(self.database);
         }
         let since = self.board.database(self.database).map_or(0, |entry| entry.starving_since.load(SeqCst));
-        self.board.has_waited_longer(self.database, if since == 0 { now } else { since }, false)
+        self.board.others_go_first(self.database, if since == 0 { now } else { since }, false)
     }
 
     /// Fills free slots: understaffed roles first and, in a fixed pool, then the role with the fewest workers. While
     /// another database waits for a slot, only a database that has jobs and no worker takes one.
     fn grow(&mut self, most: usize, roles: &[Oid], understaffed: &[Understaffed], now: Tick) {
-        let is_in_need = !understaffed.is_empty() && self.responsive().next().is_none();
-        if self.lets_others_go_first(is_in_need, now) {
-            return;
-        }
         while !self.is_full(most) {
+            let is_in_need = !understaffed.is_empty() && self.responsive().next().is_none();
+            if self.lets_others_go_first(is_in_need, now) {
+                return;
+            }
             let staying = self.staying();
             // Each of these is about to take one of the jobs.
             let coming = |role: Oid| {

@@ -50,7 +50,8 @@ use crate::pg::{background, clock};
 use crate::settings;
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
@@ -350,15 +351,21 @@ impl Board {
         self.all_but(database).filter(|entry| entry.is_starving())
     }
 
-    /// Returns true if a database other than this one has waited for longer, whose scheduler needs another slot or
-    /// worker. `for_slot` leaves out those that wait for one of kongtask.max_workers.
-    pub fn has_waited_longer(&self, database: Oid, since: Tick, for_slot: bool) -> bool {
-        self.starving_but(database).any(|entry| {
+    /// Returns true if other databases have waited for longer, and are to get the next slots: as many as change hands at
+    /// once. `for_slot` leaves out those that wait for one of kongtask.max_workers.
+    pub fn others_go_first(&self, database: Oid, since: Tick, for_slot: bool) -> bool {
+        let waits_longer = |entry: &&DatabaseEntry| {
             let other = entry.starving_since.load(SeqCst);
             other != 0
                 && (other, entry.oid.get().to_u32()) < (since, database.to_u32())
                 && (!for_slot || entry.needs_slot.load(SeqCst))
-        })
+        };
+        self.starving_but(database).filter(waits_longer).nth(at_once() - 1).is_some()
+    }
+
+    /// Returns true if a database other than this one waits for a background worker slot.
+    pub fn is_slot_needed_elsewhere(&self, database: Oid) -> bool {
+        self.starving_but(database).any(|entry| entry.needs_slot.load(SeqCst))
     }
 
     /// Returns true if a database other than this one waits for a slot.
@@ -372,8 +379,9 @@ impl Board {
     }
 
     /// Has another database give up a slot for one that has waited since then: what idles first, then what has waited for
-    /// less long, then a worker that has had its turn, after its job; the last one of a database only if no other can.
-    /// One at a time. If `needs_slot` is false, kongtask.max_workers is reached, and only a worker helps.
+    /// less long, then a worker that has had its turn, after its job; the last one of a database only if no other can,
+    /// and first that which has run for longest. No more are asked at once than databases wait. If `needs_slot` is false,
+    /// kongtask.max_workers is reached, and only a worker helps.
     pub fn ask_for_slot(&self, database: Oid, since: Tick, needs_slot: bool, turn: Duration, now: Tick) {
         let others: Vec<&Worker> = self
             .workers()
@@ -381,16 +389,18 @@ impl Board {
             .filter(|worker| !matches!(worker.state(), State::Free | State::Gone) && worker.database.get() != database)
             .collect();
         let is_leaving = |entry: &DatabaseEntry| entry.gives_way.load(SeqCst) && entry.attendance.has_scheduler();
-        if others.iter().any(|worker| worker.is_about_to_end(now)) || self.all_but(database).any(is_leaving) {
+        let ending = others.iter().filter(|worker| worker.is_about_to_end(now)).count()
+            + self.all_but(database).filter(|entry| is_leaving(entry)).count();
+        let waiting = 1 + self.starving_but(database).count();
+        if ending >= waiting.min(at_once()) {
             return;
         }
         let staying: Vec<&Worker> = others.iter().copied().filter(|worker| !worker.is_to_end()).collect();
-        let companions = |of: Oid| staying.iter().filter(|worker| worker.database.get() == of).count();
-        if let Some(idle) = staying
-            .iter()
-            .filter(|worker| worker.state() == State::Idle)
-            .max_by_key(|worker| companions(worker.database.get()))
-        {
+        let mut companions: HashMap<Oid, usize> = HashMap::new();
+        staying.iter().for_each(|worker| *companions.entry(worker.database.get()).or_default() += 1);
+        let is_missed_least =
+            |worker: &&&Worker| (companions[&worker.database.get()], Reverse(worker.begun.load(SeqCst)));
+        if let Some(idle) = staying.iter().filter(|worker| worker.state() == State::Idle).max_by_key(is_missed_least) {
             return idle.ask_to_give_way(now);
         }
         if needs_slot {
@@ -398,8 +408,10 @@ impl Board {
                 |entry: &DatabaseEntry| others.iter().any(|worker| worker.database.get() == entry.oid.get());
             let waits_less_long =
                 |entry: &DatabaseEntry| entry.starving_since.load(SeqCst) > since && entry.needs_slot.load(SeqCst);
-            let donors = self.all_but(database).filter(|entry| entry.attendance.has_scheduler() && !has_worker(entry));
-            let donors = donors.filter(|entry| entry.is_idle.load(SeqCst) || waits_less_long(entry));
+            let donors = self
+                .all_but(database)
+                .filter(|entry| entry.attendance.has_scheduler() && !is_leaving(entry) && !has_worker(entry))
+                .filter(|entry| entry.is_idle.load(SeqCst) || waits_less_long(entry));
             if let Some(donor) =
                 donors.max_by_key(|entry| (entry.is_idle.load(SeqCst), entry.starving_since.load(SeqCst)))
             {
@@ -409,9 +421,7 @@ impl Board {
             }
         }
         let has_had_its_turn = |worker: &&&Worker| clock::after(worker.begun.load(SeqCst), turn) <= now;
-        if let Some(donor) =
-            staying.iter().filter(has_had_its_turn).max_by_key(|worker| companions(worker.database.get()))
-        {
+        if let Some(donor) = staying.iter().filter(has_had_its_turn).max_by_key(is_missed_least) {
             donor.ask_to_give_way(now);
         }
     }
@@ -504,6 +514,14 @@ fn limits_lock() -> usize {
 const NAME: &std::ffi::CStr = c"kongtask";
 const COUNTERS: &std::ffi::CStr = c"kongtask counters";
 const LIMITS: &std::ffi::CStr = c"kongtask limits";
+
+/// Returns how many slots may change hands at once. The databases that wait for longest get them, in any order: where one
+/// slot after another changed hands, hundreds of databases would wait for minutes, as each change takes the start of a
+/// process. Where slots are few, the order is kept.
+fn at_once() -> usize {
+    const SHARE: usize = 16;
+    (capacity() / SHARE).max(1)
+}
 
 /// Returns how many workers can live at once: each needs a background worker slot.
 pub fn capacity() -> usize {

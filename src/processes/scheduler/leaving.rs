@@ -28,7 +28,7 @@ impl Scheduler {
             self.idle_since = None;
             return Ok(gives_way && self.gives_its_place());
         }
-        let is_needed_elsewhere = gives_way || self.board.has_waited_longer(self.database, NEVER, true);
+        let is_needed_elsewhere = gives_way || self.board.is_slot_needed_elsewhere(self.database);
         if self.leaves_at() > now && !is_needed_elsewhere || self.is_due_soon(is_needed_elsewhere) {
             return Ok(false);
         }
