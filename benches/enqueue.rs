@@ -21,6 +21,9 @@ const ONE: &str = "One statement a job on one connection, prepared, by pgbench; 
 const MANY: &str = "One prepared statement a job by pgbench, a commit each, from 16 connections at once. The plain INSERT is of \
     the same row into a table like jobs, with the same indexes.";
 
+const FIRST: &str = "A connection's first statement finds the caches of its process cold: add_job must find the queue, the tasks and \
+    what the table is like. The time of the connection itself is in both rates.";
+
 /// A table like jobs, with its indexes and without its triggers.
 const PLAIN: &str = "create table plain (like graphile_worker.jobs including all)";
 
@@ -123,7 +126,29 @@ pub fn many_connections(server: &Server, section: &mut Section) {
         }
     }
     server.serve_nobody();
+    first_statements(server, section, &queue, &task);
     server.drop(&queue.database);
+}
+
+/// The first statement of each connection.
+fn first_statements(server: &Server, section: &mut Section, queue: &Queue, task: &Task) {
+    const SETTINGS: &str = "synchronous_commit off; a connection for each statement";
+    server.synchronous_commit("off");
+    section.heading(SETTINGS);
+    section.note(FIRST);
+    let contender = |name: &str, table: &'static str, statement: String| {
+        let run = move |jobs| {
+            run(&mut queue.connect(), &format!("truncate {table}"))?;
+            let load = Load { statement: &statement, connections: WORKERS, commits: Commits::Connecting };
+            run_pgbench(server, &queue.database, &load, jobs)
+        };
+        Contender { trial: 1_000, ..statements(name, "4 connections at a time", run) }
+    };
+    let ours = contender("kongtask, add_job", JOBS_TABLE, add_job(task));
+    let plain = contender("the server alone: an INSERT of the row", "plain", insert(task, false));
+    let standings = compete(section, vec![ours, plain]);
+    let ratio = ratio(&standings[0], &standings[1]);
+    section.require("first statement of a connection, add_job to plain INSERT", SETTINGS, ratio, Target::None);
 }
 
 pub fn add_job(task: &Task) -> String {

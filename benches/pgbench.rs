@@ -11,6 +11,8 @@ pub enum Commits {
     Each,
     /// One for fifty, sent without waiting for answers: what is left is the server's part.
     Pipelined,
+    /// A transaction for each statement, and a connection, which begins with cold caches.
+    Connecting,
 }
 
 pub struct Load<'a> {
@@ -24,7 +26,7 @@ impl Load<'_> {
     fn script(&self) -> (String, usize) {
         let one = format!("{};\n", self.statement);
         match self.commits {
-            Commits::Each => (one, 1),
+            Commits::Each | Commits::Connecting => (one, 1),
             Commits::Pipelined => (format!("\\startpipeline\nbegin;\n{}commit;\n\\endpipeline\n", one.repeat(50)), 50),
         }
     }
@@ -51,6 +53,9 @@ pub fn pgbench(server: &Server, database: &str, load: &Load, until: Until) -> Ou
     let mut pgbench = Command::new(program_folder().join("pgbench"));
     pgbench.args(["-n", "-M", "prepared", "-h", &server.cluster().host(), "-U", "postgres"]);
     pgbench.args(["-c", &load.connections.to_string(), "-j", &load.connections.min(2).to_string()]);
+    if let Commits::Connecting = load.commits {
+        pgbench.arg("-C");
+    }
     match until {
         Until::Statements(statements) => {
             pgbench.args(["-t", &(statements / load.connections / length).max(1).to_string()])

@@ -15,7 +15,10 @@ const HANDLERS: &str = "
     $$;
     create function start(job json) returns void language sql as $$
       insert into started values ((job ->> 'n')::bigint, clock_timestamp())
-    $$";
+    $$;
+    create function start_plpgsql(job json) returns void language plpgsql as $$ begin
+      insert into started values ((job ->> 'n')::bigint, clock_timestamp());
+    end $$";
 
 /// Parts of a drain whose ends are noted.
 pub const PARTS: usize = 20;

@@ -6,12 +6,5 @@ select
   tasks.role::pg_catalog.text,
   1,
   true,
-  null::pg_catalog.float8,
-  false,
-  null::pg_catalog.interval[],
-  null::pg_catalog.int4,
-  null::pg_catalog.text,
-  null::pg_catalog.bool,
-  null::pg_catalog.float8,
-  null::pg_catalog.int4
+  null::pg_catalog.float8
 from kongtask.tasks

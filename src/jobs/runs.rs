@@ -186,7 +186,7 @@ fn write<'a>(task: &Task, runs: impl Iterator<Item = Run<'a>>) -> Result<(), Err
 fn open_table() -> Result<Option<(i32, Oid)>, Error> {
     let mut locked = InvalidOid;
     loop {
-        let Some(open) = registry::tasks()?.run_table else { return Ok(None) };
+        let Some(open) = registry::tasks()?.run_table()? else { return Ok(None) };
         if open.oid == locked {
             return Ok(Some((open.number, open.oid)));
         }

@@ -49,7 +49,7 @@ fn is(attribute: u32, oid: Oid) -> Condition {
 }
 
 /// Reads a value of a catalog's column, of the type that Postgres gives it.
-fn of<T: Read>(value: Value) -> Option<T> {
+pub(super) fn of<T: Read>(value: Value) -> Option<T> {
     // SAFETY: by the caller's word.
     value.and_then(|value| unsafe { T::read(value) })
 }
@@ -146,7 +146,7 @@ fn is_btree_named(index: Oid, name: &str) -> bool {
 }
 
 /// Reads an `int2vector`.
-fn numbers(value: Value) -> Vec<i16> {
+pub(super) fn numbers(value: Value) -> Vec<i16> {
     // SAFETY: by the caller's word; such a value of a catalog is never compressed, nor elsewhere.
     value.map_or(Vec::new(), |value| unsafe {
         let vector: *const pg_sys::int2vector = value.cast_mut_ptr();

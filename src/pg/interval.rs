@@ -2,6 +2,7 @@
 
 use super::catch::{PgError, catch};
 use super::spi::Value;
+use super::text::Read;
 use super::{clock, procedure};
 use pgrx::pg_sys::{self, Datum, INTERVALOID, Oid};
 use std::ffi::{c_char, c_int};
@@ -29,6 +30,13 @@ impl Interval {
         // SAFETY: by the caller's word an interval, which is never toasted.
         let interval = unsafe { &*datum.cast_mut_ptr::<pg_sys::Interval>() };
         Interval { months: interval.month, days: interval.day, microseconds: interval.time }
+    }
+
+    /// Returns how long it is in seconds, as `date_part('epoch', ...)` does: a year has 365.25 days, a month beyond years 30.
+    pub fn seconds(&self) -> f64 {
+        const DAY: f64 = 86_400.0;
+        let (years, months) = (f64::from(self.months / 12), f64::from(self.months % 12));
+        self.microseconds as f64 / 1e6 + (years * 365.25 + months * 30.0 + f64::from(self.days)) * DAY
     }
 
     /// Makes an `interval` value in the current memory context.
@@ -74,6 +82,18 @@ impl Interval {
     }
 }
 
+impl Read for Interval {
+    unsafe fn read(value: Datum) -> Option<Self> {
+        Some(Interval::read(value))
+    }
+}
+
+impl Read for Vec<Interval> {
+    unsafe fn read(value: Datum) -> Option<Self> {
+        Some(elements(value).into_iter().flatten().collect())
+    }
+}
+
 /// Returns the elements of an `interval[]`, in order, whatever its dimensions are.
 pub fn elements(array: Datum) -> Vec<Option<Interval>> {
     let (mut elements, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
@@ -100,6 +120,13 @@ pub fn array(intervals: &[Interval]) -> Result<Value, PgError> {
 #[cfg(test)]
 mod tests {
     use super::Interval;
+
+    #[test]
+    fn an_interval_is_as_long_as_its_epoch_says() {
+        let interval = Interval { months: 14, days: -1, microseconds: 1_500_000 };
+        // select date_part('epoch', '14 months -1 day 1.5 s'::interval)
+        assert_eq!(interval.seconds(), 36_655_201.5);
+    }
 
     #[test]
     fn an_interval_is_in_range_as_a_whole_and_in_its_parts() {

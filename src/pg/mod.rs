@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod catch;
 pub mod clock;
 pub mod dblink;
+pub mod definition;
 pub mod fault;
 pub mod function;
 pub mod heap;

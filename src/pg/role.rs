@@ -1,6 +1,6 @@
 //! Roles and privileges. Privileges rise for the queue's own statements, and never for a user's. pgrx has no wrappers.
 
-use super::args::Text;
+use super::catalog::quoted;
 use super::text::DbText;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -93,10 +93,15 @@ pub fn can_login(role: pg_sys::Oid) -> bool {
     }
 }
 
+/// Returns what `regrole` prints for a role: its name, quoted where SQL needs that, or its number once it is dropped.
+pub fn written(role: pg_sys::Oid) -> DbText {
+    name(role).map_or_else(|| DbText::from(role.to_u32().to_string()), |name| quoted(&name))
+}
+
 /// Returns the role of this name, in the form that `regrole` prints: quoted where SQL needs that. `None` if it does not
 /// exist, also for the number that `regrole` prints for a dropped role. To be called within a transaction.
-pub fn named(text: &Text) -> Option<pg_sys::Oid> {
-    let name = CString::new(unquoted(text.bytes())?).ok()?;
+pub fn named(text: &DbText) -> Option<pg_sys::Oid> {
+    let name = CString::new(unquoted(text.as_bytes())?).ok()?;
     // SAFETY: a catalog look-up, by a NUL-terminated name.
     let role = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
     (role != pg_sys::InvalidOid).then_some(role)

@@ -2,6 +2,7 @@
 
 use super::catch::{PgError, catch};
 use super::spi::Value;
+use super::text::Read;
 use pgrx::pg_sys::{self, Datum, Oid, TransactionId};
 use pgrx::varlena;
 use std::ffi::c_int;
@@ -32,6 +33,12 @@ impl ScannedRow {
             assert!(attribute <= (*self.0).tts_nvalid);
             (!*(*self.0).tts_isnull.add(at)).then(|| *(*self.0).tts_values.add(at))
         }
+    }
+
+    /// Returns an attribute as a Rust type that fits it.
+    pub fn get<T: Read>(&self, attribute: i16) -> Option<T> {
+        // SAFETY: by the caller's word the attribute is of such a type.
+        self.value(attribute).and_then(|value| unsafe { T::read(value) })
     }
 
     /// Returns the bytes of a `text`, which is not null, where they lie in the row as they are. Raises nothing.

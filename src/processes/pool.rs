@@ -416,6 +416,12 @@ impl Pool {
         self.board.workers_of(self.database).next().is_none()
     }
 
+    /// Returns true if no worker can run jobs for now: there may be none, or no slot is free for the first one. As soon as
+    /// that changes, the scheduler makes a pass.
+    pub fn can_start_none(&self) -> bool {
+        settings::workers() == 0 || self.starves
+    }
+
     /// Returns true if an understaffed role could get a free slot, or another role's.
     pub fn can_rebalance(&self, roles: &[Oid]) -> bool {
         roles.len() > 1 || self.staying().len() < settings::workers()

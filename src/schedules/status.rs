@@ -23,7 +23,7 @@ pub fn of(call: &Call) -> Result<[Value; 2], Error> {
     let error = call.text(9).map(|text| text.read());
     let role = call.oid(4).filter(|&role| role::name(role).is_some());
     let role = match role {
-        None => call.text(3).and_then(|name| role::named(&name)),
+        None => call.text(3).and_then(|name| role::named(&name.read())),
         known => known,
     };
     let forbidden = {

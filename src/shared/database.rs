@@ -121,7 +121,8 @@ pub struct DatabaseEntry {
     pub finished: Rate,
     /// True if a commit has added jobs of a role that has no ready list, as it has no worker. Set by the session, which
     /// then sets the scheduler's latch; by the last worker of a role that leaves jobs on its list. Cleared by the
-    /// scheduler before it searches for jobs of such roles.
+    /// scheduler before it searches for jobs of such roles. Set by the scheduler after a pass that has found some, while it
+    /// can start no worker: then commits do not wake it.
     pub has_unlisted_jobs: AtomicBool,
     /// True if a process has begun to write to another table of kongtask.runs, which the scheduler is to close in time.
     /// Set by that process, which then sets the scheduler's latch; cleared by the scheduler before it looks.

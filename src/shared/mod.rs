@@ -190,7 +190,16 @@ impl Board {
 
     /// Returns the ready list of a role in a database; `None` if the role has no worker there.
     pub fn list(&self, database: Oid, role: Oid) -> Option<&'static SharedReadyList> {
-        self.ready_lists().iter().find(|list| list.is_of(database, role))
+        thread_local! {
+            /// Where it was the last time. The lists are large: a look at each of them costs a commit more than all else here.
+            static LATEST: Cell<usize> = const { Cell::new(0) };
+        }
+        let lists = self.ready_lists();
+        lists.get(LATEST.get()).filter(|list| list.is_of(database, role)).or_else(|| {
+            let at = lists.iter().position(|list| list.is_of(database, role))?;
+            LATEST.set(at);
+            Some(&lists[at])
+        })
     }
 
     /// Returns the role's ready list, for a worker that begins to use it. There are as many lists as there can be

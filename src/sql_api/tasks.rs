@@ -179,7 +179,7 @@ pub fn unregister_task(call: &mut Call) -> Result<Value, Error> {
 
 /// Returns the role that a row of kongtask.tasks names; NULL if it does not exist.
 pub fn role_named(call: &mut Call) -> Result<Value, Error> {
-    Ok(call.text(0).and_then(|name| role::named(&name)).and_then(IntoDatum::into_datum))
+    Ok(call.text(0).and_then(|name| role::named(&name.read())).and_then(IntoDatum::into_datum))
 }
 
 /// After any statement that has changed kongtask.tasks: has every process read it again.

@@ -46,7 +46,7 @@ fn look(job: i64) -> Result<Value, Error> {
     let Some(found) = runs::look(job)? else {
         // It has ended, if it was ever there.
         let (run, role) = runs::last(job, None)?.ok_or(Error::NoSuchJob(job))?;
-        let may = registry::may_control(role::current(), role::named(&role))?;
+        let may = registry::may_control(role::current(), role::named(&role.read()))?;
         return if may { Ok(Some(run)) } else { Err(Error::MayNotWait(job)) };
     };
     let tasks = registry::tasks()?;

@@ -3,6 +3,7 @@
 // Lowest first.
 pub mod pauses;
 pub mod limits;
+mod task_rows;
 pub mod registry;
 pub mod command;
 pub mod handler;

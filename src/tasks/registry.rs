@@ -15,6 +15,7 @@ use crate::shared;
 use crate::shared::counters::{self, TaskCounters};
 use crate::tasks::limits::{self, Limit, Limits};
 use crate::tasks::pauses::{Pause, Pauses};
+use crate::tasks::task_rows;
 use pgrx::IntoDatum;
 use pgrx::pg_sys::{InvalidOid, Oid};
 use rustc_hash::FxHashMap;
@@ -131,8 +132,8 @@ pub struct Tasks {
     /// True if the table calls a role by a former name: see [`rename_roles`].
     pub has_former_names: bool,
     pub pauses: Pauses,
-    /// `None` in a schema of an older version.
-    pub run_table: Option<RunTable>,
+    /// Read when it is first asked for, as few processes need it.
+    run_table: OnceCell<Option<RunTable>>,
     pub limits: Limits,
     /// What [`shared::tasks_changes`] was before the tables were read.
     pub changes: u64,
@@ -203,6 +204,16 @@ impl Tasks {
         self.by_identifier.keys().cloned().collect()
     }
 
+    /// Returns where the rows of kongtask.runs are written to; `None` in a schema of an older version. To be called within a
+    /// transaction.
+    pub fn run_table(&self) -> Result<Option<RunTable>, Error> {
+        if let Some(known) = self.run_table.get() {
+            return Ok(*known);
+        }
+        let found = run_table()?;
+        Ok(*self.run_table.get_or_init(|| found))
+    }
+
     /// Returns true if no session of this server has changed them since they were read.
     fn is_current(&self) -> bool {
         self.changes == shared::tasks_changes()
@@ -265,9 +276,6 @@ pub fn tell_of_changes() -> Result<(), Error> {
 /// Returns the tasks as they are now. To be called within a transaction. Errors: 55000 if the extension is not
 /// installed.
 pub fn tasks() -> Result<Rc<Tasks>, Error> {
-    static CURRENT: Plan = plan!("tasks");
-    static SECOND: Plan = plan!("tasks_0_2");
-    static FIRST: Plan = plan!("tasks_0_1");
     if !WATCH.is_stale()
         && let Some(tasks) = TASKS.with_borrow(Clone::clone).filter(|tasks| tasks.is_current())
     {
@@ -282,57 +290,51 @@ pub fn tasks() -> Result<Rc<Tasks>, Error> {
     WATCH.relation(table);
     let _snapshot = xact::LatestSnapshot::take();
     let session = schema::session().inspect_err(|_| WATCH.spoil())?;
-    let plan = match shape {
-        Shape::Current => &CURRENT,
-        Shape::Second => &SECOND,
-        Shape::First => &FIRST,
+    let rows = match shape {
+        Shape::Current => task_rows::of_current(table),
+        Shape::Second => task_rows::of_version_0_2(&session),
+        Shape::First => task_rows::of_version_0_1(&session),
     };
+    let rows = rows.inspect_err(|_| WATCH.spoil())?;
     let settings = if shape == Shape::Current { limits(&session).inspect_err(|_| WATCH.spoil())? } else { Vec::new() };
-    let rows = session.read(plan, &[]).inspect_err(|_| WATCH.spoil())?;
-    let of_tasks =
-        (0..rows.count()).filter_map(|row| Some(Limit::of_task(&rows.get(row, 0)?, rows.get(row, 13)?, tag)));
+    let of_tasks = rows.iter().filter_map(|row| Some(Limit::of_task(&row.identifier, row.concurrency?, tag)));
     let limits = Limits::of(of_tasks.chain(settings));
     let owner = catalog::owner(table);
     let may_say = |role| owner.is_some_and(|owner| role::has_privileges_of(owner, role));
     let mut waiting = Vec::new();
-    let tasks = (0..rows.count()).filter_map(|row| {
-        let identifier: DbText = rows.get(row, 0)?;
-        let role = rows.get(row, 2).filter(|&role| role::name(role).is_some());
-        match role {
-            None => waiting.push((identifier.clone(), rows.get(row, 3)?)),
+    let has_former_names = rows.iter().any(|row| row.has_former_name);
+    let tasks = rows.into_iter().filter_map(|row| {
+        match row.role {
+            None => waiting.push((row.identifier.clone(), row.role_name)),
             // The owner of the table could write any role's name into it, so the owner must be allowed to act as that
             // role.
             Some(role) if !may_say(role) => return None,
             Some(_) => (),
         }
         Some(Task {
-            tag: tag(&identifier),
-            limits: if limits.is_empty() { Vec::new() } else { limits.of_task(&identifier) },
-            identifier,
-            handler: rows.get(row, 1)?,
-            role: role.unwrap_or(InvalidOid),
-            max_batch: rows.get::<i32>(row, 4).and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
-            in_place: rows.get(row, 5).unwrap_or(true),
-            timeout: rows.get(row, 6).map(Duration::from_secs_f64),
-            keep: rows.get(row, 10).and_then(|word: DbText| Keep::parse(&word)).unwrap_or_default(),
-            keep_payload: rows.get(row, 11).unwrap_or(false),
-            keep_for: rows.get(row, 12).map_or(USUAL_KEEP_FOR, Duration::from_secs_f64),
-            role_name: role.and_then(role::name).map(|name| quoted(&name)).unwrap_or_default(),
-            retry: Retry {
-                backoff: rows.value(row, 8).map(interval::elements).into_iter().flatten().flatten().collect(),
-                max_attempts: rows.get(row, 9),
-            },
+            tag: tag(&row.identifier),
+            limits: if limits.is_empty() { Vec::new() } else { limits.of_task(&row.identifier) },
+            identifier: row.identifier,
+            handler: row.handler,
+            role: row.role.unwrap_or(InvalidOid),
+            max_batch: row.max_batch.and_then(|most| usize::try_from(most).ok()).unwrap_or(1),
+            in_place: row.in_place.unwrap_or(true),
+            timeout: row.timeout.map(Duration::from_secs_f64),
+            keep: row.keep.and_then(|word| Keep::parse(&word)).unwrap_or_default(),
+            keep_payload: row.keep_payload.unwrap_or(false),
+            keep_for: row.keep_for.map_or(USUAL_KEEP_FOR, Duration::from_secs_f64),
+            role_name: row.role.and_then(role::name).map(|name| quoted(&name)).unwrap_or_default(),
+            retry: Retry { backoff: row.backoff, max_attempts: row.max_attempts },
             counters: OnceCell::new(),
         })
     });
     let mut tasks = Tasks::of(tasks);
     tasks.limits = limits;
     tasks.waiting = waiting;
-    tasks.has_former_names = (0..rows.count()).any(|row| rows.get(row, 7).unwrap_or(false));
+    tasks.has_former_names = has_former_names;
     tasks.changes = changes;
     if shape == Shape::Current {
         tasks.pauses = pauses(&session).inspect_err(|_| WATCH.spoil())?;
-        tasks.run_table = run_table(&session).inspect_err(|_| WATCH.spoil())?;
     }
     let tasks = Rc::new(tasks);
     TASKS.set(Some(tasks.clone()));
@@ -359,8 +361,13 @@ fn pauses(session: &OwnerSession) -> Result<Pauses, Error> {
 /// How long rows of kongtask.runs stay unless a task says otherwise.
 const USUAL_KEEP_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
-fn run_table(session: &OwnerSession) -> Result<Option<RunTable>, Error> {
+fn run_table() -> Result<Option<RunTable>, Error> {
     static NUMBER: Plan = plan!("run_table");
+    if Shape::now()?.0 != Shape::Current {
+        return Ok(None);
+    }
+    let _snapshot = xact::LatestSnapshot::take();
+    let session = schema::session()?;
     let rows = session.read(&NUMBER, &[])?;
     let number = if rows.count() == 0 { 0 } else { rows.get(0, 0).unwrap_or(0) };
     Ok(catalog::relation("kongtask", &format!("runs_{number}")).map(|oid| RunTable { number, oid }))

@@ -18,5 +18,6 @@ mod redrive;
 mod retries;
 mod sessions;
 mod sets;
+mod table_shape;
 mod task_options;
 mod timeouts_and_cancel;

@@ -3,8 +3,8 @@
 use kongtask_tests::fixtures::{add, without_polling};
 use kongtask_tests::{Cluster, SOON, every_kind, rows, text, wait_until};
 use postgres::fallible_iterator::FallibleIterator;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// A cluster whose safety net is an hour away: what runs was woken.
 fn cluster() -> Cluster {
@@ -296,4 +296,32 @@ fn a_commit_wakes_as_many_as_it_adds_jobs() {
         let changed = rows(&mut db, since).iter().zip(&before).filter(|(after, before)| after != before).count();
         assert!((1..=jobs).contains(&changed), "{changed} woken for {jobs}");
     }
+}
+
+/// Each would have it search the table, beside the sessions that add jobs, for workers that may not be.
+#[test]
+fn commits_do_not_wake_a_scheduler_that_may_start_no_worker() {
+    const JOBS: u64 = 500;
+    let cluster = without_polling(&["kongtask.workers = 0"]);
+    cluster.sql("select kongtask.register_task('note', 'note(json)')");
+    let pid = cluster.text("select pid from pg_stat_activity where backend_type = 'kongtask scheduler'");
+    // Each pass ends with a sleep.
+    let sleeps = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a count");
+        count.trim().parse::<u64>().expect("a number")
+    };
+    let mut db = cluster.connect();
+    let before = sleeps();
+    for n in 0..JOBS {
+        db.batch_execute(&format!("select graphile_worker.add_job('note', '{n}')")).expect("add_job");
+    }
+    let passes = sleeps() - before;
+    assert!(passes > 0, "it was not told of the first one");
+    assert!(passes < JOBS / 10, "{passes} passes for {JOBS} jobs");
+    cluster.reload(&["kongtask.workers = 2"]);
+    cluster.wait_for("select count(*) from done", &JOBS.to_string());
+    // Commits tell again.
+    db.batch_execute("select graphile_worker.add_job('note', '-1')").expect("add_job");
+    cluster.wait_for("select count(*) from done where n = -1", "1");
 }

@@ -290,6 +290,10 @@ impl Scheduler {
         self.remove_ended_pauses()?;
         self.turn_run_tables()?;
         self.pool.balance(&roles, &understaffed, now);
+        if self.has_unlisted_jobs && self.pool.can_start_none() {
+            // Nor would more of them change anything: commits need not tell.
+            self.entry.has_unlisted_jobs.store(true, SeqCst);
+        }
         let look_again = || self.entry.scheduler.set();
         self.entry.wants_idle_notice.set(self.pool.waits_for_slot, look_again);
         self.entry.can_rebalance.set(self.pool.can_rebalance(&roles), look_again);
