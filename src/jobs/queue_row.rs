@@ -3,19 +3,20 @@
 //!
 //! Nothing here waits for another transaction, and nothing fires the triggers of the table: that is left to the caller.
 
-use super::{lock_table, plan};
+use super::lock_table;
+use super::table_shape::Shape;
 use crate::error::Error;
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::Timestamp;
+use crate::pg::definition::{self, Definition};
 use crate::pg::heap::{self, FirstColumn, Index, RowAddress, Version};
-use crate::pg::invalidation::Watch;
-use crate::pg::spi::{Plan, Value};
+use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::pg::xact::{self, LatestSnapshot};
 use crate::schema;
 use crate::schema::job_row::timestamp;
 use pgrx::IntoDatum;
-use pgrx::pg_sys::{Datum, Oid};
+use pgrx::pg_sys::{self, Datum, INT4OID, INT8OID, Oid, TEXTOID, TIMESTAMPTZOID};
 use std::cell::Cell;
 
 /// How many columns `job_queues` has, and their numbers.
@@ -36,8 +37,7 @@ pub(super) struct QueueTable {
 
 /// Returns the table, locked, if it is as installed and this transaction may write it without the executor.
 pub(super) fn table() -> Result<Option<QueueTable>, Error> {
-    static WATCH: Watch = Watch::new();
-    static AS_INSTALLED: Plan = plan!("queues_shape", OIDOID);
+    static SHAPE: Shape = Shape::new();
     thread_local! {
         static INSTALLED: Cell<Option<QueueTable>> = const { Cell::new(None) };
     }
@@ -45,23 +45,37 @@ pub(super) fn table() -> Result<Option<QueueTable>, Error> {
     if !queue.is_0_3 || !xact::is_read_committed() || !heap::may_write() {
         return Ok(None);
     }
-    let table = queue.queues;
     // In the order in which all lock both.
     lock_table()?;
-    heap::lock(table)?;
-    if !WATCH.is_stale() && WATCH.is_of(table) {
-        return Ok(INSTALLED.get());
-    }
-    WATCH.renew();
-    WATCH.relation(table);
-    let _snapshot = LatestSnapshot::take();
-    let session = schema::session().inspect_err(|_| WATCH.spoil())?;
-    let rows = session.read(&AS_INSTALLED, &[table.into_datum()]).inspect_err(|_| WATCH.spoil())?;
-    let found = (rows.count() > 0)
-        .then(|| Some(QueueTable { table, names: rows.get(0, 0)?, collation: rows.get(0, 1)? }))
-        .flatten();
-    INSTALLED.set(found);
-    Ok(found)
+    SHAPE.of(queue.queues, &INSTALLED, installed)
+}
+
+/// Returns the table if it is as installed.
+fn installed(table: Oid, found: &Definition) -> Option<QueueTable> {
+    const OF_QUEUES: [(&str, Oid); COLUMNS] = [
+        ("queue_name", TEXTOID),
+        ("job_count", INT4OID),
+        ("locked_at", TIMESTAMPTZOID),
+        ("locked_by", TEXTOID),
+        ("job_id", INT8OID),
+    ];
+    // Those of foreign keys would be among them.
+    const FIRED: [(&str, &str); 2] =
+        [("_900_released", "tg_job_queues__released"), ("_900_released_update", "tg_job_queues__released")];
+    let privileges = pg_sys::ACL_SELECT | pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE;
+    let [names] = &found.indexes[..] else { return None };
+    let is_installed = found.is_plain()
+        && found.has_columns(&OF_QUEUES)
+        && found.checks.is_empty()
+        && found.fires(u32::MAX, &FIRED)
+        && definition::may(found.owner, table, privileges)
+        && names.is_btree
+        && names.is_unique
+        && names.is_valid
+        && names.is_in_use
+        && names.columns == [QUEUE_NAME]
+        && names.predicate.is_none();
+    is_installed.then_some(QueueTable { table, names: names.oid, collation: names.collation })
 }
 
 /// A queue's row.

@@ -11,6 +11,7 @@ use crate::schema;
 use crate::schema::job_row::attribute;
 use pgrx::pg_sys::{self, INT4OID, INT8OID, JSONBOID, JSONOID, Oid, REGCLASSOID, TEXTOID, TIMESTAMPTZOID};
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 /// The table and its indexes, as installed.
 #[derive(Clone, Copy)]
@@ -29,20 +30,38 @@ pub struct Installed {
 
 /// Returns the table, locked, if it is as installed.
 pub fn table() -> Result<Option<Installed>, Error> {
-    static WATCH: Watch = Watch::new();
+    static SHAPE: Shape = Shape::new();
     thread_local! {
         static INSTALLED: Cell<Option<Installed>> = const { Cell::new(None) };
     }
-    let table = schema::queue()?.table;
-    heap::lock(table)?;
-    if !WATCH.is_stale() && WATCH.is_of(table) {
-        return Ok(INSTALLED.get());
+    SHAPE.of(schema::queue()?.table, &INSTALLED, installed)
+}
+
+/// Whether a table is as installed, until its definition may have changed.
+pub(super) struct Shape(Watch);
+
+impl Shape {
+    pub(super) const fn new() -> Shape {
+        Shape(Watch::new())
     }
-    WATCH.renew();
-    WATCH.relation(table);
-    let definition = Definition::of(table).inspect_err(|_| WATCH.spoil())?;
-    INSTALLED.set(installed(table, &definition));
-    Ok(INSTALLED.get())
+
+    /// Locks a table as an INSERT does. Returns what is `known` of it, which is what `read` makes of its definition.
+    pub(super) fn of<T: Copy>(
+        &'static self,
+        table: Oid,
+        known: &'static LocalKey<Cell<Option<T>>>,
+        read: impl FnOnce(Oid, &Definition) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        heap::lock(table)?;
+        if !self.0.is_stale() && self.0.is_of(table) {
+            return Ok(known.get());
+        }
+        self.0.renew();
+        self.0.relation(table);
+        let definition = Definition::of(table).inspect_err(|_| self.0.spoil())?;
+        known.set(read(table, &definition));
+        Ok(known.get())
+    }
 }
 
 const COLUMNS: [(&str, Oid); 16] = [
@@ -106,34 +125,15 @@ const INDEXES: [(&str, &[i16], bool, Predicate); 5] = [
 /// Returns the table if it is as installed.
 fn installed(table: Oid, found: &Definition) -> Option<Installed> {
     let may = |what| definition::may(found.owner, table, what);
-    let has_columns = found.columns.len() == COLUMNS.len()
-        && found.columns.iter().zip(COLUMNS).all(|(column, (name, kind))| {
-            column.name.as_bytes() == name.as_bytes() && column.kind == kind && column.modifier == -1 && !column.is_made
-        });
-    let is_installed = found.is_heap
-        && !found.has_rules
-        && !found.forces_row_security
-        && has_columns
+    let is_installed = found.is_plain()
+        && found.has_columns(&COLUMNS)
         && matches!(&found.checks[..], [check] if check.as_bytes() == b"jobs_key_check")
-        && fires(found, pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_DELETE, &ADDED_OR_DELETED)
+        && found.fires(pg_sys::TRIGGER_TYPE_INSERT | pg_sys::TRIGGER_TYPE_DELETE, &ADDED_OR_DELETED)
         && may(pg_sys::ACL_INSERT | pg_sys::ACL_DELETE);
     let sequence = sequence(found).filter(|_| is_installed)?;
     let [key, primary_key, order, queue, run_at] = indexes(found)?;
-    let may_update = fires(found, pg_sys::TRIGGER_TYPE_UPDATE, &UPDATED) && may(pg_sys::ACL_UPDATE);
+    let may_update = found.fires(pg_sys::TRIGGER_TYPE_UPDATE, &UPDATED) && may(pg_sys::ACL_UPDATE);
     Some(Installed { table, sequence, key, primary_key, order, queue, run_at, may_update })
-}
-
-/// Returns true if exactly these triggers fire at any of some events.
-fn fires(found: &Definition, events: u32, expected: &Fired) -> bool {
-    let mut firing = found.triggers.iter().filter(|trigger| trigger.events & events != 0);
-    let are_expected = expected.iter().all(|(name, function)| {
-        firing.next().is_some_and(|trigger| {
-            trigger.name.as_bytes() == name.as_bytes()
-                && trigger.fires_in_origin
-                && trigger.function_in(found.schema).is_some_and(|its| its.as_bytes() == function.as_bytes())
-        })
-    });
-    are_expected && firing.next().is_none()
 }
 
 /// Returns the sequence of ids, if all defaults are as installed.
@@ -166,7 +166,7 @@ fn sequence(found: &Definition) -> Option<Oid> {
 fn indexes(found: &Definition) -> Option<[Oid; 5]> {
     let indexes: &[Index; 5] = found.indexes.first_chunk().filter(|_| found.indexes.len() == INDEXES.len())?;
     let are_installed = indexes.iter().zip(INDEXES).all(|(index, (name, columns, is_unique, predicate))| {
-        index.name.as_bytes() == name.as_bytes()
+        index.name == *name
             && index.is_btree
             && index.is_in_use
             && index.is_unique == is_unique

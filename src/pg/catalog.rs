@@ -155,6 +155,15 @@ pub(super) fn numbers(value: Value) -> Vec<i16> {
     })
 }
 
+/// Reads the first element of an `oidvector`.
+pub(super) fn first(value: Value) -> Oid {
+    // SAFETY: by the caller's word; such a value of a catalog is never compressed, nor elsewhere.
+    value.map_or(pg_sys::InvalidOid, |value| unsafe {
+        let vector: *const pg_sys::oidvector = value.cast_mut_ptr();
+        if (*vector).dim1 > 0 { *(&raw const (*vector).values).cast::<Oid>() } else { pg_sys::InvalidOid }
+    })
+}
+
 /// Returns an expression of the catalog as SQL.
 fn expression(value: Datum, table: Oid) -> DbText {
     let function: pg_sys::PGFunction = Some(pg_get_expr);

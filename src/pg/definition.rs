@@ -2,9 +2,10 @@
 //! statement on the catalogs says the same, but a session that has just begun takes ten times as long for it as for adding
 //! a row.
 
-use super::catalog::{self, numbers, of};
+use super::catalog::{self, first, numbers, of};
 use super::catch::{PgError, catch};
 use super::text::DbText;
+use pgrx::PgTupleDesc;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, CString, c_char, c_void};
 
@@ -21,10 +22,10 @@ const LOCKED: pg_sys::LOCKMODE = pg_sys::NoLock as pg_sys::LOCKMODE;
 
 pub struct Definition {
     /// True for an ordinary table, kept as a heap.
-    pub is_heap: bool,
-    pub has_rules: bool,
+    is_heap: bool,
+    has_rules: bool,
     /// True if row level security applies to the table's owner, too.
-    pub forces_row_security: bool,
+    forces_row_security: bool,
     pub schema: Oid,
     pub owner: Oid,
     /// In order, dropped ones included.
@@ -76,8 +77,12 @@ pub struct Index {
     /// True if rows must be entered, and conflicts are found at once.
     pub is_in_use: bool,
     pub is_unique: bool,
+    /// True if all rows are in it that belong there.
+    pub is_valid: bool,
     /// The numbers of its columns; 0 for an expression.
     pub columns: Vec<i16>,
+    /// The collation of its first column.
+    pub collation: Oid,
     pub predicate: Option<Expression>,
 }
 
@@ -95,6 +100,31 @@ pub enum Expression {
 }
 
 impl Definition {
+    /// Returns true for a heap without rules, and without row security that its owner is under.
+    pub fn is_plain(&self) -> bool {
+        self.is_heap && !self.has_rules && !self.forces_row_security
+    }
+
+    /// Returns true if the columns are exactly these, of types without a modifier, and none is generated.
+    pub fn has_columns(&self, columns: &[(&str, Oid)]) -> bool {
+        self.columns.len() == columns.len()
+            && self.columns.iter().zip(columns).all(|(column, (name, kind))| {
+                column.name == **name && column.kind == *kind && column.modifier == -1 && !column.is_made
+            })
+    }
+
+    /// Returns true if exactly these triggers fire at any of some events, in this order, each with its function in the
+    /// schema of the table.
+    pub fn fires(&self, events: u32, triggers: &[(&str, &str)]) -> bool {
+        let firing: Vec<&Trigger> = self.triggers.iter().filter(|trigger| trigger.events & events != 0).collect();
+        firing.len() == triggers.len()
+            && firing.into_iter().zip(triggers).all(|(trigger, (name, function))| {
+                trigger.name == **name
+                    && trigger.fires_in_origin
+                    && trigger.function_in(self.schema).is_some_and(|its| its == **function)
+            })
+    }
+
     /// Reads the definition of a table, which must be locked.
     pub fn of(table: Oid) -> Result<Definition, PgError> {
         // SAFETY: in the closures are C calls only. The cache's entry may be built anew whenever Postgres is called, so all of
@@ -144,21 +174,16 @@ pub fn column_names(table: Oid) -> Result<Vec<DbText>, PgError> {
 }
 
 unsafe fn columns_in(descriptor: pg_sys::TupleDesc) -> Vec<Column> {
-    // SAFETY: by the caller's word a relation's, of so many attributes.
-    (0..unsafe { (*descriptor).natts })
-        .map(|at| unsafe {
-            #[cfg(not(feature = "pg18"))]
-            let attribute = &(&(*descriptor).attrs).as_slice((*descriptor).natts as usize)[at as usize];
-            #[cfg(feature = "pg18")]
-            let attribute = &*pg_sys::TupleDescAttr(descriptor, at);
-            Column {
-                name: DbText::of_c(CStr::from_ptr(attribute.attname.data.as_ptr())),
-                kind: attribute.atttypid,
-                modifier: attribute.atttypmod,
-                is_made: attribute.attgenerated != 0 || attribute.attidentity != 0,
-            }
-        })
-        .collect()
+    // SAFETY: by the caller's word a relation's; names are NUL-terminated.
+    unsafe {
+        let column = |attribute: &pg_sys::FormData_pg_attribute| Column {
+            name: DbText::of_c(CStr::from_ptr(attribute.attname.data.as_ptr())),
+            kind: attribute.atttypid,
+            modifier: attribute.atttypmod,
+            is_made: attribute.attgenerated != 0 || attribute.attidentity != 0,
+        };
+        PgTupleDesc::from_pg_unchecked(descriptor).iter().map(column).collect()
+    }
 }
 
 unsafe fn defaults_in(descriptor: pg_sys::TupleDesc) -> Vec<(i16, CString)> {
@@ -232,7 +257,9 @@ impl Index {
                 is_btree,
                 is_in_use: form.indisready && form.indislive && form.indimmediate,
                 is_unique: form.indisunique,
+                is_valid: form.indisvalid,
                 columns: numbers(value(pg_sys::Anum_pg_index_indkey)),
+                collation: first(value(pg_sys::Anum_pg_index_indcollation)),
                 predicate: None,
             };
             pg_sys::ReleaseSysCache(tuple);
