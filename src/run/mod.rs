@@ -20,9 +20,10 @@
 //!
 //! Jobs run in place leave no trace in the table: their row locks stand for the claim, and vanish with the worker. Jobs
 //! that have a key are claimed, so that a session that adds one with the same key need not wait for the handler. So are
-//! jobs that were tried before, and the job of a queue with which a worker locks the queue. Once it has completed that, it may
-//! go on with the queue's next ones, which run in place as long as they are done in a moment (queue.rs). If the role or the database has another default isolation
-//! level than READ COMMITTED, or read-only transactions, all jobs are claimed, as the queue's own statements need
+//! jobs that were tried before, and the job of a queue with which a worker locks the queue. Once it has completed that,
+//! it may go on with the queue's next ones, which run in place as long as they are done in a moment (queue.rs). If the
+//! role or the database has another default isolation level than READ COMMITTED, or read-only transactions, all jobs are
+//! claimed, as the queue's own statements need
 //! neither.
 
 pub mod marks;
