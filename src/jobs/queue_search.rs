@@ -27,6 +27,7 @@ use pgrx::IntoDatum;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::time::Instant;
 
 /// The next job of a queue.
 pub struct NextJob {
@@ -69,7 +70,7 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
     floors.add_all(&commit_notes::noted_in(queue_hash));
     heap::end_command()?;
     let _snapshot = LatestSnapshot::take();
-    let begun = clock::cpu_time();
+    let begun = Instant::now();
     let mut search = QueueSearch {
         table: queue.table,
         index,
@@ -84,8 +85,8 @@ pub fn next_of_queue(queue_name: Value, tasks: &Tasks, forbidden_flags: &[DbText
     let next = search.next;
     // Of what a subtransaction has done, a part may be rolled back.
     if let Some(look) = look.filter(|_| xact::is_at_top()) {
-        // Takes a fiftieth of a processor at most, however many entries a look has to pass.
-        let length = settings::poll_interval().max((clock::cpu_time() - begun) * 50);
+        // Takes a fiftieth of the time at most, however many entries a look has to pass.
+        let length = settings::poll_interval().max(begun.elapsed() * 50);
         let until = clock::after(clock::now(), length).min(tasks.pauses.next_end(now));
         commit_notes::note_look(Look { floors, valid_until: looks_everywhere.then_some(until), ..look });
     }

@@ -21,19 +21,9 @@ pub type Tick = i64;
 
 /// Returns the monotonic clock's time.
 pub fn tick() -> Tick {
-    read(libc::CLOCK_MONOTONIC)
-}
-
-/// Returns how much CPU time this process has used.
-pub fn cpu_time() -> Duration {
-    Duration::from_micros(read(libc::CLOCK_PROCESS_CPUTIME_ID) as u64)
-}
-
-/// Reads a clock of the system, in microseconds.
-fn read(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills in what it is given; these clocks are always there.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    // SAFETY: fills in what it is given; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec * 1_000_000 + time.tv_nsec / 1000
 }
 

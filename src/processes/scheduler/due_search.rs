@@ -15,7 +15,7 @@ use crate::signals::wake;
 use crate::tasks::registry::Tasks;
 use pgrx::pg_sys::Oid;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Scheduler {
     /// Adds the jobs that can run to the ready lists of their roles, and wakes idle workers for them. Returns the roles
@@ -26,7 +26,7 @@ impl Scheduler {
         let has_unlisted = self.entry.has_unlisted_jobs.swap(false, SeqCst) || self.has_unlisted_jobs;
         self.has_unlisted_jobs = false;
         let scope = self.scope(now, time);
-        let begun = clock::cpu_time();
+        let begun = Instant::now();
         fault::point("looking")?;
         let mut understaffed = Vec::new();
         for &role in roles {
@@ -67,9 +67,8 @@ impl Scheduler {
         }
         if matches!(scope, Scope::All(_)) {
             self.has_orphaned_queues = queues::has_orphaned()?;
-            // The safety net takes a fiftieth of a processor at most, however many rows a search has to skip. Not of the time:
-            // on a machine that is busy with other work, a search takes long, and jobs would wait for minutes.
-            self.may_search_at = after(now, (clock::cpu_time() - begun) * 50);
+            // The safety net takes a fiftieth of the time at most, however many rows a search has to skip.
+            self.may_search_at = after(now, begun.elapsed() * 50);
             self.search_at = self.may_search_at.max(after(now, settings::poll_interval()));
             if self.entry.has_unnoted_jobs.load(SeqCst) {
                 self.search_at = self.search_at.min(self.may_search_at);
