@@ -10,9 +10,9 @@ comment on table jobs is
 A job that succeeds is deleted. A job that has used up max_attempts stays
 until you delete it or give it further attempts with kongtask.redrive.
 
-A job that runs in place (a first attempt without key and queue, or behind a
-quick one of its queue) looks here like one that waits: kongtask.workers shows
-it. Its row is locked meanwhile.';
+A job that runs in place (a first attempt without key and queue, or behind
+a quick one of its queue) looks here like one that waits: kongtask.workers
+shows it. Its row is locked meanwhile.';
 comment on column jobs.id is 'Number of the job.';
 comment on column jobs.queue_name is
 'Queue of the job: jobs of one queue run one at a
