@@ -12,8 +12,9 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HOW: &str = "One job after another, each added by a statement of its own when all workers are idle again. A handler's \
-    start is clock_timestamp() in its first statement, or the Node process's clock when it is entered: both are the machine's. Before PostgreSQL 18, a function in SQL is parsed and planned in each transaction, before its first \
-    statement begins; one in plpgsql keeps its plan.";
+    start is clock_timestamp() in its first statement, or the Node process's clock when it is entered: both are the machine's. \
+    Before PostgreSQL 18, a function in SQL is parsed and planned in each transaction, before its first statement begins; \
+    one in plpgsql keeps its plan.";
 
 const JOBS: usize = 200;
 const WORKERS: usize = 4;
