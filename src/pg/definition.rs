@@ -326,13 +326,9 @@ impl Expression {
 
 /// Returns true if a role may do all of this to a table: a set of `pg_sys::ACL_...`.
 pub fn may(role: Oid, table: Oid, what: u32) -> bool {
-    let may = |privilege: u32| {
-        // SAFETY: a catalog look-up, within a transaction.
-        let result = unsafe { pg_sys::pg_class_aclcheck(table, role, pg_sys::AclMode::from(privilege)) };
-        result == pg_sys::AclResult::ACLCHECK_OK
-    };
-    // pg_class_aclcheck is content with any of several.
-    (0..u32::BITS).map(|bit| what & 1 << bit).filter(|&privilege| privilege != 0).all(may)
+    let all = pg_sys::AclMode::from(what);
+    // SAFETY: a catalog look-up, within a transaction.
+    unsafe { pg_sys::pg_class_aclmask(table, role, all, pg_sys::AclMaskHow::ACLMASK_ALL) == all }
 }
 
 /// Returns true if a sequence belongs to the owner of a table.
