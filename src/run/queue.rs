@@ -144,15 +144,14 @@ impl Runner {
         Ok(None)
     }
 
-    /// Completes a job that has run in place in a queue that this worker has locked: its row is deleted already. Goes on as
-    /// [`Runner::complete_claimed`] does.
+    /// Completes a job that has run in place in a queue that this worker has locked: its row is deleted already. Goes on with
+    /// the next one if there is a run.
     pub(super) fn complete_in_queue(
         &self,
         job: &Job,
         attempt: &Attempt,
         run: Option<&mut ClaimedRun>,
     ) -> Result<complete::Found, Error> {
-        let run = if self.may_go_on()? { run } else { None };
         let is_held = match run {
             Some(run) => self.go_on_in_queue(job, attempt, run)?,
             None => {
@@ -169,14 +168,13 @@ impl Runner {
         queues::is_held_by(queue_name, self.worker_id())
     }
 
-    /// Completes a claimed job, and claims the next one if the worker is to go on with it.
+    /// Completes a claimed job. Claims the next one if there is a run, and the worker is to go on with it.
     pub(super) fn complete_claimed(
         &self,
         job: &Job,
         attempt: &Attempt,
         run: Option<&mut ClaimedRun>,
     ) -> Result<complete::Found, Error> {
-        let run = if self.may_go_on()? { run } else { None };
         let Some(run) = run else { return complete::complete_one_held(job, self.worker_id()) };
         if job.queue_name().is_some() && complete::complete_and_keep_queue(job, self.worker_id())? {
             // The job was this worker's, whoever has taken the queue.
@@ -191,7 +189,7 @@ impl Runner {
     }
 
     /// Returns true if nothing asks the worker to look around before its next job.
-    fn may_go_on(&self) -> Result<bool, Error> {
+    pub(super) fn may_go_on(&self) -> Result<bool, Error> {
         let is_held =
             || shared::board().and_then(|board| board.database(self.database)).is_some_and(DatabaseEntry::is_held);
         Ok(xact::is_read_committed()

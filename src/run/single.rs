@@ -258,6 +258,7 @@ impl Runner {
             _ => {
                 xact::allow_writes();
                 xact::wait_for_locks();
+                let run = if self.may_go_on()? { run } else { None };
                 let found = match attempt.mode {
                     RunMode::Claimed => self.complete_claimed(job, attempt, run)?,
                     RunMode::InPlace => self.complete_in_queue(job, attempt, run)?,
