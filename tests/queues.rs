@@ -54,6 +54,20 @@ fn handlers_that_add_to_each_others_queues_do_not_wait_for_each_other() {
     assert_eq!(cluster.text("select count(*) from graphile_worker.job_queues"), "0");
 }
 
+/// A worker takes many jobs of such a task at once, but one queue.
+#[test]
+fn every_queue_has_its_turn_though_jobs_of_its_task_may_share_a_transaction() {
+    let cluster = cluster(&["kongtask.workers = 2", "kongtask.poll_interval = '1h'"]);
+    cluster.sql("select kongtask.alter_task('run', max_batch := 10)");
+    cluster.wait_for(IDLE, "2");
+    cluster.sql(
+        "select count(graphile_worker.add_job('run', '{\"do\": \"select 1\"}', queue_name := 'q' || n % 20))
+         from generate_series(1, 60) n",
+    );
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) || ' ' || count(distinct job) from done"), "60 60");
+}
+
 /// Each takes the key of the other: one of the two has to wait, and Postgres ends a deadlock by failing one.
 #[test]
 fn a_deadlock_of_two_jobs_that_add_each_others_keys_is_nobodys_failure() {

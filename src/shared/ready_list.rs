@@ -88,11 +88,11 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// Returns true if both can be taken together.
+    /// Returns true if both can be taken together. Jobs of queues are taken one by one.
     fn goes_with(&self, other: &Hint) -> bool {
         self.task == other.task
             && self.position.priority == other.position.priority
-            && (self.kind == Kind::Queued) == (other.kind == Kind::Queued)
+            && ![self.kind, other.kind].contains(&Kind::Queued)
     }
 
     /// Returns the lane of its key. Keys may share one. Jobs without a key have a lane of their own.
@@ -348,7 +348,7 @@ impl ReadyList {
         let most = most(&head);
         self.remove_at(turn);
         let mut taken = vec![head];
-        if most <= 1 {
+        if most <= 1 || head.kind == Kind::Queued {
             return taken;
         }
         taken.reserve(most.min(self.count));
@@ -566,6 +566,18 @@ mod tests {
         assert_eq!(ids(ready.take(|_| 3)), [2, 4]);
         assert_eq!(ids(ready.take(|_| 3)), [6]);
         assert!(ready.take(|_| 3).is_empty());
+    }
+
+    #[test]
+    fn jobs_of_queues_are_taken_one_by_one() {
+        let mut ready = ready();
+        let queued = |run_at| Hint { kind: Kind::Queued, ..hint(run_at) };
+        scanned(&mut ready, &[queued(1), queued(2), hint(3), queued(4), hint(5)], Position::END);
+        let ids = |taken: Vec<Hint>| taken.iter().map(|hint| hint.position.id).collect::<Vec<_>>();
+        assert_eq!(ids(ready.take(|_| 3)), [1]);
+        assert_eq!(ids(ready.take(|_| 3)), [2]);
+        assert_eq!(ids(ready.take(|_| 3)), [3, 5]);
+        assert_eq!(ids(ready.take(|_| 3)), [4]);
     }
 
     #[test]
