@@ -248,13 +248,13 @@ impl WorkerLoop {
 
     /// Runs the next jobs. Returns true if there were any.
     fn run_next(&mut self) -> Result<bool, Error> {
-        if !self.is_current || registry::is_stale() || settings::forbidden_flags_function().is_some() {
+        if !self.is_current || self.is_stale() || settings::forbidden_flags_function().is_some() {
             self.look_around()?;
-            self.look_for_waiting()?;
         }
         if self.forbidden.is_none() {
             return Ok(false);
         }
+        fault::point("taking")?;
         let (hints, most) = self.take();
         let Some(first) = hints.first() else { return self.search() };
         if self.is_held() {
@@ -298,7 +298,7 @@ impl WorkerLoop {
         if self.tasks.pauses.is_empty() || first.kind == Kind::Queued {
             return Ok(false);
         }
-        if registry::is_stale() {
+        if self.is_stale() {
             self.look_around()?;
         }
         Ok(self.tasks.pauses.until(&task.identifier, None, clock::now()).is_some())
@@ -330,12 +330,9 @@ impl WorkerLoop {
         Ok(Some(granted))
     }
 
-    /// After a change of the limits: what this worker ran until now may be counted under a limit that it did not know.
-    fn look_for_waiting(&mut self) -> Result<(), Error> {
-        if self.tasks.limits.is_empty() {
-            return Ok(());
-        }
-        self.runner.refill(&self.tasks, self.forbidden.as_deref().unwrap_or_default(), None)
+    /// Returns true if the tasks may be others than at the latest look: running a job reads them again, too.
+    fn is_stale(&self) -> bool {
+        !registry::is_latest(&self.tasks)
     }
 
     fn own_task(&self, hint: &Hint) -> Option<&Rc<Task>> {
@@ -355,6 +352,10 @@ impl WorkerLoop {
                 self.list.with(|ready| ready.lower(Position::START));
             }
             self.forbidden = forbidden;
+        }
+        if !self.tasks.limits.is_empty() {
+            // What this worker ran until now may have been counted under a limit that it did not know.
+            self.runner.refill(&self.tasks, self.forbidden.as_deref().unwrap_or_default(), None)?;
         }
         Ok(())
     }
@@ -408,23 +409,23 @@ impl WorkerLoop {
         xact::begin_for_queue();
         // Read after the search has begun: a task that is registered, or a pause that ends, later has the table searched
         // again.
-        self.tasks = registry::tasks()?;
-        let mut tasks = self.tasks.running_of_role(self.runner.role, clock::now());
-        if !self.tasks.limits.is_empty() {
-            limited::leave_out(self.board, self.database, &self.tasks, &mut tasks, from);
+        let tasks = registry::tasks()?;
+        let mut names = tasks.running_of_role(self.runner.role, clock::now());
+        if !tasks.limits.is_empty() {
+            limited::leave_out(self.board, self.database, &tasks, &mut names, from);
         }
-        let largest = tasks.iter().filter_map(|name| self.tasks.get(name)).map(|task| task.max_batch).max();
+        let largest = names.iter().filter_map(|name| tasks.get(name)).map(|task| task.max_batch).max();
         let mut found = search::search(&Search {
-            tasks: &tasks,
+            tasks: &names,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
-            pauses: &self.tasks.pauses,
+            pauses: &tasks.pauses,
             from,
             until: Position::END,
             most: (largest.unwrap_or(1) * self.list.users()).max(AT_LEAST * self.passes).min(CAPACITY),
         })?;
         let count = found.hints.len();
-        if !self.tasks.limits.is_empty() {
-            limited::sift(self.board, self.database, &self.tasks, self.runner.role, &mut found.hints)?;
+        if !tasks.limits.is_empty() {
+            limited::sift(self.board, self.database, &tasks, self.runner.role, &mut found.hints)?;
         }
         xact::commit()?;
         fault::point("searched")?;

@@ -235,10 +235,13 @@ thread_local! {
 
 static WATCH: Watch = Watch::new().and_roles();
 
-/// Returns true if the tables may have changed since they were last read. Outside a transaction, this backend may not
-/// have been told of changes; that it has been told of those by sessions of this server, [`shared::tasks_changes`] says.
-pub fn is_stale() -> bool {
-    WATCH.is_stale() || TASKS.with_borrow(|tasks| tasks.as_ref().is_none_or(|tasks| !tasks.is_current()))
+/// Returns true if these are the tasks that were read last, and the tables have not changed since, as far as this backend
+/// knows: outside a transaction, it may not have been told. Of changes by sessions of this server,
+/// [`shared::tasks_changes`] tells.
+pub fn is_latest(tasks: &Rc<Tasks>) -> bool {
+    !WATCH.is_stale()
+        && tasks.is_current()
+        && TASKS.with_borrow(|latest| latest.as_ref().is_some_and(|latest| Rc::ptr_eq(latest, tasks)))
 }
 
 /// The columns of `kongtask.tasks`: those of an older version until ALTER EXTENSION UPDATE.

@@ -30,6 +30,7 @@ fn connect(cluster: &Cluster) -> Client {
 const POINTS: &[(&str, Option<(&str, &str)>)] = &[
     ("added", None),
     ("searched", None),
+    ("taking", None),
     ("taken", None),
     ("chosen", None),
     ("claiming", None),
@@ -187,7 +188,7 @@ fn no_wake_up_is_lost_by_a_process_that_stands_still_when_it_comes() {
             .expect("add_job");
         format!("select count(*) from done where n = {n}")
     };
-    for point in ["searched", "taken", "called", "settled", "tired", "idle", "looking"] {
+    for point in ["searched", "taking", "taken", "called", "settled", "tired", "idle", "looking"] {
         for run_at in ["now()", "now() + interval '50 ms'"] {
             cluster.wait_for(IDLE, "1");
             cluster.arm(point, "stop");

@@ -1,7 +1,8 @@
 //! Setting limits: arguments, rights, what is shown, and what a dump has.
 
-use crate::{add_gated, cluster, prepare, wait_for_mark};
-use kongtask_tests::{Cluster, JOBS, RUNNING, error, rows};
+use crate::{add, add_gated, cluster, prepare, wait_for_mark};
+use kongtask_tests::fault::{go_on, stopped};
+use kongtask_tests::{Cluster, IDLE, JOBS, RUNNING, error, rows};
 
 #[test]
 fn bad_arguments_are_refused() {
@@ -129,6 +130,50 @@ fn databases_are_limited_apart() {
         "1 1",
     );
     other.batch_execute("delete from gate").expect("truncate");
+    cluster.sql("delete from gate");
+    cluster.wait_for(JOBS, "0");
+}
+
+/// It reads the limits in the middle of a job, as that adds others, and takes those by what it knew before.
+#[test]
+fn a_worker_that_has_read_a_limit_while_it_ran_a_job_knows_it_for_the_next_one() {
+    let cluster = cluster(&["kongtask.workers = 2"]);
+    cluster.sql(
+        "create function add_some(p json) returns void language plpgsql as $$ begin
+           while exists (select from public.gate where n = 0) loop perform pg_sleep(0.005); end loop;
+           perform graphile_worker.add_job('work', json_build_object('n', n, 'key', n % 2, 's', 0.01)) from generate_series(1, 30) n;
+         end $$;
+         select kongtask.register_task('add_some', 'add_some(json)');
+         insert into gate values (0);
+         select graphile_worker.add_job('add_some')",
+    );
+    cluster.wait_for(RUNNING, "1");
+    cluster.wait_for(IDLE, "1");
+    cluster.sql("select kongtask.set_limit('tenants', by := 'key', concurrency := 2)");
+    // The other worker has had all searched that the change may concern.
+    wait_for_mark(&cluster);
+    cluster.wait_for(IDLE, "1");
+    cluster.sql("delete from gate");
+    cluster.wait_for(JOBS, "0");
+    assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from account"), "30 30");
+}
+
+#[test]
+fn a_job_that_is_taken_by_what_was_known_before_a_limit_was_set_is_not_lost() {
+    let cluster = Cluster::with_faults(&["kongtask.poll_interval = '1h'", "kongtask.workers = 2"]);
+    prepare(&cluster);
+    cluster.sql("select kongtask.register_task('mark', 'work(json)')");
+    cluster.wait_for(IDLE, "2");
+    let mut db = cluster.connect();
+    cluster.arm("taking", "stop");
+    add_gated(&cluster, 1, 1, "'key', 'a'");
+    let worker = stopped(&cluster, &mut db);
+    cluster.sql("select kongtask.set_limit('tenants', by := 'key', concurrency := 2)");
+    // The other worker searches the whole table, and is kept by what it finds.
+    cluster.wait_for(RUNNING, "1");
+    cluster.sql(&add("work", 2, 2, "'key', 'b'"));
+    go_on(worker);
+    cluster.wait_for("select string_agg(n::text, ',') from account", "2");
     cluster.sql("delete from gate");
     cluster.wait_for(JOBS, "0");
 }
