@@ -124,6 +124,95 @@ fn broken_if_a_session_wakes_before_its_job_is_on_the_list() {
     expect_deadlock(|| workers_beside_commits(1, 1, sleep, commit));
 }
 
+/// A role whose table is to be searched. The first of two jobs runs until the second has run.
+struct Unsearched {
+    role: Role,
+    rows: Mutex<Vec<i64>>,
+    second_has_run: Latch,
+}
+
+/// How many others a worker wakes after its search, of what it has found and of whether something is left to search.
+type Others = fn(usize, bool) -> usize;
+
+fn others(found: usize, is_left: bool) -> usize {
+    (found + usize::from(is_left)).saturating_sub(1)
+}
+
+impl Unsearched {
+    fn work(&self, me: usize, others: Others) {
+        let role = &self.role;
+        while role.run.load(SeqCst) < 2 {
+            let taken = role.list.lock().unwrap().take(|_| 1);
+            if let [hint] = taken[..] {
+                self.run(hint.position.id);
+                continue;
+            }
+            let begins = role.list.lock().unwrap().begin_search(me as i32 + 1).is_some();
+            if begins {
+                let found: Vec<Hint> = self.rows.lock().unwrap().iter().copied().map(hint).collect();
+                let is_left = {
+                    let mut list = role.list.lock().unwrap();
+                    list.end_search(&found, Position::END);
+                    list.next_search() != Position::END
+                };
+                (0..others(found.len(), is_left)).for_each(|_| wake_one(role));
+            } else {
+                let look = || role.list.lock().unwrap().has_more() || role.run.load(SeqCst) >= 2;
+                sleep(&role.workers[me], &look);
+            }
+        }
+    }
+
+    fn run(&self, job: i64) {
+        {
+            let mut rows = self.rows.lock().unwrap();
+            let Some(at) = rows.iter().position(|row| *row == job) else { return };
+            rows.remove(at);
+        }
+        if job == 0 {
+            self.second_has_run.wait();
+        } else {
+            self.second_has_run.set();
+        }
+        if self.role.run.fetch_add(1, SeqCst) + 1 == 2 {
+            self.role.workers.iter().for_each(|worker| worker.latch.set());
+        }
+    }
+}
+
+fn searching_workers_beside_a_commit(others: Others) {
+    explore(2, move || {
+        let list = searched_list();
+        list.lock().unwrap().reset();
+        let role = Role { list, workers: vec![Worker::new(), Worker::new()], run: AtomicUsize::new(0) };
+        let all = Arc::new(Unsearched { role, rows: Mutex::new(vec![0]), second_has_run: Latch::default() });
+        let worker = {
+            let all = all.clone();
+            thread::spawn(move || all.work(1, others))
+        };
+        let session = {
+            let all = all.clone();
+            thread::spawn(move || {
+                all.rows.lock().unwrap().push(1);
+                commit(&all.role, 1);
+            })
+        };
+        all.work(0, others);
+        worker.join().unwrap();
+        session.join().unwrap();
+    });
+}
+
+#[test]
+fn a_job_that_commits_during_a_search_does_not_wait_for_what_the_search_has_found() {
+    searching_workers_beside_a_commit(others);
+}
+
+#[test]
+fn broken_if_nobody_is_woken_for_what_is_left_to_search() {
+    expect_deadlock(|| searching_workers_beside_a_commit(|found, _| found.saturating_sub(1)));
+}
+
 /// A scheduler that watches for due jobs, and the sessions that schedule them.
 struct Schedule {
     /// The run_at of committed jobs, all later than now.

@@ -432,16 +432,17 @@ impl WorkerLoop {
         // It finds hardly any jobs that have room.
         let passes = found.hints.len() * 8 < count;
         self.passes = if passes { (self.passes * 2).min(CAPACITY) } else { 1 };
-        self.list.with(|ready| {
+        let is_left = self.list.with(|ready| {
             ready.end_search(&found.hints, found.to);
             if passes {
                 ready.passes();
             }
+            ready.next_search() != Position::END
         });
-        // This worker takes one job, others the rest. Another one goes on with a search that has passed many.
-        let goes_on = passes && found.to != Position::END;
-        let others = (found.hints.len() + usize::from(goes_on)).saturating_sub(1);
-        if goes_on {
+        // This worker takes one job, others the rest. Another one goes on with the search if anything is left to it: sessions that
+        // added it meanwhile may have found no idle worker, and those that have gone idle since left it to this one.
+        let others = (found.hints.len() + usize::from(is_left)).saturating_sub(1);
+        if passes && is_left {
             wake::wake_enough(self.board, self.database, self.runner.role, others);
         } else {
             wake::wake(self.board, self.database, self.runner.role, others);
