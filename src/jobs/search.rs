@@ -178,29 +178,53 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Err
         TIMESTAMPTZOID
     )
     .by_index();
-    if search.tasks.is_empty() {
-        return Ok(SearchResult::new());
-    }
-    let _snapshot = LatestSnapshot::take();
-    if subscription::feeds_jobs()?.is_some() {
-        return Ok(SearchResult::new());
-    }
-    let session = schema::session()?;
-    let values = values(search, clock::now());
     let most = i64::try_from(search.most).ok().into_datum();
-    let rows = session.read(&DUE, &[&values[..], &[most, since.into_datum()]].concat())?;
-    let mut found = SearchResult::new();
-    for row in 0..rows.count() {
-        found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
-    }
-    found.hints.sort_unstable_by_key(|hint| hint.position);
-    if rows.count() == search.most {
+    let (mut found, rows) = in_no_order(search, &DUE, &[most, since.into_datum()])?;
+    if rows == search.most {
         found.to = Position::START;
     }
     Ok(found)
 }
 
-/// Returns the parameters that both searches begin with.
+/// Returns those of some jobs, by their ids, that can run; `from`, `until` and `most` are ignored. To be called within a
+/// transaction; takes a new snapshot.
+pub fn search_those(search: &Search, ids: &[i64]) -> Result<SearchResult, Error> {
+    static THOSE: Plan = plan!(
+        "search_those",
+        TIMESTAMPTZOID,
+        TIMESTAMPTZOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        INT8ARRAYOID
+    )
+    .by_index();
+    Ok(in_no_order(search, &THOSE, &[ids.to_vec().into_datum()])?.0)
+}
+
+/// Returns the jobs that a statement finds, whose parameters are those of all searches and `last`, and how many rows it
+/// returned.
+fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchResult, usize), Error> {
+    if search.tasks.is_empty() {
+        return Ok((SearchResult::new(), 0));
+    }
+    let _snapshot = LatestSnapshot::take();
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok((SearchResult::new(), 0));
+    }
+    let session = schema::session()?;
+    let rows = session.read(plan, &[&values(search, clock::now())[..], last].concat())?;
+    let mut found = SearchResult::new();
+    for row in 0..rows.count() {
+        found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
+    }
+    found.hints.sort_unstable_by_key(|hint| hint.position);
+    Ok((found, rows.count()))
+}
+
+/// Returns the parameters that all searches begin with.
 fn values(search: &Search, now: Timestamp) -> [Value; 7] {
     let [whole, parts, tasks] = paused_queues(search.pauses, now);
     [

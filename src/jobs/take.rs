@@ -4,7 +4,7 @@
 use super::claim_row::{Claims, claim_without_executor};
 use super::limited::Granted;
 use super::queue_search::{NextJob, next_of_queue};
-use super::{affected, lock_table, plan, queues, recover, table_shape};
+use super::{lock_table, plan, queues, recover, table_shape};
 use crate::error::Error;
 use crate::pg::args::{Row, Text};
 use crate::pg::clock::{self, Timestamp, before};
@@ -159,10 +159,13 @@ pub enum Next {
     Locked,
 }
 
-/// Returns true if any of these jobs exists and no worker has claimed it: then another transaction has it locked.
-pub fn still_there(ids: &[i64]) -> Result<bool, Error> {
+/// Returns those of some jobs that exist and that no worker has claimed. If they could not be taken, another transaction has
+/// them locked, or they must not run now.
+pub fn still_there(ids: &[i64]) -> Result<Vec<i64>, Error> {
     static STILL_THERE: Plan = plan!("still_there", INT8ARRAYOID).by_index();
-    Ok(affected(&STILL_THERE, &[ids.to_vec().into_datum()])? > 0)
+    let session = schema::session()?;
+    let rows = session.execute(&STILL_THERE, &[ids.to_vec().into_datum()])?;
+    Ok((0..rows.count()).filter_map(|row| rows.get(row, 0)).collect())
 }
 
 /// Locks the queue that a job is in, and claims the queue's next job, if `is_ours` says so, and unless it is to run in place.
@@ -181,7 +184,7 @@ pub fn claim_next(
         return Ok(Next::None);
     }
     let Some(free) = queues::find_free(queue_name, before(now, settings::job_expiry()))? else {
-        return Ok(if still_there(&[of])? { Next::Locked } else { Next::None });
+        return Ok(if still_there(&[of])?.is_empty() { Next::None } else { Next::Locked });
     };
     let Some(next) = next_of_queue(queue_name, tasks, forbidden_flags)? else {
         return Ok(Next::None);

@@ -96,9 +96,6 @@ impl Runner {
 
     /// Releases claimed jobs that did not begin. The trigger on `jobs` puts them back on the ready list.
     fn release_left(&self, jobs: &[&Job]) -> Result<(), Error> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
         self.release(&jobs.iter().map(|job| job.id).collect::<Vec<_>>())
     }
 
@@ -114,6 +111,7 @@ impl Runner {
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::lock(&take))?;
+        self.see_what_was_skipped(&ids, &jobs)?;
         self.offer_changed(taken, take);
         self.guarded(taken, &jobs, RunMode::InPlace, later)
     }
@@ -123,9 +121,7 @@ impl Runner {
     fn guarded(&self, taken: &TakenJobs, jobs: &[Job], mode: RunMode, later: Vec<Hint>) -> Result<Vec<Hint>, Error> {
         let Some(handler) = self.handler(&taken.task, None).transpose() else {
             xact::abort();
-            if mode == RunMode::Claimed {
-                self.release_left(&jobs.iter().collect::<Vec<_>>())?;
-            }
+            self.leave(&jobs.iter().map(|job| job.id).collect::<Vec<_>>(), mode)?;
             return Ok(later);
         };
         let attempt = Attempt { task: &taken.task, mode };

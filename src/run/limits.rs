@@ -123,7 +123,10 @@ impl Runner {
                 Answer::Granted => {
                     keys.insert(hint.position.id, claims.iter().map(|claim| claim.key).collect());
                 }
-                Answer::Full => self.warn_of_full_table(),
+                Answer::Full => {
+                    self.skipped(hint.position.id);
+                    self.warn_of_full_table();
+                }
                 Answer::Waits(_) | Answer::Left => (),
             }
         }
@@ -136,14 +139,12 @@ impl Runner {
         if let Some((from, last)) = self.list.with(|ready| ready.remove(task.tag))
             && !limits::park(self.database, claim, from, last)
         {
-            self.skipped();
+            self.passed_over();
         }
     }
 
-    /// The jobs are searched for again in a moment.
     fn warn_of_full_table(&self) {
         const BETWEEN_WARNINGS: Duration = Duration::from_secs(60);
-        self.skipped();
         let now = clock::tick();
         if self.room.warned.get() == 0 || after(self.room.warned.get(), BETWEEN_WARNINGS) <= now {
             self.room.warned.set(now);

@@ -56,12 +56,12 @@ use crate::settings;
 use crate::shared::counters::{self, Account, TaskCounters};
 use crate::shared::crash_records::CrashRecord;
 use crate::shared::ready_list::{Hint, Kind, NO_KEY};
-use crate::shared::{self, SharedReadyList, State, TakenRange, Worker};
+use crate::shared::{self, DatabaseEntry, SharedReadyList, State, TakenRange, Worker};
 use crate::tasks::handler::Handler;
 use crate::tasks::registry::{self, Keep, Task};
 use pgrx::pg_sys::Oid;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -203,7 +203,7 @@ impl Runner {
         let due = self.due_again.get();
         if due != NEVER
             && due <= clock::now()
-            && let Some(entry) = shared::board().and_then(|board| board.database(self.database))
+            && let Some(entry) = self.entry()
         {
             entry.next_due.lower(due);
             entry.scheduler.set();
@@ -273,9 +273,7 @@ impl Runner {
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::claim(&take, self.worker_id()))?;
-        if jobs.is_empty() {
-            self.see_what_was_skipped(&ids)?;
-        }
+        self.see_what_was_skipped(&ids, &jobs)?;
         fault::point("claiming")?;
         xact::commit()?;
         fault::point("claimed")?;
@@ -309,20 +307,50 @@ impl Runner {
         }
     }
 
-    /// If none of the jobs could be taken because another transaction has one locked, has the table searched again
-    /// soon: that transaction may release it without a report.
-    fn see_what_was_skipped(&self, ids: &[i64]) -> Result<(), Error> {
-        if take::still_there(ids)? {
-            self.skipped();
+    /// Sees which of the jobs that were to be taken were not, and are there. To be called in the transaction that has taken
+    /// `jobs`.
+    fn see_what_was_skipped(&self, ids: &[i64], jobs: &[Job]) -> Result<(), Error> {
+        if jobs.len() == ids.len() {
+            return Ok(());
+        }
+        let taken: HashSet<i64> = jobs.iter().map(|job| job.id).collect();
+        let left: Vec<i64> = ids.iter().copied().filter(|id| !taken.contains(id)).collect();
+        take::still_there(&left)?.into_iter().for_each(|job| self.skipped(job));
+        Ok(())
+    }
+
+    /// Leaves jobs that are not to run now, or not by what is known of their task. A search finds them once they can run: the
+    /// one that followed the change may have been made while this worker had them.
+    fn leave(&self, ids: &[i64], mode: RunMode) -> Result<(), Error> {
+        match mode {
+            RunMode::InPlace => ids.iter().for_each(|&job| self.skipped(job)),
+            RunMode::Claimed => self.release(ids)?,
         }
         Ok(())
     }
 
-    fn skipped(&self) {
-        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+    /// Has a job searched for again soon, mostly as another transaction has it or its queue locked: it may release it
+    /// without a report.
+    fn skipped(&self, job: i64) {
+        if !self.list.with(|ready| ready.skip(job)) {
+            self.passed_over();
+        } else if let Some(entry) = self.entry()
+            && !entry.has_skipped_jobs.swap(true, SeqCst)
+        {
+            entry.scheduler.set();
+        }
+    }
+
+    /// Has the whole table searched again soon, for jobs that are noted nowhere.
+    fn passed_over(&self) {
+        if let Some(entry) = self.entry() {
             entry.has_skipped_rows.store(true, SeqCst);
             entry.scheduler.set();
         }
+    }
+
+    fn entry(&self) -> Option<&'static DatabaseEntry> {
+        shared::board()?.database(self.database)
     }
 
     /// Calls a handler in the current transaction, and resets what it changed in its session.
@@ -453,7 +481,7 @@ impl Runner {
         if let Some(counters) = task.counters() {
             counters.succeeded(&account);
         }
-        if let Some(entry) = shared::board().and_then(|board| board.database(self.database)) {
+        if let Some(entry) = self.entry() {
             entry.finished.add(account.jobs);
         }
     }
@@ -469,6 +497,9 @@ impl Runner {
 
     /// Releases claimed jobs so that they can run again at once. The attempt is not counted.
     fn release(&self, ids: &[i64]) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         xact::begin_for_queue();
         for &id in ids {
             recover::release(self.worker_id(), (id, id))?;

@@ -190,8 +190,6 @@ impl Runner {
 
     /// Returns true if nothing asks the worker to look around before its next job.
     pub(super) fn may_go_on(&self) -> Result<bool, Error> {
-        let is_held =
-            || shared::board().and_then(|board| board.database(self.database)).is_some_and(DatabaseEntry::is_held);
         Ok(xact::is_read_committed()
             && schema::queue()?.is_0_3
             && !latch::stop_asked()
@@ -201,7 +199,7 @@ impl Runner {
             // The scheduler is told that the job has ended once the worker does not go on.
             && !shared::board().is_some_and(|board| board.cancels().has_any())
             && settings::forbidden_flags_function().is_none()
-            && !is_held())
+            && !self.entry().is_some_and(DatabaseEntry::is_held))
     }
 
     /// Goes on with the job that comes next in the queue of a completed job, or releases the queue and goes on with what is first
@@ -291,11 +289,9 @@ impl Runner {
         } else if let Some(task) = task_of(&hint).cloned() {
             let taken = TakenJobs { hints: vec![hint], task, forbidden_flags: run.forbidden_flags.clone() };
             let ids = taken.ids();
-            let next = self.spare_arena.within(|| take::claim(&self.take(&taken, &ids), self.worker_id()))?.pop();
-            if next.is_none() {
-                self.see_what_was_skipped(&ids)?;
-            }
-            next.map(|next| NextOfRun::claimed(next, taken.task))
+            let mut jobs = self.spare_arena.within(|| take::claim(&self.take(&taken, &ids), self.worker_id()))?;
+            self.see_what_was_skipped(&ids, &jobs)?;
+            jobs.pop().map(|next| NextOfRun::claimed(next, taken.task))
         } else {
             None
         };
@@ -330,7 +326,7 @@ impl Runner {
                 Some(NextOfRun { held: Held::ByQueue(next.address), task: next.task, hint: next.hint })
             }
             other => {
-                self.leave_queue(other);
+                self.leave_queue(other, hint.position.id);
                 None
             }
         })

@@ -51,8 +51,8 @@ impl Runner {
                     Ok(Outcome::Completed | Outcome::Snoozed) => (),
                     Ok(Outcome::NotOurs) => {
                         xact::abort();
-                        let left = parts.iter().chain([&part]).flat_map(Part::claimed).collect::<Vec<_>>();
-                        return self.release(&left);
+                        let left = parts.iter().chain([&part]).flat_map(Part::ids).collect::<Vec<_>>();
+                        return self.leave(&left, mode);
                     }
                     Ok(Outcome::Cancelled) => {
                         xact::abort();
@@ -91,6 +91,7 @@ impl Runner {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 deleted = self.delete(taken, &ids)?;
+                self.see_what_was_skipped(&ids, &deleted)?;
                 self.call_for(&deleted, &handler, taken)?;
                 let snoozed = self.snooze_all(&deleted, RunMode::InPlace)?;
                 (&deleted[..], snoozed)
@@ -203,14 +204,6 @@ impl<'a> Part<'a> {
         match self {
             Part::InPlace(hints) => hints.iter().map(|hint| hint.position.id).collect(),
             Part::Claimed(jobs) => jobs.iter().map(|job| job.id).collect(),
-        }
-    }
-
-    /// Returns the ids of the jobs, if they are claimed.
-    fn claimed(&self) -> Vec<i64> {
-        match self {
-            Part::InPlace(_) => Vec::new(),
-            Part::Claimed(_) => self.ids(),
         }
     }
 }

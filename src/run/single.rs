@@ -33,7 +33,7 @@ impl Runner {
             Ok(mut jobs) => match jobs.pop() {
                 Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }, None).map(|_| ()),
                 None => {
-                    self.see_what_was_skipped(&[id])?;
+                    self.see_what_was_skipped(&[id], &[])?;
                     Ok(xact::commit()?)
                 }
             },
@@ -95,21 +95,22 @@ impl Runner {
                 self.run_claimed(job, task, run)
             }
             next => {
-                self.leave_queue(next);
+                self.leave_queue(next, of);
                 Ok(xact::commit()?)
             }
         }
     }
 
-    /// Notes for the commit what becomes of a queue whose next job this worker has not taken.
-    pub(super) fn leave_queue(&self, next: Next) {
+    /// Notes for the commit what becomes of a queue whose next job this worker has not taken, though one `of` its jobs was on
+    /// the list.
+    pub(super) fn leave_queue(&self, next: Next, of: i64) {
         match next {
             // Its workers may have looked for it while this worker had the queue's lock. Workers skip a job that has a
             // charge.
             Next::NotOurs(next) => commit_notes::note_job(next.task.role, next.hint),
             // While this worker had the queue's lock, searches skipped what fell due in the queue.
             Next::None => commit_notes::note_due(clock::transaction_start()),
-            Next::Locked => self.skipped(),
+            Next::Locked => self.skipped(of),
             Next::Taken(..) | Next::InPlace(..) => (),
         }
     }
@@ -144,7 +145,11 @@ impl Runner {
             }
             Ok(Outcome::NotOurs) => {
                 xact::abort();
-                self.release_one(job, attempt)?;
+                if job.is_in_queue {
+                    self.release_one(job, attempt)?;
+                } else {
+                    self.leave(&[job.id], attempt.mode)?;
+                }
             }
             Ok(Outcome::NeedsClaim) => {
                 let hint = Runner::hint(job, attempt, Kind::Claimed);

@@ -107,10 +107,12 @@ pub struct DatabaseEntry {
     /// True if it is a background worker slot that the database waits for; false if kongtask.max_workers is reached.
     /// Written before `starving_since`, by the same process.
     pub needs_slot: AtomicBool,
-    /// True if a process has passed over a row that another transaction had locked: the lock may be gone soon, of which
-    /// nothing tells. Set by workers, which then set the scheduler's latch, and by the scheduler; cleared by the
-    /// scheduler at the end of a pass, which schedules a search of the table. A flag that is set later is seen by the
-    /// next pass, which that latch has begun.
+    /// True if a worker has noted a job on its ready list that it skipped. Set by that worker, which then sets the scheduler's
+    /// latch; cleared by the scheduler at the end of a pass, which puts the time down at which it takes those jobs from the
+    /// lists, to search for them. A flag that is set later is seen by the next pass, which that latch has begun.
+    pub has_skipped_jobs: AtomicBool,
+    /// True if a process has passed over jobs that it could note nowhere. Set by workers, which then set the scheduler's
+    /// latch, and by the scheduler; cleared as `has_skipped_jobs` by the scheduler, which searches the whole table then.
     pub has_skipped_rows: AtomicBool,
     /// True if a transaction that was prepared has been committed: it may have added jobs that no session has noted.
     /// Set by the session that ran COMMIT PREPARED, after the commit; the one that finds it clear sets the scheduler's
@@ -202,6 +204,7 @@ impl DatabaseEntry {
         self.can_rebalance.clear();
         self.wants_idle_notice.clear();
         self.starving_since.store(0, SeqCst);
+        self.has_skipped_jobs.store(false, SeqCst);
         self.has_skipped_rows.store(false, SeqCst);
         self.has_unnoted_jobs.store(false, SeqCst);
         self.finished.reset();

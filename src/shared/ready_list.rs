@@ -41,6 +41,9 @@ pub const NO_KEY: u64 = 0;
 /// How many jobs of a lane are put on the list behind the watermark.
 const MOST_AHEAD: u16 = 32;
 
+/// How many jobs that were skipped are noted.
+const MOST_SKIPPED: usize = 64;
+
 /// Where a job stands in the order in which jobs run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(C)]
@@ -167,6 +170,10 @@ pub struct ReadyList {
     first: usize,
     count: usize,
     lanes: Lanes,
+    /// The ids of jobs that workers took off the list and skipped, as other transactions had locked their rows or their queues.
+    /// Nothing tells of the end of such a lock.
+    skipped: [i64; MOST_SKIPPED],
+    skipped_count: usize,
     hints: [Hint; CAPACITY],
 }
 
@@ -176,6 +183,7 @@ impl ReadyList {
         (self.first, self.count, self.searcher) = (0, 0, 0);
         (self.watermark, self.lowered) = (Position::START, Position::END);
         self.is_passing = false;
+        self.skipped_count = 0;
         self.lanes.reset();
     }
 
@@ -191,6 +199,33 @@ impl ReadyList {
     /// under way.
     pub fn has_more(&self) -> bool {
         self.count > 0 || (self.watermark != Position::END && self.searcher == 0)
+    }
+
+    /// Notes that a job was skipped. Returns false if too many are noted.
+    pub fn skip(&mut self, job: i64) -> bool {
+        if self.skipped().contains(&job) {
+            return true;
+        }
+        let Some(place) = self.skipped.get_mut(self.skipped_count) else { return false };
+        *place = job;
+        self.skipped_count += 1;
+        true
+    }
+
+    /// Returns the ids of the jobs that were skipped since this was called last.
+    pub fn take_skipped(&mut self) -> Vec<i64> {
+        let skipped = self.skipped().to_vec();
+        self.skipped_count = 0;
+        skipped
+    }
+
+    fn skipped(&self) -> &[i64] {
+        &self.skipped[..self.skipped_count]
+    }
+
+    /// Returns true if there is, or soon may be, something to run.
+    pub fn leaves_more(&self) -> bool {
+        self.has_more() || self.skipped_count > 0
     }
 
     /// Returns where the part of the table begins that a search will look at which has not begun yet.
@@ -554,6 +589,18 @@ mod tests {
         ready.lower(hint(5).position);
         assert_eq!(taken(&mut ready), [1]);
         assert_eq!(ready.begin_search(1), Some(hint(5).position));
+    }
+
+    #[test]
+    fn each_job_that_was_skipped_is_noted_once() {
+        let mut ready = ready();
+        scanned(&mut ready, &[], Position::END);
+        assert!([7, 5, 7].into_iter().all(|job| ready.skip(job)));
+        assert!(ready.leaves_more() && !ready.has_more());
+        assert_eq!(ready.take_skipped(), [7, 5]);
+        assert!(ready.take_skipped().is_empty() && !ready.leaves_more());
+        assert!((0..MOST_SKIPPED as i64).all(|job| ready.skip(job)));
+        assert!(ready.skip(3) && !ready.skip(-1));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl SharedReadyList {
                 self.database.set(InvalidOid);
                 self.role.set(InvalidOid);
             }
-            was_last && ready.has_more()
+            was_last && ready.leaves_more()
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The ready list: the order in which jobs are taken, and that none is lost between the list and the table.
 
 use kongtask_tests::fault::{go_on, stopped};
-use kongtask_tests::fixtures::{with_note, without_polling};
+use kongtask_tests::fixtures::{NOTE_NUMBERS, with_note, without_polling};
 use kongtask_tests::{Cluster, IDLE, JOBS, RUNNING, SOON, rows, text, wait_until};
 use std::thread;
 use std::time::Duration;
@@ -110,7 +110,18 @@ fn order_is_priority_then_run_at_then_id() {
     }
 }
 
-/// The search of the whole table takes a fiftieth of the time at most, so that the next one is a long time off when one was slow.
+/// Makes the search of the whole table take a second. As it takes a fiftieth of the time at most, the next one is a long time off.
+fn make_a_search_slow(cluster: &Cluster, task: &str) {
+    let mut db = cluster.connect();
+    cluster.wait_for("select count(*) > 0 and bool_and(state = 'idle') from kongtask.workers", "t");
+    cluster.arm("looking", "stop");
+    // A change of tasks has everything searched.
+    cluster.sql(&format!("select kongtask.alter_task('{task}', timeout := '1 hour')"));
+    let scheduler = stopped(cluster, &mut db);
+    thread::sleep(Duration::from_secs(1));
+    go_on(scheduler);
+}
+
 #[test]
 fn what_falls_due_among_jobs_that_run_waits_for_no_search_of_the_whole_table() {
     let cluster = Cluster::with_faults(&["kongtask.workers = 2"]);
@@ -123,14 +134,7 @@ fn what_falls_due_among_jobs_that_run_waits_for_no_search_of_the_whole_table() {
     );
     cluster.wait_for("select count(*) from done", "1");
     cluster.wait_for(IDLE, "2");
-    let mut db = cluster.connect();
-    cluster.arm("looking", "stop");
-    // A change of tasks has everything searched.
-    cluster.sql("select kongtask.alter_task('set', max_batch := 11)");
-    let scheduler = stopped(&cluster, &mut db);
-    // The length of a slow search.
-    thread::sleep(Duration::from_secs(1));
-    go_on(scheduler);
+    make_a_search_slow(&cluster, "set");
     cluster.sql(
         "select graphile_worker.add_job('set'), graphile_worker.add_job('set', run_at := now() + interval '0.4 s'),
            graphile_worker.add_job('set')",
@@ -138,4 +142,38 @@ fn what_falls_due_among_jobs_that_run_waits_for_no_search_of_the_whole_table() {
     cluster.wait_for(RUNNING, "1");
     cluster.wait_for("select count(*) from done", "4");
     cluster.wait_for(JOBS, "0");
+}
+
+#[test]
+fn a_job_that_a_session_had_locked_waits_for_no_search_of_the_whole_table() {
+    let cluster = Cluster::with_faults(&["kongtask.workers = 1"]);
+    cluster.sql(NOTE_NUMBERS);
+    cluster.sql(
+        "select kongtask.register_task('plain', 'note(json)'),
+                kongtask.register_task('claimed', 'note(json)', in_place := false),
+                kongtask.register_task('batch', 'note(json)', max_batch := 10),
+                kongtask.register_task('guarded', 'note(json)', max_batch := 10),
+                kongtask.register_task('claimed_batch', 'note(json)', max_batch := 10, in_place := false),
+                kongtask.register_task('set', 'note_all(json[])'),
+                kongtask.register_task('claimed_set', 'note_all(json[])', in_place := false),
+                kongtask.register_task('queue', 'note(json)');
+         select graphile_worker.add_job('plain', '0')",
+    );
+    cluster.wait_for("select count(*) from done", "1");
+    make_a_search_slow(&cluster, "plain");
+    cluster.sql(
+        "select graphile_worker.add_job(
+           identifier, to_json(n), run_at := now() + interval '1 s', queue_name := case identifier when 'queue' then 'q' || n end)
+         from kongtask.tasks, generate_series(1, 3) n;
+         -- The handler fails, so that the others of its batch run guarded.
+         select graphile_worker.add_job('guarded', '\"x\"', run_at := now() + interval '1 s', max_attempts := 1)",
+    );
+    let mut session = cluster.connect();
+    let mut locker = session.transaction().expect("a transaction");
+    let locked = "select from graphile_worker.jobs where payload::text = '1' for update";
+    assert_eq!(locker.query(locked, &[]).expect("rows").len(), 8);
+    cluster.wait_for("select count(*) from done", "17");
+    locker.rollback().expect("a rollback");
+    cluster.wait_for("select count(*) from done", "25");
+    cluster.wait_for("select string_agg(task_identifier, ',') from graphile_worker.jobs", "guarded");
 }

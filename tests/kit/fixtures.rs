@@ -7,15 +7,16 @@ use postgres::Client;
 /// write to `done`; no task is registered.
 pub fn without_polling(settings: &[&str]) -> Cluster {
     let cluster = Cluster::with_extension(&[&["kongtask.poll_interval = '1h'"], settings].concat());
-    cluster.sql(
-        "create table done (at bigserial, n int, xid xid8 default pg_current_xact_id());
-         create function note(p json) returns void language plpgsql as $$ begin
-           insert into done (n) values ((p #>> '{}')::int); end $$;
-         create function note_all(p json[]) returns void language plpgsql as $$ begin
-           insert into done (n) select (x #>> '{}')::int from unnest(p) x; end $$;",
-    );
+    cluster.sql(NOTE_NUMBERS);
     cluster
 }
+
+/// Handlers that write the numbers that they were given to `done`.
+pub const NOTE_NUMBERS: &str = "create table done (at bigserial, n int, xid xid8 default pg_current_xact_id());
+    create function note(p json) returns void language plpgsql as $$ begin
+      insert into done (n) values ((p #>> '{}')::int); end $$;
+    create function note_all(p json[]) returns void language plpgsql as $$ begin
+      insert into done (n) select (x #>> '{}')::int from unnest(p) x; end $$;";
 
 /// A statement that adds jobs 1 to `count` of a task, in one transaction.
 pub fn add(task: &str, count: usize) -> String {

@@ -26,11 +26,18 @@ impl Scheduler {
         let has_unlisted = self.entry.has_unlisted_jobs.swap(false, SeqCst) || self.has_unlisted_jobs;
         self.has_unlisted_jobs = false;
         let scope = self.scope(now, time);
+        let looks_for_skipped = now >= self.skipped_at;
+        if looks_for_skipped {
+            self.skipped_at = NEVER;
+        }
         let begun = Instant::now();
         fault::point("looking")?;
         let mut understaffed = Vec::new();
         for &role in roles {
             let list = self.board.list(self.database, role);
+            if let Some(list) = list.filter(|_| looks_for_skipped) {
+                self.look_for_skipped(tasks, role, list)?;
+            }
             let waiting = match (list, &scope) {
                 (None, Scope::Nothing) if !has_unlisted => 0,
                 (None, Scope::DueSince(since)) if !has_unlisted => {
@@ -74,8 +81,18 @@ impl Scheduler {
                 self.search_at = self.search_at.min(self.may_search_at);
             }
         }
-        self.search_skipped_rows_again(now);
+        self.search_again_for_skipped(now);
         Ok(understaffed)
+    }
+
+    /// Adds those of the jobs that a role's workers have skipped to its list that can run.
+    fn look_for_skipped(&mut self, tasks: &Tasks, role: Oid, list: &SharedReadyList) -> Result<(), Error> {
+        let skipped = list.with(|ready| ready.take_skipped());
+        if !skipped.is_empty() {
+            let found = self.search(tasks, role, |search| search::search_those(search, &skipped))?;
+            self.add_to_ready_list(list, found, Position::END);
+        }
+        Ok(())
     }
 
     /// Searches for jobs that wait under limits that have room.
@@ -113,8 +130,11 @@ impl Scheduler {
         }
     }
 
-    /// If a worker skipped a locked row, schedules another table search soon: the lock may be gone by then.
-    fn search_skipped_rows_again(&mut self, now: Tick) {
+    /// If jobs were skipped, schedules a search for them soon: what kept them from being taken may be gone by then.
+    fn search_again_for_skipped(&mut self, now: Tick) {
+        if self.entry.has_skipped_jobs.swap(false, SeqCst) {
+            self.skipped_at = self.skipped_at.min(after(now, SOON));
+        }
         if self.entry.has_skipped_rows.swap(false, SeqCst) {
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
         }

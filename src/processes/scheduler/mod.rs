@@ -99,6 +99,7 @@ fn serve(
         searched: i64::MIN,
         unsure_since: NEVER,
         unsure_at: NEVER,
+        skipped_at: NEVER,
         has_unlisted_jobs: false,
         renew_at: 0,
         released: was_at_rest,
@@ -187,6 +188,8 @@ struct Scheduler {
     /// to search for them again. The search of the whole table would find them too, but may be a long time off.
     unsure_since: Timestamp,
     unsure_at: Tick,
+    /// When to search for the jobs that workers have skipped.
+    skipped_at: Tick,
     /// True while roles that have no ready list, as they have no worker, have jobs that can run.
     has_unlisted_jobs: bool,
     /// When to look which locks must be renewed: no process reports a job that begins.
@@ -350,6 +353,7 @@ impl Scheduler {
         let ticks = [
             self.search_at,
             self.unsure_at,
+            self.skipped_at,
             self.renew_at,
             self.cancels_at,
             next_start,

@@ -1,0 +1,17 @@
+-- Returns those of some jobs that can run. As in search.sql, jobs that a kongtask worker has locked are among them.
+--   $1 timestamptz: now
+--   $2 timestamptz: locks of external workers before this time are dead
+--   $3 text[]: the tasks
+--   $4 text[]: forbidden flags
+--   $5 text[]: paused queues; NULL if no queue is paused
+--   $6 text[]: queues in which tasks are paused
+--   $7 text[]: the tasks that are paused in these
+--   $8 bigint[]: ids
+select
+  @found_job@,
+  job.priority
+from @extschema@.jobs as job
+where
+  job.id operator(pg_catalog.=) any ($8)
+  and job.run_at operator(pg_catalog.<=) $1
+  and @can_run@
