@@ -23,6 +23,8 @@ enum Steps {
 thread_local! {
     static STEPS: Cell<Steps> = const { Cell::new(Steps::None) };
     static IS_SPOILT: Cell<bool> = const { Cell::new(false) };
+    /// The lock_timeout before [`wait_for_locks_within`], in a transaction that has called it.
+    static FORMER_LOCK_TIMEOUT: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
 /// Begins a transaction, with a snapshot for statements that only read.
@@ -37,13 +39,13 @@ pub fn begin_for_queue() {
     wait_for_locks();
 }
 
-/// Begins one as [`begin_for_queue`] does, in which no lock is waited for longer than `lock_timeout` (55P03). As that
-/// works like a cancel, a cancel works too.
-pub fn begin_for_queue_within(lock_timeout: &std::ffi::CStr) {
+/// Begins one as [`begin_for_queue`] does, in which no lock is waited for longer than `lock_timeout`, in milliseconds
+/// (55P03). As that works like a cancel, a cancel works too.
+pub fn begin_for_queue_within(lock_timeout: i32) {
     latch::let_cancel();
     begin_at(Some(pg_sys::XACT_READ_COMMITTED));
     allow_writes();
-    set_local(c"lock_timeout", lock_timeout);
+    wait_for_locks_within(lock_timeout);
 }
 
 /// Commits, and begins a transaction without a snapshot, in which user code may end transactions and begin others. They
@@ -82,7 +84,29 @@ pub fn is_spoilt() -> bool {
 pub fn wait_for_locks() {
     // SAFETY: reads a variable.
     if unsafe { pg_sys::LockTimeout } > 0 {
-        set_local(c"lock_timeout", c"0");
+        wait_for_locks_within(0);
+    }
+}
+
+/// Lets statements of the current transaction wait for a lock for so many milliseconds at most; 0: without limit.
+///
+/// Not by a SET: from the first one of a transaction on, the end of each [`Settings`] looks at all settings there are, which
+/// takes a twentieth of the time of a small job in a batch (before PostgreSQL 16).
+pub fn wait_for_locks_within(lock_timeout: i32) {
+    // SAFETY: the variable of a setting, which is put back before what was SET in the transaction is undone.
+    unsafe {
+        if FORMER_LOCK_TIMEOUT.get().is_none() {
+            FORMER_LOCK_TIMEOUT.set(Some(pg_sys::LockTimeout));
+            at_end(|_| put_lock_timeout_back());
+        }
+        pg_sys::LockTimeout = lock_timeout;
+    }
+}
+
+fn put_lock_timeout_back() {
+    if let Some(former) = FORMER_LOCK_TIMEOUT.take() {
+        // SAFETY: as above.
+        unsafe { pg_sys::LockTimeout = former }
     }
 }
 
@@ -268,6 +292,7 @@ pub fn forget_before_commit() {
             return;
         }
         const KEPT: &std::ffi::CStr = c"synchronous_commit";
+        put_lock_timeout_back();
         // SAFETY: the transaction can still fail. Closes its own level, which is 1, and opens it again. What the commit
         // itself goes by stays: its name is one of a few words that Postgres has.
         unsafe {

@@ -36,8 +36,8 @@ const MOST_GUARDED: usize = 60;
 /// No job begins once the transaction has taken this long.
 pub(super) const BUDGET: Duration = Duration::from_millis(10);
 
-/// How long a statement waits for a lock: the smallest lock_timeout there is.
-pub(super) const PATIENCE: &std::ffi::CStr = c"1ms";
+/// How long a statement waits for a lock, in milliseconds: the smallest lock_timeout there is.
+pub(super) const PATIENCE: i32 = 1;
 
 /// The outcomes of the jobs of a batch.
 #[derive(Default)]
@@ -204,7 +204,7 @@ impl Runner {
     fn run_each<'j>(&self, jobs: &'j [Job], attempt: &Attempt, handler: &Handler) -> Result<Outcomes<'j>, Error> {
         let mut outcomes = Outcomes::default();
         let begun = Instant::now();
-        xact::set_local(c"lock_timeout", PATIENCE);
+        xact::wait_for_locks_within(PATIENCE);
         let (name, task) = (&attempt.task.handler, &attempt.task.identifier);
         background::report_running(&format!("select {name} /* {} jobs, task {task} */", jobs.len()));
         let mut prepared = handler.prepare(attempt.task.keep == Keep::All)?;

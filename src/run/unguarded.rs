@@ -90,7 +90,7 @@ impl Runner {
     fn run_while_well<'j>(&self, attempt: &Attempt, mut jobs: Jobs<'j>) -> Result<Went<'j>, Error> {
         let Some(handler) = self.handler(attempt.task, None)? else { return Ok(Went::Failed) };
         let begun = Instant::now();
-        xact::set_local(c"lock_timeout", PATIENCE);
+        xact::wait_for_locks_within(PATIENCE);
         jobs.prepare(self)?;
         let (name, task, count) = (&attempt.task.handler, &attempt.task.identifier, jobs.count());
         background::report_running(&format!("select {name} /* {count} jobs, task {task} */"));

@@ -166,7 +166,7 @@ impl Schedules {
         // Before the snapshot: what is committed after it is told anew.
         let told = database.schedules_changed.swap(NEVER, SeqCst);
         let heard_of = if told == NEVER { clock::now() } else { told };
-        xact::begin_for_queue_within(c"100ms");
+        xact::begin_for_queue_within(100);
         let since = if self.are_read { Some(i64::MIN) } else { self.new_since };
         let read = self.entries.read(self.begun, since.map(|since| (heard_of, since)));
         let handled = |name: &Rc<DbText>| note(name, &Noted { until: Some(heard_of), ..Noted::default() });
@@ -192,12 +192,12 @@ impl Schedules {
     }
 
     fn fire_these(&mut self, names: Vec<Rc<DbText>>, now: Timestamp) {
-        match self.attempt(&names, now, c"100ms") {
+        match self.attempt(&names, now, 100) {
             Ok(fired) => self.settle(names, fired, now),
             Err(error) if names.len() == 1 => self.failed(names, error, now),
             Err(error) => {
                 // Who waits in vain for a lock waits no longer for the next.
-                let patience = if is_of_a_lock(&error) { c"1ms" } else { c"100ms" };
+                let patience = if is_of_a_lock(&error) { 1 } else { 100 };
                 for name in names {
                     let name = vec![name];
                     match self.attempt(&name, now, patience) {
@@ -247,7 +247,7 @@ impl Schedules {
             log_with(Level::Warning, format!("schedule \"{name}\" cannot be fired: {what}"), detail, None);
         }
         let note = || {
-            xact::begin_for_queue_within(c"1ms");
+            xact::begin_for_queue_within(1);
             note(&name, &Noted { error: Some(what), ..Noted::default() })?;
             xact::commit()?;
             Ok::<_, Error>(())
@@ -258,12 +258,7 @@ impl Schedules {
     }
 
     /// Fires them in one transaction, which is rolled back where it fails.
-    fn attempt(
-        &mut self,
-        names: &[Rc<DbText>],
-        now: Timestamp,
-        patience: &std::ffi::CStr,
-    ) -> Result<Vec<Fired>, Raise> {
+    fn attempt(&mut self, names: &[Rc<DbText>], now: Timestamp, patience: i32) -> Result<Vec<Fired>, Raise> {
         xact::begin_for_queue_within(patience);
         xact::commit_here();
         let fired = names.iter().map(|name| self.fire_one(name, now)).collect::<Result<Vec<_>, Error>>();

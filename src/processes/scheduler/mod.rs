@@ -388,7 +388,7 @@ impl Scheduler {
         if !self.may_write {
             return Ok(None);
         }
-        xact::begin_for_queue_within(if self.retry_writes_at.is_none() { c"500ms" } else { c"1ms" });
+        xact::begin_for_queue_within(if self.retry_writes_at.is_none() { 500 } else { 1 });
         let result = f().and_then(|result| {
             fault::point(what)?;
             xact::commit()?;
