@@ -292,6 +292,9 @@ impl Runner {
     /// looks at their rows first.
     fn offer_changed(&self, taken: &TakenJobs, take: TakeRequest) {
         let changed = take.changed.into_inner();
+        if changed.is_empty() {
+            return;
+        }
         for hint in taken.hints.iter().filter(|hint| changed.contains(&hint.position.id)) {
             self.offer(Hint { key: NO_KEY, ..*hint });
         }
