@@ -163,6 +163,8 @@ fn run(
         },
         looks_at: 1,
         passes: 1,
+        largest_batch: 1,
+        has_searched: false,
     };
     // Not at LOG: workers come and go as jobs do.
     log(Level::Debug, format!("{name} started"));
@@ -218,6 +220,10 @@ struct WorkerLoop {
     looks_at: usize,
     /// By how much the next search is larger than usual: ever more while searches find hardly any jobs that have room.
     passes: usize,
+    /// The largest batch of the role's tasks, at the latest search.
+    largest_batch: usize,
+    /// True if it has searched the table since it last took jobs.
+    has_searched: bool,
     runner: Runner,
 }
 
@@ -361,9 +367,11 @@ impl WorkerLoop {
     }
 
     /// Takes the first job off the ready list, and more jobs of its task if they may share a transaction. Leaves other
-    /// workers their share. Returns also how many of them may share it: more are taken where only their rows tell which
-    /// of them have room.
-    fn take(&self) -> (Vec<Hint>, usize) {
+    /// workers their share of what there is. Returns also how many of them may share it: more are taken where only their rows
+    /// tell which of them have room. Takes none if the worker is to search first.
+    fn take(&mut self) -> (Vec<Hint>, usize) {
+        let may_search = !std::mem::take(&mut self.has_searched) && self.tasks.limits.is_empty();
+        let few = (self.list.users() * self.largest_batch).min(CAPACITY / 2);
         let users = || {
             // Those that are starting have not joined the list yet.
             let starts = |worker: &Worker| worker.state() == State::Starting && worker.role.get() == self.runner.role;
@@ -373,12 +381,17 @@ impl WorkerLoop {
         loop {
             let mut most = 1;
             let mut hints = self.list.with(|ready| {
-                let waiting = ready.len();
+                if may_search && ready.runs_low(few) {
+                    // While the others run what is left. Without that, they would wait for the search, and batches would get
+                    // ever smaller towards the end of the list.
+                    return Vec::new();
+                }
+                let (waiting, has_backlog) = (ready.len(), ready.has_backlog());
                 ready.take(|hint| {
                     let task = self.own_task(hint);
                     most = match task {
                         Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
-                            task.max_batch.min(waiting.div_ceil(users()))
+                            task.max_batch.min(if has_backlog { waiting } else { waiting.div_ceil(users()) })
                         }
                         _ => 1,
                     };
@@ -405,7 +418,9 @@ impl WorkerLoop {
     fn search(&mut self) -> Result<bool, Error> {
         /// Large enough for the search to cost little beside the jobs.
         const AT_LEAST: usize = 500;
-        let Some(from) = self.list.with(|ready| ready.begin_search(background::pid())) else { return Ok(false) };
+        let begun = self.list.with(|ready| Some((ready.begin_search(background::pid())?, ready.len())));
+        let Some((from, waiting)) = begun else { return Ok(false) };
+        self.has_searched = true;
         xact::begin_for_queue();
         // Read after the search has begun: a task that is registered, or a pause that ends, later has the table searched
         // again.
@@ -414,14 +429,18 @@ impl WorkerLoop {
         if !tasks.limits.is_empty() {
             limited::leave_out(self.board, self.database, &tasks, &mut names, from);
         }
-        let largest = names.iter().filter_map(|name| tasks.get(name)).map(|task| task.max_batch).max();
+        self.largest_batch =
+            names.iter().filter_map(|name| tasks.get(name)).map(|task| task.max_batch).max().unwrap_or(1);
+        let most = (self.largest_batch * self.list.users())
+            .max(AT_LEAST * self.passes)
+            .min((CAPACITY - waiting).max(AT_LEAST));
         let mut found = search::search(&Search {
             tasks: &names,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
             pauses: &tasks.pauses,
             from,
             until: Position::END,
-            most: (largest.unwrap_or(1) * self.list.users()).max(AT_LEAST * self.passes).min(CAPACITY),
+            most,
         })?;
         let count = found.hints.len();
         if !tasks.limits.is_empty() {
@@ -436,6 +455,8 @@ impl WorkerLoop {
             ready.end_search(&found.hints, found.to);
             if passes {
                 ready.passes();
+            } else if count == most {
+                ready.ends_full();
             }
             ready.next_search() != Position::END
         });

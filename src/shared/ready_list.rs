@@ -5,7 +5,7 @@
 //!    ┌────┬────┬────┬────┬────┐ w.m. ┌────┬────┬────┬────┬─ ─ ─
 //!    │    │    │    │    │    │  │   │    │    │    │    │
 //!    └────┴────┴────┴────┴────┘  │   └────┴────┴────┴────┴─ ─ ─
-//!      ▲ workers take from here       ▲ a search goes on from here when the list is empty
+//!      ▲ workers take from here       ▲ a search goes on from here when the list is empty, or soon will be
 //! ```
 //!
 //! Every job that can run is on the list, or lies at the watermark or behind it. So a commit that adds a job before the
@@ -167,6 +167,9 @@ pub struct ReadyList {
     searcher: i32,
     /// True while the latest search has found hardly any jobs that have room.
     is_passing: bool,
+    /// True while the latest search has found as many jobs as it looked for: it is likely that there are more behind the
+    /// watermark.
+    has_backlog: bool,
     first: usize,
     count: usize,
     lanes: Lanes,
@@ -182,7 +185,7 @@ impl ReadyList {
     pub fn reset(&mut self) {
         (self.first, self.count, self.searcher) = (0, 0, 0);
         (self.watermark, self.lowered) = (Position::START, Position::END);
-        self.is_passing = false;
+        (self.is_passing, self.has_backlog) = (false, false);
         self.skipped_count = 0;
         self.lanes.reset();
     }
@@ -329,7 +332,7 @@ impl ReadyList {
         self.lowered = self.lowered.min(position);
         if position < self.watermark {
             let former = std::mem::replace(&mut self.watermark, position);
-            self.is_passing = false;
+            (self.is_passing, self.has_backlog) = (false, false);
             // The first ones of their lanes stay.
             let is_ahead = |hint: &Hint| {
                 hint.key != NO_KEY && hint.position >= former && hint.position.priority <= position.priority
@@ -478,7 +481,7 @@ impl ReadyList {
     /// Ends a search that has `found` everything from where it began up to `to`.
     pub fn end_search(&mut self, found: &[Hint], to: Position) {
         self.searcher = 0;
-        self.is_passing = false;
+        (self.is_passing, self.has_backlog) = (false, false);
         // The search may have missed what was added there meanwhile.
         self.watermark = to.min(self.lowered);
         for &hint in found {
@@ -489,6 +492,21 @@ impl ReadyList {
     /// Says that the search that has ended found hardly any jobs that have room: there may be a million more that have none.
     pub fn passes(&mut self) {
         self.is_passing = self.watermark != Position::END;
+    }
+
+    /// Says that the search that has ended found as many jobs as it looked for.
+    pub fn ends_full(&mut self) {
+        self.has_backlog = self.watermark != Position::END;
+    }
+
+    /// Returns true if more jobs are likely to come on the list by a search.
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog
+    }
+
+    /// Returns true if a search is to begin now, so that its jobs come before the list is empty: there are fewer than `few`.
+    pub fn runs_low(&self, few: usize) -> bool {
+        self.has_backlog && self.count < few && self.searcher == 0
     }
 
     /// Gives up the search of a process that ends, so that the next search begins where this one did.
@@ -589,6 +607,22 @@ mod tests {
         ready.lower(hint(5).position);
         assert_eq!(taken(&mut ready), [1]);
         assert_eq!(ready.begin_search(1), Some(hint(5).position));
+    }
+
+    #[test]
+    fn a_search_begins_early_only_while_the_latest_one_found_all_that_it_looked_for() {
+        let mut ready = ready();
+        assert!(!ready.runs_low(2), "nothing is known of the table yet");
+        scanned(&mut ready, &[hint(1), hint(2)], hint(2).position.next());
+        ready.ends_full();
+        assert!(ready.has_backlog() && !ready.runs_low(2) && ready.runs_low(3));
+        ready.begin_search(1);
+        assert!(ready.has_backlog() && !ready.runs_low(3), "one is under way");
+        ready.end_search(&[hint(3)], Position::END);
+        ready.ends_full();
+        assert!(!ready.has_backlog() && !ready.runs_low(9), "it has come to the end");
+        ready.lower(hint(2).position);
+        assert!(!ready.runs_low(9));
     }
 
     #[test]

@@ -54,6 +54,20 @@ fn a_batch_of_which_no_job_fails_has_one_transaction_id() {
     }
 }
 
+/// The next jobs are searched for before the list is empty: nobody waits for them, and nobody has to share out what is left.
+#[test]
+fn batches_are_as_large_as_they_may_be_as_long_as_there_is_a_backlog() {
+    let cluster = without_polling(&["kongtask.workers = 4"]);
+    cluster.sql("select kongtask.register_task('batch', 'note(json)', max_batch := 50)");
+    cluster.sql("select kongtask.pause(task := 'batch')");
+    cluster.sql(&add("batch", 5000));
+    // The end of the pause has them searched for.
+    cluster.sql("select kongtask.resume(task := 'batch')");
+    cluster.wait_for(JOBS, "0");
+    let batches: i32 = cluster.text("select count(distinct xid) from done").parse().expect("a number");
+    assert!((100..=180).contains(&batches), "{batches} batches of 50 for 5000 jobs");
+}
+
 #[test]
 fn a_job_of_a_batch_sees_what_those_before_it_have_defined() {
     let cluster = without_polling(&["kongtask.workers = 1"]);
