@@ -10,8 +10,13 @@
 select
   @found_job@,
   job.priority
-from @extschema@.jobs as job
+from (
+  -- Not by the index of what can run, which would be read from end to end.
+  select *
+  from @extschema@.jobs
+  where jobs.id operator(pg_catalog.=) any ($8)
+  offset 0
+) as job
 where
-  job.id operator(pg_catalog.=) any ($8)
-  and job.run_at operator(pg_catalog.<=) $1
+  job.run_at operator(pg_catalog.<=) $1
   and @can_run@

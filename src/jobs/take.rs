@@ -159,12 +159,12 @@ pub enum Next {
     Locked,
 }
 
-/// Returns those of some jobs that exist and that no worker has claimed. If they could not be taken, another transaction has
-/// them locked, or they must not run now.
-pub fn still_there(ids: &[i64]) -> Result<Vec<i64>, Error> {
-    static STILL_THERE: Plan = plan!("still_there", INT8ARRAYOID).by_index();
+/// Returns those of some jobs that could not be taken which can run: another transaction has their rows or queues locked.
+pub fn are_locked(ids: &[i64], forbidden_flags: &[DbText]) -> Result<Vec<i64>, Error> {
+    static ARE_LOCKED: Plan = plan!("are_locked", INT8ARRAYOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let session = schema::session()?;
-    let rows = session.execute(&STILL_THERE, &[ids.to_vec().into_datum()])?;
+    let values = [ids.to_vec().into_datum(), Some(clock::now().into()), texts_or_null(forbidden_flags)];
+    let rows = session.execute(&ARE_LOCKED, &values)?;
     Ok((0..rows.count()).filter_map(|row| rows.get(row, 0)).collect())
 }
 
@@ -184,7 +184,7 @@ pub fn claim_next(
         return Ok(Next::None);
     }
     let Some(free) = queues::find_free(queue_name, before(now, settings::job_expiry()))? else {
-        return Ok(if still_there(&[of])?.is_empty() { Next::None } else { Next::Locked });
+        return Ok(if are_locked(&[of], forbidden_flags)?.is_empty() { Next::None } else { Next::Locked });
     };
     let Some(next) = next_of_queue(queue_name, tasks, forbidden_flags)? else {
         return Ok(Next::None);

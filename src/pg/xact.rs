@@ -23,8 +23,8 @@ enum Steps {
 thread_local! {
     static STEPS: Cell<Steps> = const { Cell::new(Steps::None) };
     static IS_SPOILT: Cell<bool> = const { Cell::new(false) };
-    /// The lock_timeout before [`wait_for_locks_within`], in a transaction that has called it.
-    static FORMER_LOCK_TIMEOUT: Cell<Option<i32>> = const { Cell::new(None) };
+    /// The session's lock_timeout, in a transaction that may change it.
+    static SESSION_LOCK_TIMEOUT: Cell<Option<i32>> = const { Cell::new(None) };
 }
 
 /// Begins a transaction, with a snapshot for statements that only read.
@@ -70,6 +70,7 @@ pub fn end_steps() -> Result<(), PgError> {
     // SAFETY: within a transaction, without a snapshot.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) }
     session::reset()?;
+    note_lock_timeout();
     STEPS.set(Steps::Ending);
     Ok(())
 }
@@ -93,20 +94,22 @@ pub fn wait_for_locks() {
 /// Not by a SET: from the first one of a transaction on, the end of each [`Settings`] looks at all settings there are, which
 /// takes a twentieth of the time of a small job in a batch (before PostgreSQL 16).
 pub fn wait_for_locks_within(lock_timeout: i32) {
-    // SAFETY: the variable of a setting, which is put back before what was SET in the transaction is undone.
-    unsafe {
-        if FORMER_LOCK_TIMEOUT.get().is_none() {
-            FORMER_LOCK_TIMEOUT.set(Some(pg_sys::LockTimeout));
-            at_end(|_| put_lock_timeout_back());
-        }
-        pg_sys::LockTimeout = lock_timeout;
-    }
+    // SAFETY: the variable of a setting. The session's value is put back once the transaction has ended.
+    unsafe { pg_sys::LockTimeout = lock_timeout }
 }
 
+/// Notes the session's lock_timeout, before anything in the transaction changes it, or once the session was reset.
+fn note_lock_timeout() {
+    // SAFETY: reads a variable.
+    SESSION_LOCK_TIMEOUT.set(Some(unsafe { pg_sys::LockTimeout }));
+}
+
+/// Puts the session's lock_timeout back. To be called once Postgres has undone what was SET in the transaction: what was SET
+/// after a [`wait_for_locks_within`] is undone to its value.
 fn put_lock_timeout_back() {
-    if let Some(former) = FORMER_LOCK_TIMEOUT.take() {
-        // SAFETY: as above.
-        unsafe { pg_sys::LockTimeout = former }
+    if let Some(lock_timeout) = SESSION_LOCK_TIMEOUT.take() {
+        // SAFETY: sets the variable of a setting.
+        unsafe { pg_sys::LockTimeout = lock_timeout }
     }
 }
 
@@ -120,6 +123,7 @@ fn begin_at(isolation: Option<u32>) {
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
     }
+    note_lock_timeout();
 }
 
 /// Lets the current transaction write, even if the role, the database or a handler made it read-only.
@@ -199,6 +203,7 @@ pub fn commit() -> Result<(), PgError> {
         pg_sys::PopActiveSnapshot();
         catch(|| CommitTransactionCommand())?;
     }
+    put_lock_timeout_back();
     STEPS.set(Steps::None);
     latch::hold_cancels();
     session::transaction_ended();
@@ -219,12 +224,15 @@ pub fn abort() {
             pg_sys::AbortCurrentTransaction();
         }
     }
+    put_lock_timeout_back();
     latch::hold_cancels();
     session::transaction_ended();
     if had_steps {
         begin();
         // What it has committed is no part of what was rolled back.
-        if session::reset().and_then(|()| commit()).is_err() {
+        let reset = session::reset();
+        note_lock_timeout();
+        if reset.and_then(|()| commit()).is_err() {
             IS_SPOILT.set(true);
             abort();
         }
@@ -292,7 +300,6 @@ pub fn forget_before_commit() {
             return;
         }
         const KEPT: &std::ffi::CStr = c"synchronous_commit";
-        put_lock_timeout_back();
         // SAFETY: the transaction can still fail. Closes its own level, which is 1, and opens it again. What the commit
         // itself goes by stays: its name is one of a few words that Postgres has.
         unsafe {

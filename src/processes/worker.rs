@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! take from the ready list ── jobs ──► run them (run/) ──► take
-//!   │ it is empty
+//!   │ it is empty, or soon will be
 //!   ├── there may be more in the table ──► search ──► take
 //!   └── there is nothing ──► idle ──► woken ──► take
 //! ```
@@ -371,13 +371,8 @@ impl WorkerLoop {
     /// tell which of them have room. Takes none if the worker is to search first.
     fn take(&mut self) -> (Vec<Hint>, usize) {
         let may_search = !std::mem::take(&mut self.has_searched) && self.tasks.limits.is_empty();
-        let few = (self.list.users() * self.largest_batch).min(CAPACITY / 2);
-        let users = || {
-            // Those that are starting have not joined the list yet.
-            let starts = |worker: &Worker| worker.state() == State::Starting && worker.role.get() == self.runner.role;
-            let starting = self.board.workers_of(self.database).filter(|(_, worker)| starts(worker)).count();
-            (self.list.users() + starting).max(1)
-        };
+        let few = if self.largest_batch == 1 { self.list.users() } else { self.users() * self.largest_batch };
+        let few = few.min(CAPACITY / 2);
         loop {
             let mut most = 1;
             let mut hints = self.list.with(|ready| {
@@ -391,7 +386,10 @@ impl WorkerLoop {
                     let task = self.own_task(hint);
                     most = match task {
                         Some(task) if task.max_batch > 1 && !crash_records::is_suspect(self.database, hint.task) => {
-                            task.max_batch.min(if has_backlog { waiting } else { waiting.div_ceil(users()) })
+                            let users = self.users();
+                            task.max_batch
+                                .min(if has_backlog { CAPACITY / users } else { waiting.div_ceil(users) })
+                                .max(1)
                         }
                         _ => 1,
                     };
@@ -419,7 +417,7 @@ impl WorkerLoop {
         /// Large enough for the search to cost little beside the jobs.
         const AT_LEAST: usize = 500;
         let begun = self.list.with(|ready| Some((ready.begin_search(background::pid())?, ready.len())));
-        let Some((from, waiting)) = begun else { return Ok(false) };
+        let Some((from, waiting)) = begun else { return Ok(self.list.with(|ready| ready.len() > 0)) };
         self.has_searched = true;
         xact::begin_for_queue();
         // Read after the search has begun: a task that is registered, or a pause that ends, later has the table searched
@@ -431,9 +429,8 @@ impl WorkerLoop {
         }
         self.largest_batch =
             names.iter().filter_map(|name| tasks.get(name)).map(|task| task.max_batch).max().unwrap_or(1);
-        let most = (self.largest_batch * self.list.users())
-            .max(AT_LEAST * self.passes)
-            .min((CAPACITY - waiting).max(AT_LEAST));
+        let room = if self.passes == 1 { (CAPACITY - waiting).max(AT_LEAST) } else { CAPACITY };
+        let most = (self.largest_batch * self.users()).max(AT_LEAST * self.passes).min(room);
         let mut found = search::search(&Search {
             tasks: &names,
             forbidden_flags: self.forbidden.as_deref().unwrap_or_default(),
@@ -455,7 +452,7 @@ impl WorkerLoop {
             ready.end_search(&found.hints, found.to);
             if passes {
                 ready.passes();
-            } else if count == most {
+            } else if count == most && tasks.limits.is_empty() {
                 ready.ends_full();
             }
             ready.next_search() != Position::END
@@ -463,12 +460,15 @@ impl WorkerLoop {
         // This worker takes one job, others the rest. Another one goes on with the search if anything is left to it: sessions that
         // added it meanwhile may have found no idle worker, and those that have gone idle since left it to this one.
         let others = (found.hints.len() + usize::from(is_left)).saturating_sub(1);
-        if passes && is_left {
-            wake::wake_enough(self.board, self.database, self.runner.role, others);
-        } else {
-            wake::wake(self.board, self.database, self.runner.role, others);
-        }
+        wake::wake_enough(self.board, self.database, self.runner.role, others);
         Ok(true)
+    }
+
+    /// Returns how many workers the list has, with those that are starting, which have not joined it yet.
+    fn users(&self) -> usize {
+        let starts = |worker: &Worker| worker.state() == State::Starting && worker.role.get() == self.runner.role;
+        let starting = self.board.workers_of(self.database).filter(|(_, worker)| starts(worker)).count();
+        (self.list.users() + starting).max(1)
     }
 
     /// Sleeps until there is something to do, or the worker has been idle for kongtask.worker_idle_timeout: then it is

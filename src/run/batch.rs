@@ -111,7 +111,7 @@ impl Runner {
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::lock(&take))?;
-        self.see_what_was_skipped(&ids, &jobs)?;
+        self.see_what_was_skipped(&ids, &jobs, &taken.forbidden_flags)?;
         self.offer_changed(taken, take);
         self.guarded(taken, &jobs, RunMode::InPlace, later)
     }

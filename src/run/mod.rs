@@ -273,7 +273,7 @@ impl Runner {
         let ids = taken.ids();
         let take = self.take(taken, &ids);
         let jobs = self.arena.within(|| take::claim(&take, self.worker_id()))?;
-        self.see_what_was_skipped(&ids, &jobs)?;
+        self.see_what_was_skipped(&ids, &jobs, &taken.forbidden_flags)?;
         fault::point("claiming")?;
         xact::commit()?;
         fault::point("claimed")?;
@@ -310,15 +310,15 @@ impl Runner {
         }
     }
 
-    /// Sees which of the jobs that were to be taken were not, and are there. To be called in the transaction that has taken
-    /// `jobs`.
-    fn see_what_was_skipped(&self, ids: &[i64], jobs: &[Job]) -> Result<(), Error> {
+    /// Sees which of the jobs that were to be taken were not, though they can run. To be called in the transaction that has
+    /// taken `jobs`.
+    fn see_what_was_skipped(&self, ids: &[i64], jobs: &[Job], forbidden_flags: &[DbText]) -> Result<(), Error> {
         if jobs.len() == ids.len() {
             return Ok(());
         }
         let taken: HashSet<i64> = jobs.iter().map(|job| job.id).collect();
         let left: Vec<i64> = ids.iter().copied().filter(|id| !taken.contains(id)).collect();
-        take::still_there(&left)?.into_iter().for_each(|job| self.skipped(job));
+        take::are_locked(&left, forbidden_flags)?.into_iter().for_each(|job| self.skipped(job));
         Ok(())
     }
 
@@ -528,6 +528,9 @@ impl Runner {
         };
         // Read from the row, as add_job may have taken its further attempts away.
         let is_recorded = row.is_some();
+        if !is_recorded && attempt.mode == RunMode::InPlace {
+            self.skipped(job.id);
+        }
         let recorded = row.map(Job::new);
         let recorded = recorded.as_ref().unwrap_or(job);
         self.due_again.set(self.due_again.get().min(recorded.position().run_at));

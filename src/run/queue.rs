@@ -290,7 +290,7 @@ impl Runner {
             let taken = TakenJobs { hints: vec![hint], task, forbidden_flags: run.forbidden_flags.clone() };
             let ids = taken.ids();
             let mut jobs = self.spare_arena.within(|| take::claim(&self.take(&taken, &ids), self.worker_id()))?;
-            self.see_what_was_skipped(&ids, &jobs)?;
+            self.see_what_was_skipped(&ids, &jobs, &run.forbidden_flags)?;
             jobs.pop().map(|next| NextOfRun::claimed(next, taken.task))
         } else {
             None

@@ -91,7 +91,7 @@ impl Runner {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 deleted = self.delete(taken, &ids)?;
-                self.see_what_was_skipped(&ids, &deleted)?;
+                self.see_what_was_skipped(&ids, &deleted, &taken.forbidden_flags)?;
                 self.call_for(&deleted, &handler, taken)?;
                 let snoozed = self.snooze_all(&deleted, RunMode::InPlace)?;
                 (&deleted[..], snoozed)
@@ -149,6 +149,7 @@ impl Runner {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
                 locked = self.arena.within(|| take::lock(&self.take(taken, &ids)))?;
+                self.see_what_was_skipped(&ids, &locked, &taken.forbidden_flags)?;
                 // The rows that the call had went with its transaction, and its times with them.
                 locked.iter().for_each(|job| job.ran(self.latest.get()));
                 (&locked[..], RunMode::InPlace)

@@ -33,7 +33,7 @@ impl Runner {
             Ok(mut jobs) => match jobs.pop() {
                 Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }, None).map(|_| ()),
                 None => {
-                    self.see_what_was_skipped(&[id], &[])?;
+                    self.see_what_was_skipped(&[id], &[], &taken.forbidden_flags)?;
                     Ok(xact::commit()?)
                 }
             },

@@ -143,7 +143,7 @@ impl Runner {
             return Ok(Went::Failed);
         }
         if !skipped.is_empty() {
-            self.see_what_was_skipped(&skipped, &[])?;
+            self.see_what_was_skipped(&skipped, &[], &jobs.taken.forbidden_flags)?;
             // Triggers that fire at commit are user code too.
             latch::let_cancel();
         }
@@ -178,7 +178,7 @@ impl<'j> Jobs<'j> {
         let ids = self.taken.ids();
         if self.claimed.is_none() && !take::deletes_quickly(&runner.take(self.taken, &ids))? {
             let jobs = runner.delete(self.taken, &ids)?;
-            runner.see_what_was_skipped(&ids, &jobs)?;
+            runner.see_what_was_skipped(&ids, &jobs, &self.taken.forbidden_flags)?;
             self.deleted.iter().zip(jobs).for_each(|(row, job)| _ = row.set(job));
             self.all_deleted = true;
         }

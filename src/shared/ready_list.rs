@@ -163,7 +163,7 @@ pub struct ReadyList {
     /// began.
     lowered: Position,
     /// The pid of the worker whose search is under way; 0 if none is. That worker alone moves the watermark up, and it
-    /// looks at the list again after its search; the others sleep meanwhile.
+    /// looks at the list again after its search; the others run what is on the list meanwhile, or sleep.
     searcher: i32,
     /// True while the latest search has found hardly any jobs that have room.
     is_passing: bool,
@@ -173,8 +173,8 @@ pub struct ReadyList {
     first: usize,
     count: usize,
     lanes: Lanes,
-    /// The ids of jobs that workers took off the list and skipped, as other transactions had locked their rows or their queues.
-    /// Nothing tells of the end of such a lock.
+    /// The ids of jobs that workers took off the list and skipped: mostly as other transactions had locked their rows or their
+    /// queues, of whose end nothing tells.
     skipped: [i64; MOST_SKIPPED],
     skipped_count: usize,
     hints: [Hint; CAPACITY],

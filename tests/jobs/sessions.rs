@@ -70,7 +70,8 @@ fn a_lock_of_the_session_is_held_until_its_transaction_has_ended() {
 fn what_a_deferred_trigger_leaves_behind_reaches_no_job() {
     let cluster = Cluster::with_extension(&["kongtask.workers = 1"]);
     cluster.sql(
-        "create table late (what text); create table seen (what jsonb); create sequence late_seq;
+        "alter role postgres set lock_timeout = '3s';
+         create table late (what text); create table seen (what jsonb); create sequence late_seq;
          create function litter() returns trigger language plpgsql as $$ begin execute new.what; return null; end $$;
          create constraint trigger litter after insert on late deferrable initially deferred
            for each row execute function litter();
@@ -78,7 +79,7 @@ fn what_a_deferred_trigger_leaves_behind_reaches_no_job() {
          create function look() returns void language plpgsql as $$ declare last text = 'none'; begin
            begin last := lastval(); exception when others then null; end;
            insert into seen values (jsonb_build_object(
-             'last value', last, 'search_path', current_setting('search_path'),
+             'last value', last, 'search_path', current_setting('search_path'), 'lock_timeout', current_setting('lock_timeout'),
              'tables', (select jsonb_agg(relname) from pg_class where relnamespace = pg_my_temp_schema()),
              'locks', (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
              'cursors', (select jsonb_agg(name) from pg_cursors), 'prepared', (select jsonb_agg(name) from pg_prepared_statements)));
@@ -93,9 +94,12 @@ fn what_a_deferred_trigger_leaves_behind_reaches_no_job() {
         rows(&mut db, "select what from seen")
     };
     let clean = look("");
+    assert!(clean[0].contains(r#""lock_timeout": "3s""#), "{clean:?}");
     let mut left = Vec::new();
     for litter in [
         "set search_path = nowhere",
+        "set lock_timeout = '7s'",
+        "set local lock_timeout = '7s'",
         "create temporary table litter as select 1 as n",
         "select pg_advisory_lock(1)",
         "declare litter cursor with hold for select generate_series(1, 3)",
@@ -207,6 +211,7 @@ const LITTER: &[&str] = &[
     "select set_config('work_mem', '123kB', false), set_config('my.litter', 'left', false)",
     "set local work_mem = '123kB'",
     "set statement_timeout = '1ms'",
+    "set lock_timeout = '7s'",
     "set role bob",
     "set session authorization bob",
     "set session_replication_role = replica",
@@ -234,7 +239,7 @@ const LITTERERS: &str = "
       begin last := lastval(); exception when others then null; end;
       insert into seen values (jsonb_build_object(
         'user', current_user, 'session user', session_user, 'last value', last, 'my', nullif(current_setting('my.litter', true), ''),
-        'settings', (select jsonb_object_agg(name, setting) from pg_settings where source = 'session' and name <> 'lock_timeout'),
+        'settings', (select jsonb_object_agg(name, setting) from pg_settings where source = 'session'),
         'search_path', current_setting('search_path'), 'replication', current_setting('session_replication_role'),
         'tables', (select jsonb_agg(relname) from pg_class where relnamespace = pg_my_temp_schema()),
         'functions', (select jsonb_agg(proname) from pg_proc where pronamespace = pg_my_temp_schema()),

@@ -32,11 +32,11 @@ impl Scheduler {
         }
         let begun = Instant::now();
         fault::point("looking")?;
-        let mut understaffed = Vec::new();
+        let (mut understaffed, mut are_skipped) = (Vec::new(), false);
         for &role in roles {
             let list = self.board.list(self.database, role);
             if let Some(list) = list.filter(|_| looks_for_skipped) {
-                self.look_for_skipped(tasks, role, list)?;
+                are_skipped |= self.look_for_skipped(tasks, role, list)?;
             }
             let waiting = match (list, &scope) {
                 (None, Scope::Nothing) if !has_unlisted => 0,
@@ -81,18 +81,29 @@ impl Scheduler {
                 self.search_at = self.search_at.min(self.may_search_at);
             }
         }
+        if looks_for_skipped {
+            // Some stay locked for long.
+            self.skipped_pause = if are_skipped { (self.skipped_pause * 2).min(SOON * 8) } else { SOON };
+        }
         self.search_again_for_skipped(now);
         Ok(understaffed)
     }
 
-    /// Adds those of the jobs that a role's workers have skipped to its list that can run.
-    fn look_for_skipped(&mut self, tasks: &Tasks, role: Oid, list: &SharedReadyList) -> Result<(), Error> {
+    /// Adds those of the jobs that a role's workers have skipped to its list that can run. Those that workers may have now are
+    /// looked for again: a worker may have skipped one of several that it holds. Returns true if any can run.
+    fn look_for_skipped(&mut self, tasks: &Tasks, role: Oid, list: &SharedReadyList) -> Result<bool, Error> {
         let skipped = list.with(|ready| ready.take_skipped());
-        if !skipped.is_empty() {
-            let found = self.search(tasks, role, |search| search::search_those(search, &skipped))?;
-            self.add_to_ready_list(list, found, Position::END);
+        if skipped.is_empty() {
+            return Ok(false);
         }
-        Ok(())
+        let found = self.search(tasks, role, |search| search::search_those(search, &skipped))?;
+        let can_run = !found.hints.is_empty();
+        let added = self.add_to_ready_list(list, found, Position::END);
+        if !added.held.is_empty() {
+            list.with(|ready| added.held.iter().for_each(|&job| _ = ready.skip(job)));
+            self.entry.has_skipped_jobs.store(true, SeqCst);
+        }
+        Ok(can_run)
     }
 
     /// Searches for jobs that wait under limits that have room.
@@ -133,7 +144,7 @@ impl Scheduler {
     /// If jobs were skipped, schedules a search for them soon: what kept them from being taken may be gone by then.
     fn search_again_for_skipped(&mut self, now: Tick) {
         if self.entry.has_skipped_jobs.swap(false, SeqCst) {
-            self.skipped_at = self.skipped_at.min(after(now, SOON));
+            self.skipped_at = self.skipped_at.min(after(now, self.skipped_pause));
         }
         if self.entry.has_skipped_rows.swap(false, SeqCst) {
             self.search_at = self.search_at.min(self.may_search_at.max(after(now, SOON)));
@@ -192,13 +203,17 @@ impl Scheduler {
     fn add_to_ready_list(&mut self, list: &SharedReadyList, found: SearchResult, known: Position) -> Added {
         let held: Vec<TakenRange> =
             self.board.workers_of(self.database).filter_map(|(_, worker)| worker.held()).collect();
-        let (mut hints, mut unsure_since) = (Vec::new(), NEVER);
+        let (mut hints, mut left_out, mut unsure_since) = (Vec::new(), Vec::new(), NEVER);
         for hint in found.hints.into_iter().filter(|hint| hint.position < known) {
             match held.iter().filter(|held| held.may_be(&hint)).map(TakenRange::is_one).max() {
-                None => hints.push(hint),
+                None => {
+                    hints.push(hint);
+                    continue;
+                }
                 Some(true) => {}
                 Some(false) => unsure_since = unsure_since.min(hint.position.run_at),
             }
+            left_out.push(hint.position.id);
         }
         let is_unsure = unsure_since != NEVER;
         if is_unsure {
@@ -212,18 +227,20 @@ impl Scheduler {
             }
             waiting(ready)
         });
-        Added { waiting, is_unsure }
+        Added { waiting, held: left_out, is_unsure }
     }
 }
 
 /// How soon a search is made again for jobs that another process has. One that stays locked for long is not tried more
 /// often than that.
-const SOON: Duration = Duration::from_millis(100);
+pub(super) const SOON: Duration = Duration::from_millis(100);
 
 /// What came of adding jobs to a ready list.
 struct Added {
     /// How many jobs wait there.
     waiting: usize,
+    /// The jobs that were left out, as workers have them or may have them.
+    held: Vec<i64>,
     /// True if a job was left out that may be among several that a worker has taken.
     is_unsure: bool,
 }

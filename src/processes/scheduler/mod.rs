@@ -99,7 +99,9 @@ fn serve(
         searched: i64::MIN,
         unsure_since: NEVER,
         unsure_at: NEVER,
-        skipped_at: NEVER,
+        // Those that a former scheduler was told of.
+        skipped_at: 0,
+        skipped_pause: due_search::SOON,
         has_unlisted_jobs: false,
         renew_at: 0,
         released: was_at_rest,
@@ -188,8 +190,10 @@ struct Scheduler {
     /// to search for them again. The search of the whole table would find them too, but may be a long time off.
     unsure_since: Timestamp,
     unsure_at: Tick,
-    /// When to search for the jobs that workers have skipped.
+    /// When to search for the jobs that workers have skipped, and how long after that: longer while those that are found are
+    /// skipped again.
     skipped_at: Tick,
+    skipped_pause: Duration,
     /// True while roles that have no ready list, as they have no worker, have jobs that can run.
     has_unlisted_jobs: bool,
     /// When to look which locks must be renewed: no process reports a job that begins.
@@ -319,8 +323,10 @@ impl Scheduler {
         self.renew(now)?;
         self.pool.ask_all_to_leave(now);
         self.pool.terminate_overdue(now);
-        // No commit reports replicated jobs, or the end of replication.
+        // No commit reports replicated jobs, or the end of replication: then everything is searched.
         self.entry.next_due.take();
+        self.entry.next_start.take();
+        (self.unsure_since, self.unsure_at, self.skipped_at) = (NEVER, NEVER, NEVER);
         self.search_at = after(now, settings::poll_interval());
         Ok(())
     }
