@@ -185,7 +185,7 @@ fn a_database_with_long_jobs_gives_slots_to_another_after_them() {
     // A launcher, two schedulers, and two workers.
     let cluster = copies(5, 2, &["kongtask.shutdown_timeout = '100ms'", "kongtask.poll_interval = '1h'"]);
     let mut busy = connect(&cluster, 1);
-    busy.batch_execute("select graphile_worker.add_job('rest') from generate_series(1, 60)").expect("add_job");
+    busy.batch_execute("select graphile_worker.add_job('rest') from generate_series(1, 300)").expect("add_job");
     let running = "select count(*) from kongtask.workers where database = 'd1' and state = 'running'";
     assert!(wait_until(SOON, || text(&mut busy, running) == "3"), "{}", cluster.log());
     runs(&cluster, 2);
