@@ -35,7 +35,8 @@ fn every_database_that_has_the_extension_is_served_and_no_bad_one_stops_that() {
         db.batch_execute("select graphile_worker.add_job('note', '1')").expect("add_job");
         let done = wait_until(SOON, || text(&mut db, "select count(*) from done") == "1");
         assert!(done, "{database}\n{}", cluster.log());
-        assert_eq!(text(&mut db, "select count(*) from kongtask.workers where database = current_database()"), "4");
+        let workers = "select count(*) from kongtask.workers where database = current_database()";
+        assert!(wait_until(SOON, || text(&mut db, workers) == "4"), "{database}\n{}", cluster.log());
     }
     assert_eq!(
         cluster.text(
