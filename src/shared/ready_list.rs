@@ -279,13 +279,19 @@ impl ReadyList {
                 return;
             }
         }
-        if self.first + self.count == CAPACITY {
-            self.hints.copy_within(self.first..CAPACITY, 0);
-            self.first = 0;
+        if at < self.count / 2 && self.first > 0 {
+            // Jobs that are put back, where the list may be long.
+            self.hints.copy_within(self.first..self.first + at, self.first - 1);
+            self.first -= 1;
+        } else {
+            if self.first + self.count == CAPACITY {
+                self.hints.copy_within(self.first..CAPACITY, 0);
+                self.first = 0;
+            }
+            let (at, end) = (self.first + at, self.first + self.count);
+            self.hints.copy_within(at..end, at + 1);
         }
-        let (at, end) = (self.first + at, self.first + self.count);
-        self.hints.copy_within(at..end, at + 1);
-        self.hints[at] = hint;
+        self.hints[self.first + at] = hint;
         self.count += 1;
         self.lanes.add(&hint);
     }
@@ -550,6 +556,22 @@ mod tests {
         }
         assert_eq!(taken(&mut ready), [1, 2, 3, 5, 9]);
         assert!(!ready.has_more());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_in_order_wherever_the_list_begins() {
+        let mut ready = ready();
+        scanned(&mut ready, &[], Position::END);
+        (0..20).for_each(|run_at| ready.offer(hint(run_at * 10)));
+        let first: Vec<Hint> = (0..6).flat_map(|_| ready.take(|_| 1)).collect();
+        // More than there is place for before the first one.
+        for run_at in [5, 55, 3, 65, 95, 195] {
+            ready.offer(hint(run_at));
+        }
+        first.iter().rev().for_each(|&hint| ready.offer(hint));
+        let mut expected: Vec<i64> = (0..20).map(|n| n * 10).chain([5, 55, 3, 65, 95, 195]).collect();
+        expected.sort_unstable();
+        assert_eq!(taken(&mut ready), expected);
     }
 
     #[test]
