@@ -112,13 +112,7 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         INT8OID
     )
     .by_index();
-    if search.tasks.is_empty() {
-        return Ok(SearchResult::new());
-    }
-    let _snapshot = LatestSnapshot::take();
-    if subscription::feeds_jobs()?.is_some() {
-        return Ok(SearchResult::new());
-    }
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok(SearchResult::new()) };
     let session = schema::session()?;
     let now = clock::now();
     let values = values(search, now);
@@ -207,13 +201,7 @@ pub fn search_those(search: &Search, ids: &[i64]) -> Result<SearchResult, Error>
 /// Returns the jobs that a statement finds, whose parameters are those of all searches and `last`, and how many rows it
 /// returned.
 fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchResult, usize), Error> {
-    if search.tasks.is_empty() {
-        return Ok((SearchResult::new(), 0));
-    }
-    let _snapshot = LatestSnapshot::take();
-    if subscription::feeds_jobs()?.is_some() {
-        return Ok((SearchResult::new(), 0));
-    }
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok((SearchResult::new(), 0)) };
     let session = schema::session()?;
     let rows = session.read(plan, &[&values(search, clock::now())[..], last].concat())?;
     let mut found = SearchResult::new();
@@ -222,6 +210,15 @@ fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchRe
     }
     found.hints.sort_unstable_by_key(|hint| hint.position);
     Ok((found, rows.count()))
+}
+
+/// Takes the snapshot of a search. Returns `None` if no job can run.
+fn snapshot_for(search: &Search) -> Result<Option<LatestSnapshot>, Error> {
+    if search.tasks.is_empty() {
+        return Ok(None);
+    }
+    let snapshot = LatestSnapshot::take();
+    Ok(subscription::feeds_jobs()?.is_none().then_some(snapshot))
 }
 
 /// Returns the parameters that all searches begin with.

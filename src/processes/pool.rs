@@ -171,13 +171,11 @@ impl Pool {
     /// Asks those to leave that are more than `most`. One that another is about to take the place of is none of them: that other
     /// would be asked to leave in its stead.
     fn shrink(&self, most: usize, now: Tick) {
-        let is_replaced =
-            |slot: usize, worker: &Worker| worker.is_spent.load(SeqCst) && self.successors.contains_key(&slot);
-        let stays = |slot: usize, worker: &Worker| {
-            !worker.is_to_end() && !worker.is_unresponsive(now) && !is_replaced(slot, worker)
-        };
-        let mut staying: Vec<&Worker> =
-            self.workers().filter(|&(slot, worker)| stays(slot, worker)).map(|(_, worker)| worker).collect();
+        let mut staying = self.staying();
+        for &slot in self.successors.keys() {
+            let replaced = &self.board.workers()[slot];
+            staying.retain(|&worker| !(std::ptr::eq(worker, replaced) && worker.is_spent.load(SeqCst)));
+        }
         while staying.len() > most {
             let excess = pick(&staying, |worker| (rank(worker.state()), count_of(&staying, worker.role.get())));
             staying.swap_remove(excess).ask_to_leave(now);

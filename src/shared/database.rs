@@ -108,8 +108,9 @@ pub struct DatabaseEntry {
     /// Written before `starving_since`, by the same process.
     pub needs_slot: AtomicBool,
     /// True if a worker has noted a job on its ready list that it skipped. Set by that worker, which sets the scheduler's latch
-    /// if it was clear, and by the scheduler; cleared by the scheduler at the end of a pass, which puts the time down at which it takes those jobs from the
-    /// lists, to search for them. A flag that is set later is seen by the next pass, which that latch has begun.
+    /// if it was clear, and by the scheduler. Cleared by the scheduler at the end of a pass, which puts the time down at which
+    /// it takes those jobs from the lists, to search for them. A flag that is set later is seen by the next pass, which that
+    /// latch has begun.
     pub has_skipped_jobs: AtomicBool,
     /// True if a process has passed over jobs that it could note nowhere. Set by workers, which then set the scheduler's
     /// latch, and by the scheduler; cleared as `has_skipped_jobs` by the scheduler, which searches the whole table then.
