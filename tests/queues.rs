@@ -561,6 +561,13 @@ fn a_queue_that_is_locked_for_each_job_anew_takes_work_in_proportion_while_an_ol
             "select count(graphile_worker.add_job('run', '{\"do\": \"select at_second((kongtask.current_job()).id)\"}', 'c')) from generate_series(1, {jobs})",
             60,
         ),
+        // All are found by searches of the table.
+        (
+            "select kongtask.pause('run');
+             select count(graphile_worker.add_job('run', '{\"do\": \"select\"}', 'c')) from generate_series(1, {jobs});
+             select kongtask.resume('run')",
+            30,
+        ),
     ] {
         let mut read = |jobs: i64| {
             cluster.wait_for(IDLE, "1");

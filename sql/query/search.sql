@@ -1,5 +1,5 @@
 -- Returns jobs of one priority that can run, in order. Locks nothing. Jobs that a kongtask worker has locked are among them,
--- with its id: the caller knows without clocks whether it lives.
+-- with its id: the caller knows without clocks whether it lives. So are jobs of locked queues.
 --   $1 timestamptz: now
 --   $2 timestamptz: locks of external workers before this time are dead
 --   $3 text[]: the tasks

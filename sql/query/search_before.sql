@@ -1,5 +1,5 @@
--- Returns jobs of one priority that can run and stand before a position, in order. Locks nothing. Jobs that a kongtask worker has locked are among them,
--- with its id: the caller knows without clocks whether it lives.
+-- Returns jobs of one priority that can run and stand before a position, in order. Locks nothing. As in search.sql, jobs that a
+-- kongtask worker has locked are among them, and jobs of locked queues.
 --   $1 timestamptz: now
 --   $2 timestamptz: locks of external workers before this time are dead
 --   $3 text[]: the tasks

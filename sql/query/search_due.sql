@@ -1,5 +1,5 @@
 -- Returns jobs whose scheduled time has come, in no order of importance. As in search.sql, jobs that a kongtask worker has
--- locked are among them.
+-- locked are among them, and jobs of locked queues.
 --   $1 timestamptz: now: scheduled at this time or before
 --   $2 timestamptz: locks of external workers before this time are dead
 --   $3 text[]: the tasks

@@ -1,4 +1,5 @@
--- Returns those of some jobs that can run. As in search.sql, jobs that a kongtask worker has locked are among them.
+-- Returns those of some jobs that can run. As in search.sql, jobs that a kongtask worker has locked are among them, and jobs of
+-- locked queues.
 --   $1 timestamptz: now
 --   $2 timestamptz: locks of external workers before this time are dead
 --   $3 text[]: the tasks

@@ -1,10 +1,10 @@
 //! Searches for jobs that can run. They only read: they assign no transaction id and write no WAL.
 
-use super::plan;
+use super::{hash, plan};
 use crate::error::Error;
 use crate::holds::subscription;
 use crate::pg::clock::{self, Timestamp, before};
-use crate::pg::spi::{Plan, Rows, Value};
+use crate::pg::spi::{Plan, Rows, Session, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
 use crate::schema;
@@ -15,6 +15,8 @@ use crate::shared::ready_list::{Hint, Kind, NO_KEY, Position};
 use crate::tasks::pauses::{PausedQueues, Pauses};
 use crate::tasks::registry;
 use pgrx::IntoDatum;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Returns how a job is to be taken. `is_plain` means that it has no key and was never tried.
 pub fn kind(is_queued: bool, is_plain: bool) -> Kind {
@@ -48,30 +50,72 @@ pub struct SearchResult {
     pub has_dead_locks: bool,
 }
 
-impl SearchResult {
-    fn new() -> SearchResult {
-        SearchResult { hints: Vec::new(), to: Position::END, has_dead_locks: false }
+/// A search under way.
+struct Found {
+    result: SearchResult,
+    /// Whether the queues that were met are locked, by the hashes of their names. Each is looked up once: that costs as much as
+    /// its row has versions, and all jobs of a queue may be found.
+    queues: HashMap<u64, bool>,
+    /// Locks of external workers before this time are dead.
+    expired: Timestamp,
+}
+
+impl Found {
+    fn new(now: Timestamp) -> Found {
+        let result = SearchResult { hints: Vec::new(), to: Position::END, has_dead_locks: false };
+        Found { result, queues: HashMap::new(), expired: expired(now) }
     }
 
-    /// Adds a row of a statement that returns id, run_at, task, is queued, is plain, and the kongtask worker that has
-    /// locked the job.
+    /// Adds those of the rows of a statement that can run. It returns id, run_at, task, queue, is plain, and the kongtask worker
+    /// that has locked the job. `priority` returns that of a row. Returns the position of the last row.
+    fn add_all(
+        &mut self,
+        session: &Session,
+        rows: &Rows,
+        priority: impl Fn(usize) -> i32,
+    ) -> Result<Option<Position>, Error> {
+        self.look_up_queues(session, rows)?;
+        Ok((0..rows.count()).map(|row| self.add(rows, row, priority(row))).last())
+    }
+
     fn add(&mut self, rows: &Rows, row: usize, priority: i32) -> Position {
         let position = Position {
             priority,
             run_at: timestamp(rows.value(row, 1)).unwrap_or(0),
             id: rows.get(row, 0).unwrap_or(0),
         };
+        let queue = rows.value(row, 3).map(hash);
         match rows.get::<DbText>(row, 5) {
             // The board is read after the row: a worker is on the board before it locks anything.
-            Some(worker_id) => self.has_dead_locks |= !shared::living_workers().contains(&worker_id),
-            None => self.hints.push(Hint {
+            Some(worker_id) => self.result.has_dead_locks |= !shared::living_workers().contains(&worker_id),
+            None if queue.is_some_and(|queue| self.queues.get(&queue) == Some(&true)) => {}
+            None => self.result.hints.push(Hint {
                 position,
                 key: NO_KEY,
                 task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
-                kind: kind(rows.get(row, 3).unwrap_or(false), rows.get(row, 4).unwrap_or(false)),
+                kind: kind(queue.is_some(), rows.get(row, 4).unwrap_or(false)),
             }),
         }
         position
+    }
+
+    /// Looks up the queues of rows that were not met yet.
+    fn look_up_queues(&mut self, session: &Session, rows: &Rows) -> Result<(), Error> {
+        static LOCKED: Plan = plan!("locked_among", TEXTARRAYOID, TIMESTAMPTZOID).by_index();
+        let mut names: Vec<DbText> = Vec::new();
+        for row in 0..rows.count() {
+            if let Some(Entry::Vacant(queue)) = rows.value(row, 3).map(|name| self.queues.entry(hash(name))) {
+                queue.insert(false);
+                names.extend(rows.get::<DbText>(row, 3));
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let locked = session.read(&LOCKED, &[texts(&names), self.expired.into_datum()])?;
+        let queues = (0..locked.count()).filter_map(|row| locked.value(row, 0));
+        self.queues.extend(queues.map(|name| (hash(name), true)));
+        Ok(())
     }
 }
 
@@ -80,6 +124,8 @@ impl SearchResult {
 /// Runs one statement for each priority that has a due job, so that each begins where those jobs do and ends at the
 /// first that is not due.
 pub fn search(search: &Search) -> Result<SearchResult, Error> {
+    /// How many rows that cannot run one statement may have to pass, as it returns them.
+    const MOST_PASSED: usize = 1000;
     static SEARCH: Plan = plan!(
         "search",
         TIMESTAMPTZOID,
@@ -112,15 +158,15 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         INT8OID
     )
     .by_index();
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok(SearchResult::new()) };
-    let session = schema::session()?;
     let now = clock::now();
+    let mut found = Found::new(now);
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
+    let session = schema::session()?;
     let values = values(search, now);
-    let mut found = SearchResult::new();
     let mut from = search.from;
+    let mut at_once = search.most;
     while from < search.until {
-        let left = search.most - found.hints.len();
-        let most = i64::try_from(left).ok().into_datum();
+        let most = i64::try_from(at_once).ok().into_datum();
         let (priority, run_at, id) = (from.priority.into_datum(), from.run_at.into_datum(), from.id.into_datum());
         let values = [&values[..], &[most, priority, run_at, id]].concat();
         let rows = if from.priority == search.until.priority && search.until != Position::END {
@@ -129,23 +175,28 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
         } else {
             session.read(&SEARCH, &values)?
         };
-        let last = (0..rows.count()).map(|row| found.add(&rows, row, from.priority)).last();
-        let is_full = rows.count() == left;
+        let before = found.result.hints.len();
+        let last = found.add_all(&session, &rows, |_| from.priority)?;
+        let passed = rows.count() + before - found.result.hints.len();
+        let is_full = rows.count() == at_once;
         rows.free();
+        let hints = &mut found.result.hints;
+        hints.truncate(search.most);
+        if hints.len() == search.most {
+            found.result.to = hints.last().map_or(from, |last| last.position.next());
+            return Ok(found.result);
+        }
+        // The more of them are running, or in locked queues, the more are passed at once.
+        at_once = (search.most - hints.len()).max((passed * 2).min(MOST_PASSED));
         if let Some(last) = last.filter(|_| is_full) {
             from = last.next();
-            if found.hints.len() < search.most {
-                // Some of the jobs found are running.
-                continue;
-            }
-            found.to = from;
-            return Ok(found);
+            continue;
         }
         let next = session.read(&NEXT_PRIORITY, &[i64::from(from.priority).into_datum(), now.into_datum()])?;
-        let Some(priority) = next_priority(&next) else { return Ok(found) };
+        let Some(priority) = next_priority(&next) else { return Ok(found.result) };
         from = Position { priority, ..Position::START };
     }
-    Ok(found)
+    Ok(found.result)
 }
 
 /// Returns the next priority that has a due job.
@@ -201,15 +252,14 @@ pub fn search_those(search: &Search, ids: &[i64]) -> Result<SearchResult, Error>
 /// Returns the jobs that a statement finds, whose parameters are those of all searches and `last`, and how many rows it
 /// returned.
 fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchResult, usize), Error> {
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok((SearchResult::new(), 0)) };
+    let now = clock::now();
+    let mut found = Found::new(now);
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok((found.result, 0)) };
     let session = schema::session()?;
-    let rows = session.read(plan, &[&values(search, clock::now())[..], last].concat())?;
-    let mut found = SearchResult::new();
-    for row in 0..rows.count() {
-        found.add(&rows, row, rows.get(row, 6).unwrap_or(0));
-    }
-    found.hints.sort_unstable_by_key(|hint| hint.position);
-    Ok((found, rows.count()))
+    let rows = session.read(plan, &[&values(search, now)[..], last].concat())?;
+    found.add_all(&session, &rows, |row| rows.get(row, 6).unwrap_or(0))?;
+    found.result.hints.sort_unstable_by_key(|hint| hint.position);
+    Ok((found.result, rows.count()))
 }
 
 /// Takes the snapshot of a search. Returns `None` if no job can run.
@@ -221,12 +271,17 @@ fn snapshot_for(search: &Search) -> Result<Option<LatestSnapshot>, Error> {
     Ok(subscription::feeds_jobs()?.is_none().then_some(snapshot))
 }
 
+/// Returns the time before which locks of external workers are dead.
+fn expired(now: Timestamp) -> Timestamp {
+    before(now, settings::job_expiry())
+}
+
 /// Returns the parameters that all searches begin with.
 fn values(search: &Search, now: Timestamp) -> [Value; 7] {
     let [whole, parts, tasks] = paused_queues(search.pauses, now);
     [
         now.into_datum(),
-        before(now, settings::job_expiry()).into_datum(),
+        expired(now).into_datum(),
         texts(search.tasks),
         texts_or_null(search.forbidden_flags),
         whole,
