@@ -25,7 +25,7 @@ const FIRST: &str = "A connection's first statement finds the caches of its proc
     what the table is like. The time of the connection itself is in both rates.";
 
 /// A table like jobs, with its indexes and without its triggers.
-const PLAIN: &str = "create table plain (like graphile_worker.jobs including all)";
+pub const PLAIN: &str = "create table plain (like graphile_worker.jobs including all)";
 
 pub fn one_connection(server: &Server, section: &mut Section) {
     section.note(ONE);

@@ -3,21 +3,29 @@
 use crate::Outcome;
 use crate::peer_process::Installed;
 use crate::peers::{LOCAL_QUEUE, PLAIN, Peer, Settings, WORKER_0_17, WORKER_0_18};
+use crate::pgbench::{Commits, Load, run_pgbench};
 use crate::queue::{Queue, Task};
 use crate::report::{Section, Target, number};
 use crate::server::{Server, median, rounds, run, scaled, told};
 use kongtask_tests::{Cluster, SOON, text, wait_until};
-use postgres::Client;
-use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const HOW: &str = "One job after another, each added by a statement of its own when all workers are idle again. A handler's \
-    start is clock_timestamp() in its first statement, or the Node process's clock when it is entered: both are the machine's. \
+const HOW: &str = "One job after another, each added by a statement of its own when all workers are idle again, by pgbench. The \
+    call of add_job is clock_timestamp() in its arguments: the client's own time is not the queue's. A handler's start is \
+    clock_timestamp() in its first statement, or the Node process's clock when it is entered: all are the machine's. \
     Before PostgreSQL 18, a function in SQL is parsed and planned in each transaction, before its first statement begins; \
     one in plpgsql keeps its plan.";
 
 const JOBS: usize = 200;
 const WORKERS: usize = 4;
+
+/// The first ones find the workers as they were started: they do not count.
+const FIRST: usize = 20;
+/// Long enough for all workers to be idle again.
+const PAUSE: Duration = Duration::from_millis(12);
+
+/// The payload of a job whose number is the time of the call, in microseconds.
+pub const NUMBER: &str = "json_build_object('n', (extract(epoch from clock_timestamp()) * 1000000)::bigint)";
 
 const PEERS: [&Peer; 2] = [&WORKER_0_17, &WORKER_0_18];
 
@@ -74,13 +82,18 @@ pub fn measure(server: &Server, section: &mut Section) {
             for (task, ours) in tasks.iter().zip(&mut ours) {
                 ours.add(queue.register(task).and_then(|()| {
                     server.serve(&[&queue.database], WORKERS);
-                    one_after_another(&mut queue.connect(), &task.identifier())
+                    one_after_another(server, &queue.database, &task.identifier())
                 }));
                 server.serve_nobody();
             }
-            for (peer, theirs) in peers.iter().zip(&mut theirs) {
+            for ((peer, installed), theirs) in PEERS.iter().zip(&peers).zip(&mut theirs) {
                 for (settings, theirs) in PEER_SETTINGS.iter().zip(theirs) {
-                    theirs.add(peer.as_ref().map_err(Clone::clone).and_then(|peer| of_peer(peer, settings)));
+                    theirs.add(
+                        installed
+                            .as_ref()
+                            .map_err(Clone::clone)
+                            .and_then(|installed| of_peer(server, peer, installed, settings)),
+                    );
                 }
             }
         }
@@ -165,36 +178,26 @@ pub fn after_idleness(_: &Server, section: &mut Section) {
     }
 }
 
-fn of_peer(peer: &Installed, settings: &Settings) -> Outcome<Vec<f64>> {
-    let mut worker = peer.work("start", settings.options)?;
-    let measured = worker.wait_until_ready().and_then(|()| one_after_another(&mut peer.connect(), "start"));
+fn of_peer(server: &Server, peer: &Peer, installed: &Installed, settings: &Settings) -> Outcome<Vec<f64>> {
+    let mut worker = installed.work("start", settings.options)?;
+    let measured = worker.wait_until_ready().and_then(|()| one_after_another(server, peer.database, "start"));
     let errors = worker.stop();
     measured.map_err(|error| format!("{error} {errors}"))
 }
 
-fn one_after_another(db: &mut Client, identifier: &str) -> Outcome<Vec<f64>> {
-    let jobs = scaled(JOBS);
-    let add = format!("select graphile_worker.add_job('{identifier}', json_build_object('n', $1::bigint))");
-    let add = db.prepare(&add).map_err(told)?;
-    run(db, "truncate started")?;
-    // The first ones find the workers as they were started: they do not count.
-    for n in -20..0_i64 {
-        db.query(&add, &[&n]).map_err(told)?;
-        sleep(Duration::from_millis(20));
-    }
-    let mut called = Vec::new();
-    for n in 0..jobs as i64 {
-        sleep(Duration::from_millis(12));
-        called.push(now());
-        db.query(&add, &[&n]).map_err(told)?;
-    }
-    if !wait_until(SOON, || text(db, "select count(*) from started where n >= 0") == jobs.to_string()) {
+fn one_after_another(server: &Server, database: &str, identifier: &str) -> Outcome<Vec<f64>> {
+    let jobs = FIRST + scaled(JOBS);
+    let mut db = server.connect(database);
+    run(&mut db, "truncate started")?;
+    let statement = format!("select graphile_worker.add_job('{identifier}', {NUMBER})");
+    let load = Load { statement: &statement, connections: 1, commits: Commits::Pausing(PAUSE) };
+    run_pgbench(server, database, &load, jobs)?;
+    if !wait_until(SOON, || text(&mut db, "select count(*) from started") == jobs.to_string()) {
         return Err(format!("not all of {jobs} jobs have started"));
     }
-    let started =
-        db.query("select extract(epoch from at)::float8 from started where n >= 0 order by n", &[]).map_err(told)?;
-    let mut ms: Vec<f64> =
-        started.iter().zip(&called).map(|(row, called)| (row.get::<_, f64>(0) - called) * 1e3).collect();
+    let latencies = "select extract(epoch from at)::float8 * 1e3 - n / 1e3 from started order by n offset $1";
+    let rows = db.query(latencies, &[&(FIRST as i64)]).map_err(told)?;
+    let mut ms: Vec<f64> = rows.iter().map(|row| row.get(0)).collect();
     ms.sort_by(f64::total_cmp);
     Ok(ms)
 }

@@ -1,7 +1,7 @@
 //! How long jobs wait while others keep coming: at half the rate that a queue can bear, as the mean of a day should be.
 
 use crate::Outcome;
-use crate::latency::PEER_SETTINGS;
+use crate::latency::{NUMBER, PEER_SETTINGS};
 use crate::peer_process::Worker;
 use crate::peers::{Peer, WORKER_0_17, WORKER_0_18};
 use crate::pgbench::{Commits, Load, Until, pgbench, rate_of};
@@ -22,9 +22,6 @@ const CONNECTIONS: usize = 8;
 /// Jobs for the greatest rate, and seconds at half of it.
 const JOBS: usize = 6_000;
 const SECONDS: f64 = 6.0;
-
-/// The number of a job is the time of the call, in microseconds.
-const NUMBER: &str = "json_build_object('n', (extract(epoch from clock_timestamp()) * 1000000)::bigint)";
 
 /// One queue: where its jobs are added, and its workers, which run while this is there.
 struct Side<'a> {

@@ -157,10 +157,6 @@ impl<'a> Installed<'a> {
         command
     }
 
-    pub fn connect(&self) -> postgres::Client {
-        self.server.connect(self.peer.database)
-    }
-
     pub fn server(&self) -> &Server {
         self.server
     }

@@ -4,11 +4,14 @@ use crate::Outcome;
 use crate::server::Server;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 #[derive(Clone, Copy)]
 pub enum Commits {
     /// A transaction for each statement.
     Each,
+    /// A transaction for each statement, and a time without any after it.
+    Pausing(Duration),
     /// One for fifty, sent without waiting for answers: what is left is the server's part.
     Pipelined,
     /// A transaction for each statement, and a connection, which begins with cold caches.
@@ -27,6 +30,7 @@ impl Load<'_> {
         let one = format!("{};\n", self.statement);
         match self.commits {
             Commits::Each | Commits::Connecting => (one, 1),
+            Commits::Pausing(pause) => (format!("{one}\\sleep {} us\n", pause.as_micros()), 1),
             Commits::Pipelined => (format!("\\startpipeline\nbegin;\n{}commit;\n\\endpipeline\n", one.repeat(50)), 50),
         }
     }
