@@ -1,4 +1,5 @@
--- Returns all limits: the name, the tasks, by, concurrency, rate, the seconds that it is for, and burst.
+-- Returns all limits, in the order of their names: the name, the tasks, by, concurrency, rate, the seconds that it is for, and
+-- burst.
 select
   settings.name,
   settings.tasks,
@@ -8,3 +9,4 @@ select
   pg_catalog.date_part('epoch', settings.per),
   settings.burst
 from kongtask.limit_settings as settings
+order by settings.name

@@ -29,21 +29,20 @@ pub fn has_keys(task: &Task) -> bool {
     task.limits.iter().any(|limit| limit.by.is_some())
 }
 
-/// Returns the limit whose key stands for a job on the ready list: the only one of the task that has keys.
-fn keyed_limit(task: &Task) -> Option<&Rc<Limit>> {
-    let mut keyed = task.limits.iter().filter(|limit| limit.by.is_some());
-    let first = keyed.next()?;
-    keyed.next().is_none().then_some(first)
+/// Returns the limit whose keys take turns on the ready list: the first of the task's limits that has keys.
+pub fn limit_of_turns(task: &Task) -> Option<&Rc<Limit>> {
+    task.limits.iter().find(|limit| limit.by.is_some())
 }
 
 /// Returns the key that stands for a job on the ready list.
 pub fn key(task: &Task, payload: Value, queue_name: Value) -> u64 {
-    keyed_limit(task).map_or(NO_KEY, |limit| limit.claim(payload, queue_name).key)
+    limit_of_turns(task).map_or(NO_KEY, |limit| limit.claim(payload, queue_name).key)
 }
 
 /// Returns true if only the rows of some jobs say what they are limited by.
 pub fn needs_rows(task: &Task, hints: &[Hint]) -> bool {
-    has_keys(task) && (keyed_limit(task).is_none() || hints.iter().any(|hint| hint.key == NO_KEY))
+    let have_keys = task.limits.iter().filter(|limit| limit.by.is_some()).count();
+    have_keys > 1 || have_keys == 1 && hints.iter().any(|hint| hint.key == NO_KEY)
 }
 
 /// Returns what jobs of a task are limited by, for each the limits with the job's keys. Jobs that are gone are left out,
@@ -53,16 +52,15 @@ pub fn claims<'t>(task: &'t Task, hints: &[Hint]) -> Result<Vec<(Hint, Vec<Claim
         return Ok(hints.iter().map(|&hint| (hint, with_key(task, hint.key))).collect());
     }
     let mut found = claims_of(task, hints.iter().map(|hint| hint.position.id).collect())?;
-    let keyed = keyed_limit(task).map(|limit| limit.terms.id);
     let with_claims = |&hint: &Hint| {
         let claims = found.remove(&hint.position.id)?;
-        let key = claims.iter().find(|claim| keyed == Some(claim.terms.id)).map_or(NO_KEY, |claim| claim.key);
+        let key = claims.iter().find(|claim| claim.key != NO_KEY).map_or(NO_KEY, |claim| claim.key);
         Some((Hint { key, ..hint }, claims))
     };
     Ok(hints.iter().filter_map(with_claims).collect())
 }
 
-/// Returns the claims of a job with this key, under the limit that has keys.
+/// Returns the claims of a job with this key, under the only limit that has keys.
 fn with_key(task: &Task, key: u64) -> Vec<Claim<'_>> {
     let key = |limit: &Limit| if limit.by.is_some() { key } else { NO_KEY };
     task.limits.iter().map(|limit| Claim { terms: &limit.terms, key: key(limit) }).collect()
@@ -197,10 +195,8 @@ pub fn sift(board: Board, database: Oid, tasks: &Tasks, role: Oid, hints: &mut V
         for (hint, claims) in claims(task, hints)? {
             if hint.key != NO_KEY {
                 keys.insert(hint.position.id, hint.key);
-                claims
-                    .iter()
-                    .filter(|claim| claim.key != NO_KEY)
-                    .for_each(|claim| *counts.entry(claim.id()).or_default() += 1);
+                let of_turns = claims.iter().find(|claim| claim.key == hint.key);
+                of_turns.into_iter().for_each(|claim| *counts.entry(claim.id()).or_default() += 1);
             }
             jobs.push((hint.position, claims));
         }

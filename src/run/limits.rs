@@ -176,10 +176,11 @@ impl Runner {
     /// worker that runs the last of them does that.
     fn has_enough_on_list(&self, tasks: &Tasks, limit: u64, key: u64) -> bool {
         const ENOUGH: usize = 8;
-        let terms = tasks.limits.get(limit).map(|limit| &limit.terms).filter(|_| key != NO_KEY);
-        terms.is_some_and(|terms| {
-            self.list.with(|ready| ready.has(ENOUGH, |hint| hint.key == key && terms.covers(hint.task)))
-        })
+        let has_its_keys = |hint: &Hint| {
+            let of_turns = tasks.tagged(self.role, hint.task).and_then(|task| limited::limit_of_turns(task));
+            of_turns.is_some_and(|of_turns| of_turns.terms.id == limit)
+        };
+        key != NO_KEY && self.list.with(|ready| ready.has(ENOUGH, |hint| hint.key == key && has_its_keys(hint)))
     }
 
     /// Searches for jobs that wait under limits and keys that have room: those given, or all.

@@ -83,7 +83,7 @@ pub enum Kind {
 #[repr(C)]
 pub struct Hint {
     pub position: Position,
-    /// The hash of the key that it is limited by, if there is one and no more: see `src/tasks/limits.rs`.
+    /// The hash of the key that it is limited by, under the first of its limits that has keys: see `src/tasks/limits.rs`.
     pub key: u64,
     /// Tells its task from others: see [`crate::tasks::registry::tag`].
     pub task: u32,

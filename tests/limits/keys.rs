@@ -94,7 +94,18 @@ fn passed(cluster: &Cluster, others: usize) -> i32 {
 
 #[test]
 fn keys_that_have_room_take_turns() {
+    take_turns(&cluster(&["kongtask.workers = 2", "synchronous_commit = off"]));
+}
+
+/// By those of the first one, in the order of the names.
+#[test]
+fn keys_that_have_room_take_turns_where_another_limit_has_keys_too() {
     let cluster = cluster(&["kongtask.workers = 2", "synchronous_commit = off"]);
+    cluster.sql("select kongtask.set_limit('times', '{work}', by := 's', concurrency := 100)");
+    take_turns(&cluster);
+}
+
+fn take_turns(cluster: &Cluster) {
     cluster.sql("select kongtask.set_limit('tenants', '{work}', by := 'key', concurrency := 100)");
     // Those of two great tenants are more than the ready list holds.
     cluster.sql(&add("work", 1, 12_000, "'s', 0.005, 'key', 'great'"));
@@ -102,7 +113,7 @@ fn keys_that_have_room_take_turns() {
     cluster.sql(&add("work", 12_001, 14_000, "'s', 0.005, 'key', 'great'"));
     cluster.sql(&add("work", 14_001, 14_005, "'s', 0, 'key', n"));
     cluster.sql("create table added as select clock_timestamp() as committed");
-    let passed = passed(&cluster, 5);
+    let passed = passed(cluster, 5);
     assert!(passed <= 40, "{passed} jobs of the great tenant began before the last of the small ones");
     cluster.sql("select kongtask.pause()");
 }
