@@ -22,7 +22,7 @@ const RIGHT: Steps = Steps { offer: ReadyList::offer, end_search: ReadyList::end
 const SESSION: i32 = 1;
 
 fn hint(run_at: i64) -> Hint {
-    Hint { position: Position { priority: 0, run_at, id: run_at }, key: 0, task: 1, kind: Kind::Plain }
+    Hint { position: Position { priority: 0, run_at, id: run_at }, key: 0, row: 0, task: 1, kind: Kind::Plain }
 }
 
 /// The committed rows of `jobs`, and the list of the role that runs them.

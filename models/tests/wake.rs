@@ -10,7 +10,7 @@ use loom::thread;
 use std::convert::Infallible;
 
 fn hint(id: i64) -> Hint {
-    Hint { position: Position { priority: 0, run_at: id, id }, key: 0, task: 1, kind: Kind::Plain }
+    Hint { position: Position { priority: 0, run_at: id, id }, key: 0, row: 0, task: 1, kind: Kind::Plain }
 }
 
 fn searched_list() -> Mutex<Box<ReadyList>> {

@@ -13,7 +13,7 @@ select
   job.priority
 from (
   -- Not by the index of what can run, which would be read from end to end.
-  select *
+  select jobs.*, jobs.ctid
   from @extschema@.jobs
   where jobs.id operator(pg_catalog.=) any ($8)
   offset 0

@@ -20,7 +20,7 @@ use crate::schema::job_row::{attribute, timestamp};
 use crate::settings;
 use crate::shared;
 use crate::shared::queue_hints::{Floors, Look, Terms};
-use crate::shared::ready_list::{Hint, Kind, NO_KEY, Position};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY, NO_ROW, Position};
 use crate::signals::commit_notes;
 use crate::tasks::registry::{Task, Tasks};
 use pgrx::IntoDatum;
@@ -196,7 +196,7 @@ impl QueueSearch<'_> {
             }
             let first = *due.get_or_insert(position);
             if let Some(task) = self.tasks.get(&identifier) {
-                let hint = Hint { position, key: NO_KEY, task: task.tag, kind: Kind::Queued };
+                let hint = Hint { position, key: NO_KEY, row: NO_ROW, task: task.tag, kind: Kind::Queued };
                 let is_plain = rows.value(attribute::KEY).is_none()
                     && rows.value(attribute::LOCKED_AT).is_none()
                     && rows.value(attribute::ATTEMPTS).is_some_and(|attempts| attempts.value() as i32 == 0);
@@ -293,7 +293,7 @@ fn by_statement(
             };
             let task = rows.get::<DbText>(row, 3).and_then(|identifier| tasks.get(&identifier));
             if let Some(task) = task {
-                let hint = Hint { position, key: NO_KEY, task: task.tag, kind: Kind::Queued };
+                let hint = Hint { position, key: NO_KEY, row: NO_ROW, task: task.tag, kind: Kind::Queued };
                 return Ok(Some(NextJob { hint, task: task.clone(), is_first, is_plain: false, address: None }));
             }
             (from, is_first) = (position.next(), false);

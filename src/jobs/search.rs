@@ -4,6 +4,7 @@ use super::{hash, plan};
 use crate::error::Error;
 use crate::holds::subscription;
 use crate::pg::clock::{self, Timestamp, before};
+use crate::pg::heap::RowAddress;
 use crate::pg::spi::{Plan, Rows, Session, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
@@ -11,7 +12,7 @@ use crate::schema;
 use crate::schema::job_row::timestamp;
 use crate::settings;
 use crate::shared;
-use crate::shared::ready_list::{Hint, Kind, NO_KEY, Position};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY, NO_ROW, Position};
 use crate::tasks::pauses::{PausedQueues, Pauses};
 use crate::tasks::registry;
 use pgrx::IntoDatum;
@@ -66,8 +67,8 @@ impl Found {
         Found { result, queues: HashMap::new(), expired: expired(now) }
     }
 
-    /// Adds those of the rows of a statement that can run. It returns id, run_at, task, queue, is plain, and the kongtask worker
-    /// that has locked the job. `priority` returns that of a row. Returns the position of the last row.
+    /// Adds those of the rows of a statement that can run. It returns id, run_at, task, queue, is plain, the kongtask worker that
+    /// has locked the job, and the address of its row. `priority` returns that of a row. Returns the position of the last row.
     fn add_all(
         &mut self,
         session: &Session,
@@ -92,6 +93,7 @@ impl Found {
             None => self.result.hints.push(Hint {
                 position,
                 key: NO_KEY,
+                row: rows.value(row, 6).map_or(NO_ROW, |address| RowAddress::new(address).to_number()),
                 task: registry::tag(&rows.get::<DbText>(row, 2).unwrap_or_default()),
                 kind: kind(queue.is_some(), rows.get(row, 4).unwrap_or(false)),
             }),
@@ -257,7 +259,7 @@ fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchRe
     let Some(_snapshot) = snapshot_for(search)? else { return Ok((found.result, 0)) };
     let session = schema::session()?;
     let rows = session.read(plan, &[&values(search, now)[..], last].concat())?;
-    found.add_all(&session, &rows, |row| rows.get(row, 6).unwrap_or(0))?;
+    found.add_all(&session, &rows, |row| rows.get(row, 7).unwrap_or(0))?;
     found.result.hints.sort_unstable_by_key(|hint| hint.position);
     Ok((found.result, rows.count()))
 }

@@ -68,33 +68,49 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     let now = clock::now();
     let mut jobs = Vec::with_capacity(take.ids.len());
     for &id in take.ids {
-        let found = heap::find(installed.table, installed.primary_key, id)?;
-        jobs.extend(delete_one(&installed, take, found, None, now)?);
+        jobs.extend(delete_found(&installed, take, find(&installed, id, None)?, None, now)?);
     }
     Ok(jobs)
 }
 
-/// Deletes a job as [`delete`] does, in a queue that the worker has locked. Returns `None` where it cannot be taken so, or not
-/// without the executor.
-pub fn delete_in_queue(take: &TakeRequest, address: Option<RowAddress>, queue: &DbText) -> Result<Option<Job>, Error> {
-    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(None) };
-    let now = clock::now();
-    let at_address = address.map(|address| heap::found_at(installed.table, address)).transpose()?.flatten();
-    if at_address.as_ref().is_some_and(|found| Job::new(found.row).id == *id) {
-        return delete_one(&installed, take, at_address, Some(queue), now);
-    }
-    delete_one(&installed, take, heap::find(installed.table, installed.primary_key, *id)?, Some(queue), now)
+/// Deletes one job as [`delete`] does. `address` says where its row was, if that is known.
+pub fn delete_one(take: &TakeRequest, address: Option<RowAddress>) -> Result<Option<Job>, Error> {
+    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(delete(take)?.pop()) };
+    delete_found(&installed, take, find(&installed, *id, address)?, None, clock::now())
 }
 
-fn delete_one(
+/// Deletes a job as [`delete_one`] does, in a queue that the worker has locked. Returns `None` where it cannot be taken so, or
+/// not without the executor.
+pub fn delete_in_queue(take: &TakeRequest, address: Option<RowAddress>, queue: &DbText) -> Result<Option<Job>, Error> {
+    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(None) };
+    delete_found(&installed, take, find(&installed, *id, address)?, Some(queue), clock::now())
+}
+
+/// Finds a job, first where its row was. A row that has moved is no longer visible there, and another may be.
+fn find(
+    installed: &table_shape::Installed,
+    id: i64,
+    address: Option<RowAddress>,
+) -> Result<Option<(Job, Found)>, Error> {
+    let with_job = |found: Found| (Job::new(found.row), found);
+    let at_address = match address {
+        Some(address) => heap::found_at(installed.table, address)?.map(with_job),
+        None => None,
+    };
+    match at_address.filter(|(job, _)| job.id == id) {
+        Some(found) => Ok(Some(found)),
+        None => Ok(heap::find(installed.table, installed.primary_key, id)?.map(with_job)),
+    }
+}
+
+fn delete_found(
     installed: &table_shape::Installed,
     take: &TakeRequest,
-    found: Option<Found>,
+    found: Option<(Job, Found)>,
     queue: Option<&DbText>,
     now: Timestamp,
 ) -> Result<Option<Job>, Error> {
-    let Some(found) = found else { return Ok(None) };
-    let job = Job::new(found.row);
+    let Some((job, found)) = found else { return Ok(None) };
     let is_taken =
         job.is_first_and_due(take.task, queue, now) && take.has_room(&job) && heap::delete(installed.table, &found)?;
     Ok(is_taken.then_some(job))

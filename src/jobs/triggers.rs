@@ -14,7 +14,7 @@ use crate::pg::{catalog, notify};
 use crate::schema;
 use crate::schema::job_row::{attribute, timestamp};
 use crate::shared;
-use crate::shared::ready_list::{Hint, NO_KEY, Position};
+use crate::shared::ready_list::{Hint, NO_KEY, NO_ROW, Position};
 use crate::signals::commit_notes::{self, Change};
 use crate::tasks::registry;
 use pgrx::IntoDatum;
@@ -187,6 +187,7 @@ pub fn note(job: &Changed) -> Result<(), Error> {
             let hint = Hint {
                 position,
                 key,
+                row: NO_ROW,
                 task: task.tag,
                 kind: search::kind(job.queue_name.is_some(), job.attempts == 0 && !job.has_key),
             };

@@ -4,7 +4,9 @@
 use super::catch::{PgError, catch};
 use super::index_scan::ScanKeyEntryInitialize;
 use super::spi::Value;
+use super::xact;
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::Cell;
 use std::ffi::c_int;
 
 // Not pgrx's bindings: see `catch`.
@@ -306,6 +308,16 @@ impl RowAddress {
         RowAddress { block: u32::from(ip_blkid.bi_hi) << 16 | u32::from(ip_blkid.bi_lo), line: ip_posid }
     }
 
+    /// Returns it as a number, which is not 0.
+    pub fn to_number(self) -> u64 {
+        u64::from(self.block) << 16 | u64::from(self.line)
+    }
+
+    /// Returns the address that a number stands for; `None` for 0.
+    pub fn of_number(number: u64) -> Option<RowAddress> {
+        (number != 0).then_some(RowAddress { block: (number >> 16) as u32, line: number as u16 })
+    }
+
     /// Returns it as a `tid`, in the current memory context.
     pub fn datum(self) -> Datum {
         // SAFETY: a fresh palloc of its size, filled in.
@@ -557,6 +569,7 @@ fn at<T>(
     address: RowAddress,
     copy: impl FnOnce(pg_sys::HeapTuple, pg_sys::TupleDesc) -> T,
 ) -> Result<Option<T>, PgError> {
+    xact::at_end(forget_reach);
     // SAFETY: as in `insert`. The buffer that is pinned is released once the tuple is copied.
     unsafe {
         catch(|| {
@@ -564,7 +577,7 @@ fn at<T>(
             let mut tuple = std::mem::zeroed::<pg_sys::HeapTupleData>();
             tuple.t_self = address.pointer();
             let mut buffer = 0;
-            let found = (address.block < RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+            let found = (reaches(relation, address.block)
                 && heap_fetch(relation, pg_sys::GetActiveSnapshot(), &mut tuple, &mut buffer, false))
             .then(|| {
                 let copied = copy(&mut tuple, (*relation).rd_att);
@@ -575,6 +588,36 @@ fn at<T>(
             found
         })
     }
+}
+
+thread_local! {
+    /// A table of which it is known how many blocks it has at least, until the transaction ends. It is locked until then, and
+    /// only who has locked it against all others makes it shorter.
+    static REACHES: Cell<Option<(Oid, u32)>> = const { Cell::new(None) };
+}
+
+fn forget_reach(_committed: bool) {
+    REACHES.set(None);
+}
+
+/// Returns true if a table has a block. To ask the system each time would take as long as to fetch the row.
+///
+/// # Safety
+/// Within the closure of [`catch`], of an open table that is locked.
+unsafe fn reaches(relation: pg_sys::Relation, block: u32) -> bool {
+    // SAFETY: as its caller says.
+    let (table, blocks) = unsafe {
+        let table = (*relation).rd_id;
+        if REACHES.get().is_some_and(|(its, blocks)| its == table && block < blocks) {
+            return true;
+        }
+        (table, RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM))
+    };
+    // The lock may be a subtransaction's, and end with it.
+    if xact::is_at_top() {
+        REACHES.set(Some((table, blocks)));
+    }
+    block < blocks
 }
 
 /// Changes columns of a row, and returns its new version, in the current memory context; `None` if another transaction

@@ -46,6 +46,7 @@ use crate::jobs::take::{self, TakeRequest};
 use crate::jobs::{fail, postpone, queues, recover};
 use crate::pg::catch::{Level, PgError, Raise, is_logged, log, log_with};
 use crate::pg::clock::{NEVER, Tick, Timestamp};
+use crate::pg::heap::RowAddress;
 use crate::pg::memory::Arena;
 use crate::pg::spi::Value;
 use crate::pg::text::{DbText, text};
@@ -286,6 +287,15 @@ impl Runner {
         let jobs = self.arena.within(|| take::delete(&take))?;
         self.offer_changed(taken, take);
         Ok(jobs)
+    }
+
+    /// Deletes one job in the current transaction. Returns `None` if it cannot be taken.
+    fn delete_one(&self, taken: &TakenJobs, hint: &Hint) -> Result<Option<Job>, Error> {
+        let ids = [hint.position.id];
+        let take = self.take(taken, &ids);
+        let job = self.arena.within(|| take::delete_one(&take, RowAddress::of_number(hint.row)))?;
+        self.offer_changed(taken, take);
+        Ok(job)
     }
 
     /// Puts the jobs back on the list that fall under other keys than they were granted room for. Whoever takes them then

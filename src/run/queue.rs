@@ -25,7 +25,7 @@ use crate::pg::{background, clock, fault, latch, xact};
 use crate::schema;
 use crate::schema::job_row::Job;
 use crate::settings;
-use crate::shared::ready_list::{Hint, Kind, NO_KEY};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY, NO_ROW};
 use crate::shared::{self, DatabaseEntry, State, TakenRange, crash_records};
 use crate::tasks::registry::{self, Task, Tasks};
 use std::rc::Rc;
@@ -336,5 +336,5 @@ impl Runner {
 /// Returns what stands for a claimed job. To be called within a transaction, as it reads the job's row.
 fn claimed_hint(job: &Job, task: &Task) -> Hint {
     let kind = if job.queue_name().is_some() { Kind::Queued } else { Kind::Claimed };
-    Hint { position: job.position(), key: NO_KEY, task: task.tag, kind }
+    Hint { position: job.position(), key: NO_KEY, row: NO_ROW, task: task.tag, kind }
 }

@@ -14,7 +14,7 @@ use crate::pg::{clock, fault, spi, xact};
 use crate::schema::job_row::Job;
 use crate::shared;
 use crate::shared::crash_records;
-use crate::shared::ready_list::{Hint, Kind, NO_KEY};
+use crate::shared::ready_list::{Hint, Kind, NO_KEY, NO_ROW};
 use crate::signals::{commit_notes, wake};
 use crate::tasks::registry::{self, Keep, Task};
 
@@ -28,15 +28,13 @@ impl Runner {
             };
         }
         self.begin();
-        let id = taken.hints[0].position.id;
-        match self.delete(taken, &[id]) {
-            Ok(mut jobs) => match jobs.pop() {
-                Some(job) => self.attempt(&job, &Attempt { task: &taken.task, mode }, None).map(|_| ()),
-                None => {
-                    self.see_what_was_skipped(&[id], &[], &taken.forbidden_flags)?;
-                    Ok(xact::commit()?)
-                }
-            },
+        let hint = &taken.hints[0];
+        match self.delete_one(taken, hint) {
+            Ok(Some(job)) => self.attempt(&job, &Attempt { task: &taken.task, mode }, None).map(|_| ()),
+            Ok(None) => {
+                self.see_what_was_skipped(&[hint.position.id], &[], &taken.forbidden_flags)?;
+                Ok(xact::commit()?)
+            }
             // A user's trigger may have raised while the row was deleted, so that there is no row to record the failure
             // for. A claimed attempt has one.
             Err(_) => {
@@ -227,7 +225,7 @@ impl Runner {
 
     /// Returns what stands for a job on the ready list. To be called within a transaction, as it reads the job's row.
     fn hint(job: &Job, attempt: &Attempt, kind: Kind) -> Hint {
-        Hint { position: job.position(), key: NO_KEY, task: attempt.task.tag, kind }
+        Hint { position: job.position(), key: NO_KEY, row: NO_ROW, task: attempt.task.tag, kind }
     }
 
     /// Puts a job back on the ready list.

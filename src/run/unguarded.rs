@@ -200,7 +200,7 @@ impl<'j> Jobs<'j> {
             latch::hold_cancels();
             // A handler may have changed the row of a job behind its own.
             let _snapshot = LatestSnapshot::take();
-            if let Some(job) = runner.delete(self.taken, &[self.taken.hints[at].position.id])?.pop() {
+            if let Some(job) = runner.delete_one(self.taken, &self.taken.hints[at])? {
                 _ = row.set(job);
             }
         }

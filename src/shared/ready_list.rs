@@ -38,6 +38,9 @@ use super::sync::LANES;
 /// The key of a job that is limited by none, or by one that is not known.
 pub const NO_KEY: u64 = 0;
 
+/// The address of a row that is not known.
+pub const NO_ROW: u64 = 0;
+
 /// How many jobs of a lane are put on the list behind the watermark.
 const MOST_AHEAD: u16 = 32;
 
@@ -85,6 +88,8 @@ pub struct Hint {
     pub position: Position,
     /// The hash of the key that it is limited by, under the first of its limits that has keys: see `src/tasks/limits.rs`.
     pub key: u64,
+    /// Where a search has found its row, as a number; [`NO_ROW`] for those that a commit has reported. It may have moved.
+    pub row: u64,
     /// Tells its task from others: see [`crate::tasks::registry::tag`].
     pub task: u32,
     pub kind: Kind,
@@ -535,7 +540,13 @@ mod tests {
     }
 
     fn hint(run_at: i64) -> Hint {
-        Hint { position: Position { priority: 0, run_at, id: run_at }, key: NO_KEY, task: 1, kind: Kind::Plain }
+        Hint {
+            position: Position { priority: 0, run_at, id: run_at },
+            key: NO_KEY,
+            row: NO_ROW,
+            task: 1,
+            kind: Kind::Plain,
+        }
     }
 
     fn taken(ready: &mut ReadyList) -> Vec<i64> {

@@ -86,6 +86,64 @@ fn what_was_passed_runs_once_nothing_keeps_it() {
     cluster.wait_for("select count(distinct n) || ' ' || count(*) from done", "1401 1401");
 }
 
+/// A search tells where the rows are, so that workers need not look them up in an index; but they may be elsewhere by then.
+#[test]
+fn jobs_that_a_search_has_found_are_taken_where_they_lie_or_where_they_have_gone() {
+    let cluster = without_polling(&["kongtask.workers = 1", "autovacuum = off"]);
+    let mut holder = cluster.connect();
+    holder.batch_execute("select pg_advisory_lock(1)").expect("lock");
+    cluster.sql(
+        "create function hold() returns void language sql as 'select pg_advisory_xact_lock(1)';
+         select kongtask.register_task('note', 'note(json)', max_batch := 50), kongtask.register_task('hold', 'hold()')",
+    );
+    let add = |from: usize, to: usize| {
+        cluster.sql("select kongtask.pause()");
+        cluster.sql(&format!(
+            "select graphile_worker.add_job('hold', priority := -1);
+             select count(graphile_worker.add_job('note', to_json(n))) from generate_series({from}, {to}) n;
+             select kongtask.resume()"
+        ));
+        cluster.wait_for(RUNNING, "1");
+    };
+    let let_go = |holder: &mut postgres::Client| {
+        holder.batch_execute("select pg_advisory_unlock(1)").expect("unlock");
+        cluster.wait_for(JOBS, "0");
+        cluster.wait_for(IDLE, "1");
+    };
+    let mut db = cluster.connect();
+    let mut looked_up = || {
+        text(&mut db, "select pg_stat_force_next_flush()");
+        let scans = "select idx_scan from pg_stat_user_indexes where indexrelname = 'jobs_pkey'";
+        text(&mut db, scans).parse::<usize>().expect("a number")
+    };
+    add(1, 2000);
+    let before = looked_up();
+    let_go(&mut holder);
+    let looked_up = looked_up() - before;
+    assert!(looked_up < 100, "{looked_up} of 2000 jobs were looked up in the index");
+    assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "2000 2000");
+
+    holder.batch_execute("select pg_advisory_lock(1)").expect("lock");
+    add(2001, 4000);
+    // Where rows were, there are others, or none.
+    cluster.sql(
+        "delete from graphile_worker.jobs where task_identifier = 'note' and payload::text::int <= 2500;
+         update graphile_worker.jobs set payload = to_json(payload::text::int + 10000)
+           where task_identifier = 'note' and payload::text::int <= 3000",
+    );
+    let mut vacuum = cluster.connect();
+    let vacuum = thread::spawn(move || vacuum.batch_execute("vacuum full graphile_worker.jobs"));
+    cluster.wait_for("select count(*) from pg_locks where not granted and locktype = 'relation'", "1");
+    let_go(&mut holder);
+    vacuum.join().expect("a thread").expect("vacuum");
+    assert_eq!(cluster.text("select count(*) || ' ' || count(distinct n) from done"), "3500 3500");
+    assert_eq!(
+        cluster.text("select count(*) || ' ' || min(n) || ' ' || max(n) from done where n > 10000"),
+        "500 12501 13000"
+    );
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
 #[test]
 fn order_is_priority_then_run_at_then_id() {
     let cluster = with_note(&["kongtask.workers = 1"]);
