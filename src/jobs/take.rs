@@ -53,8 +53,9 @@ impl<'a> TakeRequest<'a> {
 }
 
 /// Deletes plain jobs (no key, no queue, never tried): they are completed once this transaction commits. Does so
-/// without the executor where possible, which also saves locking each row first.
-pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
+/// without the executor where possible, which also saves locking each row first. `addresses` say where the rows were, as far
+/// as that is known.
+pub fn delete(take: &TakeRequest, addresses: &[Option<RowAddress>]) -> Result<Vec<Job>, Error> {
     static DELETE: Plan = plan!("delete_plain", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID).by_index();
     let Some(installed) = table_to_write(take)? else {
         let values = take.values();
@@ -67,15 +68,15 @@ pub fn delete(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     };
     let now = clock::now();
     let mut jobs = Vec::with_capacity(take.ids.len());
-    for &id in take.ids {
-        jobs.extend(delete_found(&installed, take, find(&installed, id, None)?, None, now)?);
+    for (&id, &address) in take.ids.iter().zip(addresses) {
+        jobs.extend(delete_found(&installed, take, find(&installed, id, address)?, None, now)?);
     }
     Ok(jobs)
 }
 
-/// Deletes one job as [`delete`] does. `address` says where its row was, if that is known.
+/// Deletes one job as [`delete`] does.
 pub fn delete_one(take: &TakeRequest, address: Option<RowAddress>) -> Result<Option<Job>, Error> {
-    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(delete(take)?.pop()) };
+    let (Some(installed), [id]) = (table_to_write(take)?, take.ids) else { return Ok(delete(take, &[address])?.pop()) };
     delete_found(&installed, take, find(&installed, *id, address)?, None, clock::now())
 }
 

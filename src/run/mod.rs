@@ -282,9 +282,11 @@ impl Runner {
     }
 
     /// Deletes jobs in the current transaction.
-    fn delete(&self, taken: &TakenJobs, ids: &[i64]) -> Result<Vec<Job>, Error> {
-        let take = self.take(taken, ids);
-        let jobs = self.arena.within(|| take::delete(&take))?;
+    fn delete(&self, taken: &TakenJobs, hints: &[Hint]) -> Result<Vec<Job>, Error> {
+        let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
+        let addresses: Vec<_> = hints.iter().map(|hint| RowAddress::of_number(hint.row)).collect();
+        let take = self.take(taken, &ids);
+        let jobs = self.arena.within(|| take::delete(&take, &addresses))?;
         self.offer_changed(taken, take);
         Ok(jobs)
     }

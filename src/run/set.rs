@@ -90,7 +90,7 @@ impl Runner {
         let (jobs, snoozed) = match part {
             Part::InPlace(hints) => {
                 let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
-                deleted = self.delete(taken, &ids)?;
+                deleted = self.delete(taken, hints)?;
                 self.see_what_was_skipped(&ids, &deleted, &taken.forbidden_flags)?;
                 self.call_for(&deleted, &handler, taken)?;
                 let snoozed = self.snooze_all(&deleted, RunMode::InPlace)?;

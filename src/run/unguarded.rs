@@ -177,7 +177,7 @@ impl<'j> Jobs<'j> {
     fn prepare(&mut self, runner: &Runner) -> Result<(), Error> {
         let ids = self.taken.ids();
         if self.claimed.is_none() && !take::deletes_quickly(&runner.take(self.taken, &ids))? {
-            let jobs = runner.delete(self.taken, &ids)?;
+            let jobs = runner.delete(self.taken, &self.taken.hints)?;
             runner.see_what_was_skipped(&ids, &jobs, &self.taken.forbidden_flags)?;
             self.deleted.iter().zip(jobs).for_each(|(row, job)| _ = row.set(job));
             self.all_deleted = true;

@@ -94,13 +94,15 @@ fn jobs_that_a_search_has_found_are_taken_where_they_lie_or_where_they_have_gone
     holder.batch_execute("select pg_advisory_lock(1)").expect("lock");
     cluster.sql(
         "create function hold() returns void language sql as 'select pg_advisory_xact_lock(1)';
-         select kongtask.register_task('note', 'note(json)', max_batch := 50), kongtask.register_task('hold', 'hold()')",
+         select kongtask.register_task('note', 'note(json)', max_batch := 50), kongtask.register_task('hold', 'hold()'),
+           kongtask.register_task('set', 'note_all(json[])', max_batch := 50)",
     );
     let add = |from: usize, to: usize| {
         cluster.sql("select kongtask.pause()");
         cluster.sql(&format!(
             "select graphile_worker.add_job('hold', priority := -1);
-             select count(graphile_worker.add_job('note', to_json(n))) from generate_series({from}, {to}) n;
+             select count(graphile_worker.add_job(case when n % 200 < 100 then 'note' else 'set' end, to_json(n)))
+             from generate_series({from}, {to}) n;
              select kongtask.resume()"
         ));
         cluster.wait_for(RUNNING, "1");
@@ -127,9 +129,9 @@ fn jobs_that_a_search_has_found_are_taken_where_they_lie_or_where_they_have_gone
     add(2001, 4000);
     // Where rows were, there are others, or none.
     cluster.sql(
-        "delete from graphile_worker.jobs where task_identifier = 'note' and payload::text::int <= 2500;
+        "delete from graphile_worker.jobs where task_identifier <> 'hold' and payload::text::int <= 2500;
          update graphile_worker.jobs set payload = to_json(payload::text::int + 10000)
-           where task_identifier = 'note' and payload::text::int <= 3000",
+           where task_identifier <> 'hold' and payload::text::int <= 3000",
     );
     let mut vacuum = cluster.connect();
     let vacuum = thread::spawn(move || vacuum.batch_execute("vacuum full graphile_worker.jobs"));
