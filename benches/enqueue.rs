@@ -74,6 +74,8 @@ pub fn one_connection(server: &Server, section: &mut Section) {
         let standings = compete(section, vec![ours, theirs, plain]);
         let ratio = ratio(&standings[0], &standings[1]);
         section.require("add_job, to that of graphile-worker 0.9.0", what, ratio, Target::AtLeast(2.5));
+        let to_insert = self::ratio(&standings[0], &standings[2]);
+        section.require("add_job, to a plain INSERT of the row", what, to_insert, Target::AtLeast(0.95));
     }
     server.drop(&queue.database);
     server.drop(WORKER_0_9.database);

@@ -593,6 +593,28 @@ fn a_queue_that_is_locked_for_each_job_anew_takes_work_in_proportion_while_an_ol
     cluster.wait_for("select count(*) from graphile_worker.job_queues", "0");
 }
 
+/// More of them than one search returns, and no worker that would search the whole table.
+#[test]
+fn what_falls_due_is_found_behind_many_jobs_of_a_locked_queue() {
+    let cluster = cluster(&[
+        "kongtask.workers = 1",
+        "kongtask.poll_interval = '1h'",
+        "kongtask.worker_idle_timeout = '50ms'",
+        "kongtask.scheduler_idle_timeout = -1",
+    ]);
+    cluster.sql("select graphile_worker.add_job('run', '{\"do\": \"select\"}')");
+    cluster.wait_for("select count(*) from kongtask.workers", "0");
+    // The scheduler has seen the lock when it looks for what falls due.
+    cluster.sql(
+        "insert into graphile_worker.job_queues (queue_name, job_count, locked_at, locked_by) values ('q', 1, now(), 'other');
+         select count(graphile_worker.add_job('run', '{\"do\": \"select\"}', 'q', now() + interval '1 s'))
+           from generate_series(1, 2000);
+         select graphile_worker.add_job('run', '{\"do\": \"select\"}', run_at := now() + interval '1001 ms')",
+    );
+    cluster.wait_for("select count(*) from graphile_worker.jobs where queue_name is null", "0");
+    assert_eq!(cluster.text(JOBS), "2000");
+}
+
 /// They are passed by their first, whoever looks for the next job.
 #[test]
 fn jobs_of_a_queue_that_are_scheduled_for_later_cost_nothing() {

@@ -6,7 +6,7 @@ use super::triggers::updated_at;
 use crate::error::Error;
 use crate::pg::args::{Row, Text};
 use crate::pg::clock;
-use crate::pg::heap::{self, Index};
+use crate::pg::heap::{self, Index, RowAddress, Version};
 use crate::pg::spi::Value;
 use crate::pg::text::DbText;
 use crate::pg::xact::LatestSnapshot;
@@ -25,19 +25,20 @@ pub(super) struct Claims {
 }
 
 /// Claims jobs of a task for a worker, in a READ COMMITTED transaction. Leaves out those that cannot run any more, or that
-/// another transaction has locked. `queue_name` is the queue that the worker has locked, if any.
+/// another transaction has locked. `addresses` say where their rows were, as far as that is known; `queue_name` is the queue that the worker has locked, if any.
 pub(super) fn claim_without_executor(
     installed: &Installed,
     ids: &[i64],
+    addresses: &[Option<RowAddress>],
     task: &DbText,
     worker_id: Value,
     queue_name: Value,
 ) -> Result<Claims, Error> {
     let mut claims = Claims { jobs: Vec::with_capacity(ids.len()), left: Vec::new() };
     let now = clock::now();
-    for &id in ids {
+    for (&id, &address) in ids.iter().zip(addresses) {
         let _snapshot = LatestSnapshot::take();
-        let Some(version) = heap::find_version(installed.table, installed.primary_key, id)? else { continue };
+        let Some(version) = find(installed, id, address)? else { continue };
         let columns = Columns::of(version.row);
         if columns.is_locked {
             // Of an external worker that may be dead.
@@ -64,6 +65,15 @@ pub(super) fn claim_without_executor(
         }
     }
     Ok(claims)
+}
+
+/// Finds a job's row, first where it was.
+fn find(installed: &Installed, id: i64, address: Option<RowAddress>) -> Result<Option<Version>, Error> {
+    let at_address = address.map(|address| heap::version_at(installed.table, address)).transpose()?.flatten();
+    match at_address.filter(|version| Row::new(version.row).get(attribute::ID) == Some(id)) {
+        Some(version) => Ok(Some(version)),
+        None => Ok(heap::find_version(installed.table, installed.primary_key, id)?),
+    }
 }
 
 fn order(installed: &Installed) -> Index<4> {

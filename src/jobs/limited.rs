@@ -41,8 +41,8 @@ pub fn key(task: &Task, payload: Value, queue_name: Value) -> u64 {
 
 /// Returns true if only the rows of some jobs say what they are limited by.
 pub fn needs_rows(task: &Task, hints: &[Hint]) -> bool {
-    let have_keys = task.limits.iter().filter(|limit| limit.by.is_some()).count();
-    have_keys > 1 || have_keys == 1 && hints.iter().any(|hint| hint.key == NO_KEY)
+    let keyed = task.limits.iter().filter(|limit| limit.by.is_some()).count();
+    keyed > 1 || keyed == 1 && hints.iter().any(|hint| hint.key == NO_KEY)
 }
 
 /// Returns what jobs of a task are limited by, for each the limits with the job's keys. Jobs that are gone are left out,

@@ -54,8 +54,8 @@ pub struct SearchResult {
 /// A search under way.
 struct Found {
     result: SearchResult,
-    /// Whether the queues that were met are locked, by the hashes of their names. Each is looked up once: that costs as much as
-    /// its row has versions, and all jobs of a queue may be found.
+    /// True for those of the queues that are locked, by the hashes of their names. Each is looked up once: a look-up passes all
+    /// dead versions of its row, and thousands of jobs may be in one queue.
     queues: HashMap<u64, bool>,
     /// Locks of external workers before this time are dead.
     expired: Timestamp,
@@ -101,6 +101,13 @@ impl Found {
         position
     }
 
+    /// Returns what was found by statements that return jobs in no order, some of them twice.
+    fn sorted(mut self) -> SearchResult {
+        self.result.hints.sort_unstable_by_key(|hint| hint.position);
+        self.result.hints.dedup_by_key(|hint| hint.position.id);
+        self.result
+    }
+
     /// Looks up the queues of rows that were not met yet.
     fn look_up_queues(&mut self, session: &Session, rows: &Rows) -> Result<(), Error> {
         static LOCKED: Plan = plan!("locked_among", TEXTARRAYOID, TIMESTAMPTZOID).by_index();
@@ -123,10 +130,9 @@ impl Found {
 
 /// Returns the first jobs that can run. To be called within a transaction; takes a new snapshot.
 ///
-/// Runs one statement for each priority that has a due job, so that each begins where those jobs do and ends at the
-/// first that is not due.
+/// Each statement is for one priority, so that it begins where the due jobs of that do and ends at the first that is not due.
 pub fn search(search: &Search) -> Result<SearchResult, Error> {
-    /// How many rows that cannot run one statement may have to pass, as it returns them.
+    /// Where jobs cannot run, a statement returns no more rows than this to pass them.
     const MOST_PASSED: usize = 1000;
     static SEARCH: Plan = plan!(
         "search",
@@ -225,12 +231,27 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Err
         TIMESTAMPTZOID
     )
     .by_index();
-    let most = i64::try_from(search.most).ok().into_datum();
-    let (mut found, rows) = in_no_order(search, &DUE, &[most, since.into_datum()])?;
-    if rows == search.most {
-        found.to = Position::START;
+    let now = clock::now();
+    let mut found = Found::new(now);
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
+    let session = schema::session()?;
+    let values = values(search, now);
+    let (mut since, mut at_once) = (since, search.most);
+    loop {
+        let most = i64::try_from(at_once).ok().into_datum();
+        let rows = session.read(&DUE, &[&values[..], &[most, since.into_datum()]].concat())?;
+        let last = found.add_all(&session, &rows, of_row(&rows))?;
+        let is_full = rows.count() == at_once;
+        rows.free();
+        if found.result.hints.len() >= search.most {
+            found.result.to = Position::START;
+            break;
+        }
+        let Some(last) = last.filter(|_| is_full) else { break };
+        // Most are running, or in locked queues. Those of the last one's time are found again, and all may be of that time.
+        (since, at_once) = (last.run_at, at_once * 2);
     }
-    Ok(found)
+    Ok(found.sorted())
 }
 
 /// Returns those of some jobs, by their ids, that can run; `from`, `until` and `most` are ignored. To be called within a
@@ -248,20 +269,18 @@ pub fn search_those(search: &Search, ids: &[i64]) -> Result<SearchResult, Error>
         INT8ARRAYOID
     )
     .by_index();
-    Ok(in_no_order(search, &THOSE, &[ids.to_vec().into_datum()])?.0)
-}
-
-/// Returns the jobs that a statement finds, whose parameters are those of all searches and `last`, and how many rows it
-/// returned.
-fn in_no_order(search: &Search, plan: &Plan, last: &[Value]) -> Result<(SearchResult, usize), Error> {
     let now = clock::now();
     let mut found = Found::new(now);
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok((found.result, 0)) };
+    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
     let session = schema::session()?;
-    let rows = session.read(plan, &[&values(search, now)[..], last].concat())?;
-    found.add_all(&session, &rows, |row| rows.get(row, 7).unwrap_or(0))?;
-    found.result.hints.sort_unstable_by_key(|hint| hint.position);
-    Ok((found.result, rows.count()))
+    let rows = session.read(&THOSE, &[&values(search, now)[..], &[ids.to_vec().into_datum()]].concat())?;
+    found.add_all(&session, &rows, of_row(&rows))?;
+    Ok(found.sorted())
+}
+
+/// Returns what tells the priority of a row of a statement that returns it as its last column.
+fn of_row(rows: &Rows) -> impl Fn(usize) -> i32 {
+    |row| rows.get(row, 7).unwrap_or(0)
 }
 
 /// Takes the snapshot of a search. Returns `None` if no job can run.

@@ -135,19 +135,24 @@ pub fn lock(take: &TakeRequest) -> Result<Vec<Job>, Error> {
     Ok(jobs)
 }
 
-/// Claims jobs that are in no queue. The claim is visible once this transaction commits.
-pub fn claim(take: &TakeRequest, worker_id: Value) -> Result<Vec<Job>, Error> {
-    claim_in(take, worker_id, None)
+/// Claims jobs that are in no queue. The claim is visible once this transaction commits. `addresses` are as for [`delete`].
+pub fn claim(take: &TakeRequest, addresses: &[Option<RowAddress>], worker_id: Value) -> Result<Vec<Job>, Error> {
+    claim_in(take, addresses, worker_id, None)
 }
 
-fn claim_in(take: &TakeRequest, worker_id: Value, queue_name: Value) -> Result<Vec<Job>, Error> {
+fn claim_in(
+    take: &TakeRequest,
+    addresses: &[Option<RowAddress>],
+    worker_id: Value,
+    queue_name: Value,
+) -> Result<Vec<Job>, Error> {
     static CLAIM: Plan =
         plan!("claim_many", INT8ARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID, TEXTOID)
             .by_index();
     lock_table()?;
     let installed = if xact::is_read_committed() { table_to_write(take)? } else { None };
     let Claims { mut jobs, left } = match installed.filter(|installed| installed.may_update) {
-        Some(installed) => claim_without_executor(&installed, take.ids, take.task, worker_id, queue_name)?,
+        Some(installed) => claim_without_executor(&installed, take.ids, addresses, take.task, worker_id, queue_name)?,
         None => Claims { jobs: Vec::new(), left: take.ids.to_vec() },
     };
     if !left.is_empty() {
@@ -217,7 +222,7 @@ pub fn claim_next(
         let is_locked = free.lock(worker_id, Some(now.into()), ids[0])?;
         return Ok(if is_locked { Next::InPlace(next, name) } else { Next::Locked });
     }
-    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
+    let Some(job) = claim_in(&take, &[next.address], worker_id, queue_name)?.pop() else { return Ok(Next::Locked) };
     if !free.lock(worker_id, Some(now.into()), job.id)? {
         // A user has written to the table by hand.
         recover::release(worker_id, (job.id, job.id))?;
@@ -274,7 +279,7 @@ pub fn claim_following(
     if next.is_plain && is_in_place(&next) && table_to_write(&take)?.is_some() {
         return Ok(Following::InPlace(next));
     }
-    let Some(job) = claim_in(&take, worker_id, queue_name)?.pop() else {
+    let Some(job) = claim_in(&take, &[next.address], worker_id, queue_name)?.pop() else {
         queues::release(queue_name, worker_id)?;
         return Ok(Following::None);
     };

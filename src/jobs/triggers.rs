@@ -184,6 +184,9 @@ pub fn note(job: &Changed) -> Result<(), Error> {
             // A worker asks for room by it. Without it, the worker looks at the row first.
             let is_known = job.queue_name.is_none() && !job.payload.is_some_and(is_stored_apart);
             let key = if is_known { limited::key(task, job.payload, None) } else { NO_KEY };
+            if key != NO_KEY {
+                commit_notes::note_keyed(tasks.changes);
+            }
             let hint = Hint {
                 position,
                 key,

@@ -3,6 +3,7 @@
 
 use super::catch::{PgError, catch};
 use super::index_scan::ScanKeyEntryInitialize;
+use super::invalidation::relations_version;
 use super::spi::Value;
 use super::xact;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -591,9 +592,10 @@ fn at<T>(
 }
 
 thread_local! {
-    /// A table of which it is known how many blocks it has at least, until the transaction ends. It is locked until then, and
-    /// only who has locked it against all others makes it shorter.
-    static REACHES: Cell<Option<(Oid, u32)>> = const { Cell::new(None) };
+    /// A table of which it is known how many blocks it has at least, and when that was read, as [`relations_version`] counts. The
+    /// table is locked until the transaction ends, so that no other transaction makes it shorter. A TRUNCATE of this one is
+    /// counted.
+    static REACHES: Cell<Option<(Oid, u32, u64)>> = const { Cell::new(None) };
 }
 
 fn forget_reach(_committed: bool) {
@@ -608,14 +610,14 @@ unsafe fn reaches(relation: pg_sys::Relation, block: u32) -> bool {
     // SAFETY: as its caller says.
     let (table, blocks) = unsafe {
         let table = (*relation).rd_id;
-        if REACHES.get().is_some_and(|(its, blocks)| its == table && block < blocks) {
+        if REACHES.get().is_some_and(|(its, blocks, at)| its == table && block < blocks && at == relations_version()) {
             return true;
         }
         (table, RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM))
     };
     // The lock may be a subtransaction's, and end with it.
     if xact::is_at_top() {
-        REACHES.set(Some((table, blocks)));
+        REACHES.set(Some((table, blocks, relations_version())));
     }
     block < blocks
 }

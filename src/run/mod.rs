@@ -96,6 +96,11 @@ pub struct Runner {
     pub room: limits::Room,
 }
 
+/// Returns where the rows of jobs were, as far as that is known.
+fn addresses(hints: &[Hint]) -> Vec<Option<RowAddress>> {
+    hints.iter().map(|hint| RowAddress::of_number(hint.row)).collect()
+}
+
 /// Measures an attempt.
 struct Clock {
     began_at: Timestamp,
@@ -273,7 +278,7 @@ impl Runner {
         xact::commit_lazily();
         let ids = taken.ids();
         let take = self.take(taken, &ids);
-        let jobs = self.arena.within(|| take::claim(&take, self.worker_id()))?;
+        let jobs = self.arena.within(|| take::claim(&take, &addresses(&taken.hints), self.worker_id()))?;
         self.see_what_was_skipped(&ids, &jobs, &taken.forbidden_flags)?;
         fault::point("claiming")?;
         xact::commit()?;
@@ -284,9 +289,8 @@ impl Runner {
     /// Deletes jobs in the current transaction.
     fn delete(&self, taken: &TakenJobs, hints: &[Hint]) -> Result<Vec<Job>, Error> {
         let ids: Vec<i64> = hints.iter().map(|hint| hint.position.id).collect();
-        let addresses: Vec<_> = hints.iter().map(|hint| RowAddress::of_number(hint.row)).collect();
         let take = self.take(taken, &ids);
-        let jobs = self.arena.within(|| take::delete(&take, &addresses))?;
+        let jobs = self.arena.within(|| take::delete(&take, &addresses(hints)))?;
         self.offer_changed(taken, take);
         Ok(jobs)
     }

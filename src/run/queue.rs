@@ -11,7 +11,7 @@
 //! keeps it, and those behind it, from others. Behind one that takes long, the next is claimed: it may take as long, so the table is
 //! to say that it runs, and nobody is to wait for the lock on its row.
 
-use super::{Attempt, RunMode, Runner, TakenJobs};
+use super::{Attempt, RunMode, Runner, TakenJobs, addresses};
 use crate::error::Error;
 use crate::jobs::queue_search::NextJob;
 use crate::jobs::take::{self, Following, Next, TakeRequest};
@@ -289,7 +289,9 @@ impl Runner {
         } else if let Some(task) = task_of(&hint).cloned() {
             let taken = TakenJobs { hints: vec![hint], task, forbidden_flags: run.forbidden_flags.clone() };
             let ids = taken.ids();
-            let mut jobs = self.spare_arena.within(|| take::claim(&self.take(&taken, &ids), self.worker_id()))?;
+            let take = self.take(&taken, &ids);
+            let mut jobs =
+                self.spare_arena.within(|| take::claim(&take, &addresses(&taken.hints), self.worker_id()))?;
             self.see_what_was_skipped(&ids, &jobs, &run.forbidden_flags)?;
             jobs.pop().map(|next| NextOfRun::claimed(next, taken.task))
         } else {

@@ -271,6 +271,9 @@ impl ReadyList {
                 self.lanes.remove(&other);
                 self.hints[self.first + at].key = NO_KEY;
             }
+            if hint.row != NO_ROW {
+                self.hints[self.first + at].row = hint.row;
+            }
             return;
         }
         if self.count == CAPACITY {

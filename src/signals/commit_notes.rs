@@ -11,7 +11,7 @@ use crate::pg::subxact::{self, Noted};
 use crate::pg::{background, fault, xact};
 use crate::shared::counters::{Outcome, TaskCounters};
 use crate::shared::queue_hints::{Floors, LockRow, Look};
-use crate::shared::ready_list::{CAPACITY, Hint, Position};
+use crate::shared::ready_list::{CAPACITY, Hint, NO_KEY, Position};
 use crate::shared::{self, Board};
 use pgrx::pg_sys::{InvalidOid, Oid};
 use std::cell::RefCell;
@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering::SeqCst;
 struct Notes {
     /// Jobs that can run now, by the role that runs them.
     jobs: Vec<(Oid, Jobs)>,
+    /// What [`shared::tasks_changes`] was when the first of their keys was read.
+    keyed_at: Option<u64>,
     /// How many jobs of which task were added or cancelled.
     counted: Noted<Counted>,
     /// The earliest run_at still to come.
@@ -95,6 +97,11 @@ thread_local! {
 fn note(change: impl FnOnce(&mut Notes)) {
     xact::at_end(end);
     NOTES.with_borrow_mut(|notes| change(notes.get_or_insert_default()));
+}
+
+/// Notes that a job's key was read by the limits of when [`shared::tasks_changes`] was `changes`.
+pub fn note_keyed(changes: u64) {
+    note(|notes| _ = notes.keyed_at.get_or_insert(changes));
 }
 
 /// Notes a job that can run now, of a task that runs as `role`.
@@ -329,7 +336,12 @@ fn tell(board: Board, notes: Notes) {
         entry.scheduler.set();
     }
     let mut understaffed = false;
+    // The keys may be those of a limit that is gone. A scheduler that sees another one empties the lists.
+    let forgets_keys = notes.keyed_at.is_some_and(|changes| changes != shared::tasks_changes());
     for (role, mut jobs) in notes.jobs {
+        if forgets_keys {
+            jobs.hints.iter_mut().for_each(|hint| hint.key = NO_KEY);
+        }
         jobs.hints.sort_unstable_by_key(|hint| hint.position);
         offer(board, oid, role, &jobs.hints, jobs.others);
         understaffed |= wake(board, oid, role, jobs.count) < jobs.count;

@@ -146,6 +146,24 @@ fn jobs_that_a_search_has_found_are_taken_where_they_lie_or_where_they_have_gone
     assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
 }
 
+/// The worker must not look for their rows where the table ends no more.
+#[test]
+fn a_handler_may_truncate_the_jobs_that_are_to_run_with_its_own() {
+    let cluster = without_polling(&["kongtask.workers = 1"]);
+    cluster.sql(
+        "create sequence calls;
+         create function clear() returns void language plpgsql as $$ begin
+           perform nextval('public.calls'); truncate graphile_worker.jobs; end $$;
+         select kongtask.register_task('clear', 'clear()', max_batch := 50), kongtask.pause();
+         select count(graphile_worker.add_job('clear')) from generate_series(1, 50);
+         select kongtask.resume()",
+    );
+    cluster.wait_for(JOBS, "0");
+    cluster.wait_for(IDLE, "1");
+    assert_eq!(cluster.text("select last_value from calls"), "1");
+    assert_eq!(cluster.log_lines(&["ERROR", "WARNING"]), Vec::<String>::new());
+}
+
 #[test]
 fn order_is_priority_then_run_at_then_id() {
     let cluster = with_note(&["kongtask.workers = 1"]);
