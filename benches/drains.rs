@@ -11,7 +11,7 @@ use crate::{Outcome, limits};
 use std::rc::Rc;
 
 /// Numbers of workers that are tried.
-pub const WORKERS: &[usize] = &[2, 4, 8, 16];
+pub const WORKERS: &[usize] = &[2, 4, 8, 16, 32];
 
 const PEERS: &[&Peer] = &[&WORKER_0_17, &WORKER_0_18, &WORKER_0_9, &PG_BOSS, &PGQUEUER, &PROCRASTINATE, &AWA];
 
