@@ -4,12 +4,15 @@ use crate::report::{Curve, number};
 use plotters::prelude::*;
 
 const WIDTH: u32 = 900;
-const COLORS: [RGBColor; 5] = [
+const COLORS: [RGBColor; 8] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
     RGBColor(44, 160, 44),
     RGBColor(148, 103, 189),
     RGBColor(140, 86, 75),
+    RGBColor(227, 119, 194),
+    RGBColor(127, 127, 127),
+    RGBColor(23, 190, 207),
 ];
 
 /// A bar for each figure, from the left.
@@ -32,13 +35,22 @@ pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
     })
 }
 
-/// A curve for each series of points.
+/// A curve for each series of points, under their names.
 pub fn curves(x: &str, y: &str, curves: &[Curve]) -> String {
+    const ROW: u32 = 18;
     let greatest = |axis: fn(&(f64, f64)) -> f64| {
         curves.iter().flat_map(|(_, points)| points).map(axis).fold(f64::MIN_POSITIVE, f64::max)
     };
-    svg(320, |area| {
-        let mut chart = ChartBuilder::on(area)
+    let names = ROW * curves.len() as u32 + 6;
+    svg(names + 300, |area| {
+        let (above, below) = area.split_vertically(names);
+        let text = ("sans-serif", 13).into_font().color(&BLACK);
+        for (i, ((name, _), color)) in curves.iter().zip(COLORS.iter().cycle()).enumerate() {
+            let middle = (ROW * i as u32 + ROW / 2 + 4) as i32;
+            above.draw(&PathElement::new([(90, middle), (108, middle)], color.stroke_width(2)))?;
+            above.draw_text(name, &text, (116, middle - 7))?;
+        }
+        let mut chart = ChartBuilder::on(&below)
             .margin(10)
             .x_label_area_size(36)
             .y_label_area_size(80)
@@ -51,11 +63,9 @@ pub fn curves(x: &str, y: &str, curves: &[Curve]) -> String {
             .y_label_formatter(&|value| number(*value))
             .light_line_style(TRANSPARENT)
             .draw()?;
-        for ((name, points), color) in curves.iter().zip(COLORS.iter().cycle()) {
-            let key = move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
-            chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?.label(name).legend(key);
+        for ((_, points), color) in curves.iter().zip(COLORS.iter().cycle()) {
+            chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?;
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.2)).draw()?;
         Ok(())
     })
 }
