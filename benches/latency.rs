@@ -86,14 +86,9 @@ pub fn measure(server: &Server, section: &mut Section) {
                 }));
                 server.serve_nobody();
             }
-            for ((peer, installed), theirs) in PEERS.iter().zip(&peers).zip(&mut theirs) {
+            for (peer, theirs) in peers.iter().zip(&mut theirs) {
                 for (settings, theirs) in PEER_SETTINGS.iter().zip(theirs) {
-                    theirs.add(
-                        installed
-                            .as_ref()
-                            .map_err(Clone::clone)
-                            .and_then(|installed| of_peer(server, peer, installed, settings)),
-                    );
+                    theirs.add(peer.as_ref().map_err(Clone::clone).and_then(|peer| of_peer(peer, settings)));
                 }
             }
         }
@@ -178,9 +173,10 @@ pub fn after_idleness(_: &Server, section: &mut Section) {
     }
 }
 
-fn of_peer(server: &Server, peer: &Peer, installed: &Installed, settings: &Settings) -> Outcome<Vec<f64>> {
-    let mut worker = installed.work("start", settings.options)?;
-    let measured = worker.wait_until_ready().and_then(|()| one_after_another(server, peer.database, "start"));
+fn of_peer(peer: &Installed, settings: &Settings) -> Outcome<Vec<f64>> {
+    let mut worker = peer.work("start", settings.options)?;
+    let measured =
+        worker.wait_until_ready().and_then(|()| one_after_another(peer.server(), peer.peer.database, "start"));
     let errors = worker.stop();
     measured.map_err(|error| format!("{error} {errors}"))
 }

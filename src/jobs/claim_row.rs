@@ -25,7 +25,8 @@ pub(super) struct Claims {
 }
 
 /// Claims jobs of a task for a worker, in a READ COMMITTED transaction. Leaves out those that cannot run any more, or that
-/// another transaction has locked. `addresses` say where their rows were, as far as that is known; `queue_name` is the queue that the worker has locked, if any.
+/// another transaction has locked. `addresses` say where their rows were, as far as that is known; `queue_name` is the queue
+/// that the worker has locked, if any.
 pub(super) fn claim_without_executor(
     installed: &Installed,
     ids: &[i64],

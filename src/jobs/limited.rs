@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// Returns true if what a job of the task is limited by is known only from its row.
 pub fn has_keys(task: &Task) -> bool {
-    task.limits.iter().any(|limit| limit.by.is_some())
+    limit_of_turns(task).is_some()
 }
 
 /// Returns the limit whose keys take turns on the ready list: the first of the task's limits that has keys.

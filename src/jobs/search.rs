@@ -8,8 +8,8 @@ use crate::pg::heap::RowAddress;
 use crate::pg::spi::{Plan, Rows, Session, Value};
 use crate::pg::text::{DbText, texts, texts_or_null};
 use crate::pg::xact::LatestSnapshot;
-use crate::schema;
 use crate::schema::job_row::timestamp;
+use crate::schema::{self, OwnerSession};
 use crate::settings;
 use crate::shared;
 use crate::shared::ready_list::{Hint, Kind, NO_KEY, NO_ROW, Position};
@@ -168,9 +168,7 @@ pub fn search(search: &Search) -> Result<SearchResult, Error> {
     .by_index();
     let now = clock::now();
     let mut found = Found::new(now);
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
-    let session = schema::session()?;
-    let values = values(search, now);
+    let Some((_snapshot, session, values)) = begin(search, now)? else { return Ok(found.result) };
     let mut from = search.from;
     let mut at_once = search.most;
     while from < search.until {
@@ -233,9 +231,7 @@ pub fn search_due(search: &Search, since: Timestamp) -> Result<SearchResult, Err
     .by_index();
     let now = clock::now();
     let mut found = Found::new(now);
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
-    let session = schema::session()?;
-    let values = values(search, now);
+    let Some((_snapshot, session, values)) = begin(search, now)? else { return Ok(found.result) };
     let (mut since, mut at_once) = (since, search.most);
     loop {
         let most = i64::try_from(at_once).ok().into_datum();
@@ -271,9 +267,8 @@ pub fn search_those(search: &Search, ids: &[i64]) -> Result<SearchResult, Error>
     .by_index();
     let now = clock::now();
     let mut found = Found::new(now);
-    let Some(_snapshot) = snapshot_for(search)? else { return Ok(found.result) };
-    let session = schema::session()?;
-    let rows = session.read(&THOSE, &[&values(search, now)[..], &[ids.to_vec().into_datum()]].concat())?;
+    let Some((_snapshot, session, values)) = begin(search, now)? else { return Ok(found.result) };
+    let rows = session.read(&THOSE, &[&values[..], &[ids.to_vec().into_datum()]].concat())?;
     found.add_all(&session, &rows, of_row(&rows))?;
     Ok(found.sorted())
 }
@@ -283,13 +278,17 @@ fn of_row(rows: &Rows) -> impl Fn(usize) -> i32 {
     |row| rows.get(row, 7).unwrap_or(0)
 }
 
-/// Takes the snapshot of a search. Returns `None` if no job can run.
-fn snapshot_for(search: &Search) -> Result<Option<LatestSnapshot>, Error> {
+/// Takes the snapshot of a search. Returns also the session, and the parameters that all searches begin with; `None` if no job
+/// can run.
+fn begin(search: &Search, now: Timestamp) -> Result<Option<(LatestSnapshot, OwnerSession, [Value; 7])>, Error> {
     if search.tasks.is_empty() {
         return Ok(None);
     }
     let snapshot = LatestSnapshot::take();
-    Ok(subscription::feeds_jobs()?.is_none().then_some(snapshot))
+    if subscription::feeds_jobs()?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some((snapshot, schema::session()?, values(search, now))))
 }
 
 /// Returns the time before which locks of external workers are dead.
